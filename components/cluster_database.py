@@ -1,0 +1,48 @@
+"""The database through which media nodes find each other."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+import pulumi
+import pulumi_command as command
+
+from components.machine import Machine, MachineArgs
+from components.remote_script import RemoteScript
+
+
+@dataclass(frozen=True)
+class ClusterDatabaseArgs:
+    """The machine, its password, and the load balancer as the way to it."""
+
+    machine: MachineArgs
+    password: str
+    jump_host: command.remote.ProxyConnectionArgs
+
+
+class ClusterDatabase(pulumi.ComponentResource):
+    """A virtual machine with Debian's Valkey: password, append-only file, reachable by media nodes alone."""
+
+    machine: Machine
+    ready: RemoteScript
+    """Done when the database answers."""
+
+    def __init__(self, name: str, args: ClusterDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ant-media:database:ClusterDatabase", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.machine = Machine(name, args.machine, child)
+        self.ready = RemoteScript(
+            f"{name}-valkey",
+            "install-valkey.sh",
+            self.machine,
+            self.machine.connection(self.machine.private_ip, args.jump_host),
+            args=[self.machine.private_ip],
+            secret_stdin=args.password,
+            timeout=600,
+            opts=child,
+        )
+        self.register_outputs({"private_ip": self.machine.private_ip})
+
+
+def valkey_url(address: str, password: str) -> str:
+    """The URL of the program's own database; secret, because of the password."""
+    return f"redis://:{quote(password, safe='')}@{address}:6379"

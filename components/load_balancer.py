@@ -1,0 +1,125 @@
+"""The HAProxy virtual machine: packages, credentials, configuration, certificate, address and name."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_command as command
+
+from components.machine import Machine, MachineArgs
+from components.remote_script import SCRIPTS, RemoteScript
+from components.settings import AcmeSettings
+
+
+@dataclass(frozen=True)
+class HAProxyLoadBalancerArgs:
+    """The machine, what HAProxy is to do on it, and who may see its statistics."""
+
+    machine: MachineArgs
+    haproxy_cfg: str
+    domain: str
+    route53_zone: str | None
+    """Name of the hosted zone in which the domain's A record is made; ``None``: the user makes it."""
+    acme: AcmeSettings
+    statistics_user: str
+    statistics_password: str
+
+
+class HAProxyLoadBalancer(pulumi.ComponentResource):
+    """HAProxy 3.0 behind an Elastic IP.
+
+    The configuration is applied as a transaction: validated, swapped, reloaded, verified, and rolled back when any of it fails. The
+    certificate is issued through the running HAProxy.
+    """
+
+    machine: Machine
+    public_ip: pulumi.Output[str]
+    """The Elastic IP."""
+    connection: command.remote.ConnectionArgs
+    """SSH to the load balancer."""
+    jump_host: command.remote.ProxyConnectionArgs
+    """The load balancer as the way to every other machine."""
+    configuration: RemoteScript
+    """Done when the configuration serves."""
+    haproxy_cfg: pulumi.Output[str | None]
+    """The text that was applied last; after a failed ``up`` still the old one."""
+    certificate: RemoteScript
+    """Done when HAProxy serves a certificate from the ACME server."""
+
+    def __init__(self, name: str, args: HAProxyLoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ant-media:balancer:HAProxyLoadBalancer", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.machine = Machine(name, args.machine, child)
+        tags = {"Name": f"{args.machine.cluster}-{name}"}
+        elastic_ip = aws.ec2.Eip(f"{name}-ip", domain="vpc", tags=tags, opts=child)
+        association = aws.ec2.EipAssociation(
+            f"{name}-ip",
+            allocation_id=elastic_ip.allocation_id,
+            instance_id=self.machine.instance.id,
+            opts=pulumi.ResourceOptions(parent=self, deleted_with=self.machine.instance),
+        )
+        self.public_ip = elastic_ip.public_ip
+        # Through the association, so that nobody dials before the address leads to the machine.
+        host = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
+        self.connection = self.machine.connection(host)
+        self.jump_host = self.machine.as_proxy(host)
+        records = self._dns_record(name, args.route53_zone, args.domain)
+
+        installed = RemoteScript(
+            f"{name}-haproxy",
+            "install-haproxy.sh",
+            self.machine,
+            self.connection,
+            args=[args.domain],
+            stdin=(SCRIPTS / "reload-haproxy.sh").read_text(),
+            timeout=600,
+            opts=child,
+        )
+        credentials = RemoteScript(
+            f"{name}-credentials",
+            "set-statistics-password.sh",
+            self.machine,
+            self.connection,
+            args=[args.statistics_user],
+            secret_stdin=args.statistics_password,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[installed]),
+        )
+        self.configuration = RemoteScript(
+            f"{name}-configuration",
+            "apply-haproxy-config.sh",
+            self.machine,
+            self.connection,
+            stdin=args.haproxy_cfg,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[credentials]),
+        )
+        self.haproxy_cfg = self.configuration.stdin
+        self.certificate = RemoteScript(
+            f"{name}-certificate",
+            "issue-certificate.sh",
+            self.machine,
+            self.connection,
+            args=[args.domain, args.acme.email, args.acme.directory],
+            stdin=(SCRIPTS / "deploy-certificate.sh").read_text(),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration, *records]),
+        )
+        self.register_outputs({"public_ip": self.public_ip, "haproxy_cfg": self.haproxy_cfg})
+
+    def _dns_record(self, name: str, zone: str | None, domain: str) -> list[pulumi.Resource]:
+        if zone is None:
+            return []
+        return [
+            aws.route53.Record(
+                f"{name}-record",
+                zone_id=aws.route53.get_zone(name=zone).zone_id,
+                name=domain,
+                type=aws.route53.RecordType.A,
+                ttl=60,
+                records=[self.public_ip],
+                opts=pulumi.ResourceOptions(parent=self),
+            )
+        ]
+
+
+def memory_mib(instance_type: str) -> int:
+    """The memory of an EC2 instance type in MiB, for the balancer's connection limits."""
+    return aws.ec2.get_instance_type(instance_type=instance_type).memory_size

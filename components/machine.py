@@ -1,0 +1,114 @@
+"""One virtual machine, made the only way this project makes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_command as command
+
+from components import address_plan
+from components.host_keys import host_key, public_key
+from components.images import Image
+from components.user_data import ADMIN_USER, render_user_data
+
+
+@dataclass(frozen=True)
+class SshAccess:
+    """The stack's SSH secrets: the operator's key, and the seed of every machine's host key."""
+
+    private_key: str
+    host_key_seed: str
+
+
+@dataclass(frozen=True)
+class MachineArgs:
+    """What a machine is made of."""
+
+    cluster: str
+    """First part of the ``Name`` tag."""
+    planned: address_plan.Machine
+    """Its name and its private address."""
+    image: Image
+    instance_type: str
+    volume_size: int
+    """Root volume in GiB."""
+    subnet_id: pulumi.Input[str]
+    security_group_ids: Sequence[pulumi.Input[str]]
+    access: SshAccess
+
+
+class Machine(pulumi.ComponentResource):
+    """An EC2 instance: encrypted gp3 root volume, IMDSv2 only, a private address and a host key known beforehand.
+
+    Creates one ``aws.ec2.Instance``. Replacing it keeps its private address, so the old one goes first.
+    """
+
+    instance: aws.ec2.Instance
+    """The instance; remote scripts follow its replacement and its end."""
+    private_ip: str
+    """Known before the machine exists."""
+    public_ip: pulumi.Output[str]
+    """The address that AWS gave it; known once it runs."""
+
+    def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ant-media:machine:Machine", name, None, opts)
+        self._access = args.access
+        self._host_key = host_key(args.access.host_key_seed, args.planned.name)
+        self.private_ip = args.planned.address
+        self.instance = aws.ec2.Instance(
+            name,
+            ami=args.image.id,
+            instance_type=args.instance_type,
+            subnet_id=args.subnet_id,
+            private_ip=args.planned.address,
+            # WebRTC media goes straight to the nodes, and without a NAT gateway packages come this way too.
+            associate_public_ip_address=True,
+            vpc_security_group_ids=list(args.security_group_ids),
+            user_data=pulumi.Output.secret(
+                render_user_data(self._host_key, public_key(args.access.private_key)),
+            ),
+            user_data_replace_on_change=True,
+            metadata_options=aws.ec2.InstanceMetadataOptionsArgs(http_endpoint="enabled", http_tokens="required"),
+            root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
+                encrypted=True,
+                volume_type="gp3",
+                volume_size=args.volume_size,
+                delete_on_termination=True,
+            ),
+            tags={"Name": f"{args.cluster}-{args.planned.name}"},
+            volume_tags={"Name": f"{args.cluster}-{args.planned.name}"},
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=True,
+                ignore_changes=[] if args.image.pinned else ["ami"],
+            ),
+        )
+        self.public_ip = self.instance.public_ip
+        self.register_outputs({"private_ip": self.private_ip, "public_ip": self.public_ip})
+
+    def connection(
+        self, host: pulumi.Input[str], proxy: command.remote.ProxyConnectionArgs | None = None
+    ) -> command.remote.ConnectionArgs:
+        """SSH to this machine at ``host``, its host key checked; through ``proxy`` where given."""
+        return command.remote.ConnectionArgs(
+            host=host,
+            user=ADMIN_USER,
+            private_key=pulumi.Output.secret(self._access.private_key),
+            host_key=self._host_key.public_openssh,
+            # A machine that boots refuses connections: 60 tries are about five minutes.
+            dial_error_limit=60,
+            per_dial_timeout=5,
+            proxy=proxy,
+        )
+
+    def as_proxy(self, host: pulumi.Input[str]) -> command.remote.ProxyConnectionArgs:
+        """This machine as the jump host of others, itself reached at ``host``."""
+        return command.remote.ProxyConnectionArgs(
+            host=host,
+            user=ADMIN_USER,
+            private_key=pulumi.Output.secret(self._access.private_key),
+            host_key=self._host_key.public_openssh,
+            dial_error_limit=60,
+            per_dial_timeout=5,
+        )

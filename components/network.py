@@ -1,0 +1,104 @@
+"""The network: an own VPC, or subnets that exist already."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components.address_plan import AddressPlan
+
+
+@dataclass(frozen=True)
+class NetworkArgs:
+    """The address plan, and the first part of ``Name`` tags."""
+
+    cluster: str
+    plan: AddressPlan
+
+
+class Network(pulumi.ComponentResource):
+    """Public subnets, one in each availability zone.
+
+    With a planned VPC: creates it with an internet gateway, a route table and the subnets. Otherwise creates nothing and
+    looks up the subnets that the plan names.
+
+    Raises:
+        pulumi.RunError: fewer availability zones than asked for; an existing subnet with another CIDR or in another VPC.
+    """
+
+    vpc_id: pulumi.Output[str]
+    """The VPC of all subnets."""
+    subnet_ids: list[pulumi.Output[str]]
+    """In the plan's order: ``subnet_ids[machine.subnet]`` is a machine's subnet."""
+
+    def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("ant-media:network:Network", name, None, opts)
+        if args.plan.vpc_cidr is None:
+            self._look_up(args.plan)
+        else:
+            self._create(name, args, args.plan.vpc_cidr)
+        self.register_outputs({"vpc_id": self.vpc_id, "subnet_ids": self.subnet_ids})
+
+    def _create(self, name: str, args: NetworkArgs, vpc_cidr: str) -> None:
+        zones = availability_zones(len(args.plan.subnets))
+        child = pulumi.ResourceOptions(parent=self)
+        tags = {"Name": args.cluster}
+        vpc = aws.ec2.Vpc(f"{name}-vpc", cidr_block=vpc_cidr, enable_dns_hostnames=True, tags=tags, opts=child)
+        gateway = aws.ec2.InternetGateway(f"{name}-gateway", vpc_id=vpc.id, tags=tags, opts=child)
+        routes = aws.ec2.RouteTable(f"{name}-routes", vpc_id=vpc.id, tags=tags, opts=child)
+        to_internet = aws.ec2.Route(
+            f"{name}-to-internet",
+            route_table_id=routes.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=gateway.id,
+            opts=child,
+        )
+        self.vpc_id = vpc.id
+        self.subnet_ids = []
+        for planned, zone in zip(args.plan.subnets, zones, strict=True):
+            subnet = aws.ec2.Subnet(
+                f"{name}-subnet{planned.index + 1}",
+                vpc_id=vpc.id,
+                cidr_block=planned.cidr,
+                availability_zone=zone,
+                tags={"Name": f"{args.cluster}-{zone}"},
+                opts=child,
+            )
+            association = aws.ec2.RouteTableAssociation(
+                f"{name}-routes{planned.index + 1}", subnet_id=subnet.id, route_table_id=routes.id, opts=child
+            )
+            # A machine's subnet is usable once packets find their way out of it.
+            self.subnet_ids.append(
+                pulumi.Output.all(subnet.id, association.id, to_internet.id).apply(lambda ids: str(ids[0]))
+            )
+
+    def _look_up(self, plan: AddressPlan) -> None:
+        found = [(planned, aws.ec2.get_subnet(id=planned.id)) for planned in plan.subnets]
+        problems = [
+            f"ant-media-cluster:network.subnets[{planned.index}].cidr: {planned.cidr}, but {planned.id} has {subnet.cidr_block}"
+            for planned, subnet in found
+            if subnet.cidr_block != planned.cidr
+        ]
+        if len({subnet.vpc_id for _, subnet in found}) > 1:
+            problems.append("ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one")
+        if problems:
+            raise pulumi.RunError("\n".join(problems))
+        self.vpc_id = pulumi.Output.from_input(found[0][1].vpc_id)
+        self.subnet_ids = [pulumi.Output.from_input(subnet.id) for _, subnet in found]
+
+
+def availability_zones(count: int) -> list[str]:
+    """The first ``count`` availability zones of the region by name; raises ``pulumi.RunError`` where it has fewer."""
+    names = sorted(
+        aws.get_availability_zones(
+            state="available",
+            # Without local zones, which lack most instance types.
+            filters=[aws.GetAvailabilityZonesFilterArgs(name="zone-type", values=["availability-zone"])],
+        ).names
+    )
+    if len(names) < count:
+        raise pulumi.RunError(
+            f"ant-media-cluster:network.zones: {count}, but this region has {len(names)} ({', '.join(names)}); "
+            f"set it to {len(names)} or less"
+        )
+    return names[:count]

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs Valkey as the cluster database: password, append-only file, reachable at the private address.
+# usage: install-valkey.sh PRIVATE_ADDRESS < password
+address=$1
+own=/etc/valkey/cluster.conf
+
+configure() {
+  local new
+  new=$(mktemp /etc/valkey/cluster.XXXXXX)
+  chown root:valkey "$new"
+  chmod 0640 "$new"
+  cat >"$new" <<END
+bind 127.0.0.1 $address
+requirepass "$password"
+# The registry must survive a restart and never lose a node to memory pressure.
+appendonly yes
+maxmemory-policy noeviction
+END
+  grep -qxF "include $own" /etc/valkey/valkey.conf || echo "include $own" >>/etc/valkey/valkey.conf
+  if cmp -s "$new" "$own"; then
+    rm "$new"
+  else
+    mv "$new" "$own"
+    systemctl restart valkey-server
+  fi
+}
+
+wait_until_it_answers() {
+  until printf 'AUTH "%s"\nPING\n' "$password" | valkey-cli -h "$address" 2>/dev/null | grep -qx PONG; do
+    if ((SECONDS > 250)); then
+      tail -n 10 /var/log/valkey/valkey-server.log | fail "Valkey does not answer at $address; its log ends:"
+    fi
+    sleep 0.5
+  done
+}
+
+read -r password
+wait_for_cloud_init
+install_packages valkey-server valkey-tools
+configure
+wait_until_it_answers
+echo "Valkey answers at $address:6379"

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Makes a machine a serving node of the cluster: licence, cluster mode, start, first administrator.
+# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL
+# standard input, three lines: licence key (or empty), panel password, database URL (or empty)
+image=$1 mode=$2 panel_email=$3
+ams=/usr/local/antmedia
+# Stands in for the database URL on command lines, where everybody on the machine could read it.
+readonly placeholder=ant-media-cluster-database
+
+install_ant_media() {
+  local log=/var/log/install-ant-media.log installer
+  [[ -d $ams ]] && return
+  echo "Installing Ant Media Server"
+  installer=$(mktemp)
+  # Sourced with arguments of its own, so that the licence key is on no command line.
+  if ! {
+    curl --fail --silent --show-error --location --retry 5 --output "$installer" \
+      https://raw.githubusercontent.com/ant-media/Scripts/master/install_ant-media-server.sh &&
+      (
+        cd /root
+        set -- -l "$licence_key"
+        set +eu
+        # shellcheck source=/dev/null
+        . "$installer"
+      )
+  } >"$log" 2>&1; then
+    tail -n 20 "$log" | without_secrets | fail "Ant Media's installer failed; the end of $log:"
+  fi
+}
+
+without_secrets() {
+  local text secret
+  text=$(cat)
+  for secret in "$licence_key" "$panel_password" "$database_url"; do
+    [[ -z $secret ]] || text=${text//"$secret"/***}
+  done
+  echo "$text"
+}
+
+# Replaces text in a file, both given on standard input: in no command line and no environment.
+replace_in_file() {
+  printf '%s\n%s\n' "$2" "$3" | perl -e '
+    chomp(my $old = <STDIN>); chomp(my $new = <STDIN>);
+    open(my $in, "<", $ARGV[0]) or die $!; local $/; my $text = <$in>; close $in;
+    $text =~ s/\Q$old\E/$new/g;
+    open(my $out, ">", $ARGV[0]) or die $!; print $out $text;' "$1"
+}
+
+fingerprint() {
+  cat "$ams"/conf/red5.properties "$ams"/conf/jee-container.xml "$ams"/webapps/*/WEB-INF/red5-web.properties | sha256sum
+}
+
+# Ant Media's liveness answers 500 while the machine's own name does not resolve.
+resolve_own_name() {
+  getent hosts "$(hostname)" >/dev/null || echo "127.0.1.1 $(hostname)" >>/etc/hosts
+}
+
+set_licence() {
+  [[ -n $licence_key ]] || return 0
+  local now
+  now=$(sed -n 's/^server\.licence_key=//p' "$ams/conf/red5.properties")
+  [[ $now == "$licence_key" ]] && return
+  # The instance id was made for the licence before.
+  rm -f "$ams/conf/instanceId"
+  sed -i "s/^server\.licence_key=.*/server.licence_key=$placeholder-licence/" "$ams/conf/red5.properties"
+  replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence_key"
+}
+
+join_cluster() {
+  local file
+  (
+    # The script stops and starts the server itself: here once, at the end, when the files are whole.
+    # shellcheck disable=SC2317
+    service() { :; }
+    export -f service
+    "$ams/change_server_mode.sh" cluster "${database_url%%://*}://$placeholder" </dev/null >/var/log/change-server-mode.log 2>&1
+  ) || true
+  if ! grep -qF "$placeholder" "$ams/conf/red5.properties"; then
+    tail -n 10 /var/log/change-server-mode.log | fail "change_server_mode.sh did not set the database:"
+  fi
+  grep -rlF "$placeholder" "$ams/conf" "$ams"/webapps/*/WEB-INF | while read -r file; do
+    chmod o-rwx "$file"
+    replace_in_file "$file" "${database_url%%://*}://$placeholder" "$database_url"
+  done
+}
+
+answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+
+wait_until_it_serves() {
+  until answers; do
+    if ((SECONDS > started + 180)); then
+      {
+        journalctl --unit antmedia --lines 5 --no-pager --output cat
+        tail -n 10 /var/log/antmedia/antmedia-error.log
+      } 2>/dev/null | cut -c 1-400 | without_secrets |
+        fail "Ant Media Server does not serve $((SECONDS - started)) seconds after its start. Its log ends:"
+    fi
+    sleep 1
+  done
+}
+
+# Otherwise the first visitor of the panel becomes its administrator. The server keeps the MD5 that its panel sends.
+create_administrator() {
+  local answer password
+  password=$(printf '%s' "$panel_password" | md5sum | cut -d ' ' -f 1)
+  answer=$(printf '{"email":"%s","password":"%s","scope":"system","userType":"ADMIN"}' "$panel_email" "$password" |
+    curl --silent --show-error --max-time 20 --header 'Content-Type: application/json' --data @- http://127.0.0.1:5080/rest/v2/users/initial)
+  if [[ $answer == *'"success":true'* ]]; then
+    echo "Created the panel's administrator $panel_email"
+  fi
+}
+
+IFS= read -r licence_key
+IFS= read -r panel_password
+IFS= read -r database_url
+
+wait_for_cloud_init
+if [[ $image == install ]]; then
+  install_ant_media
+fi
+# Keeps the Marketplace image from making an administrator of its own.
+touch "$ams/conf/initialized"
+before=$(fingerprint)
+resolve_own_name
+set_licence
+if [[ $mode == cluster ]]; then
+  join_cluster
+fi
+started=$SECONDS
+if [[ $(fingerprint) != "$before" ]] || ! systemctl --quiet is-active antmedia; then
+  echo "Starting Ant Media Server in $mode mode"
+  systemctl restart antmedia
+fi
+wait_until_it_serves
+create_administrator
+echo "Ant Media Server serves in $mode mode"

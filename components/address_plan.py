@@ -1,15 +1,20 @@
 """Every private address, computed before anything exists.
 
-The VPC is always divided in eight, so that a further zone moves no machine; each role counts from
-its own end of the subnets, so that growth never renumbers a machine that is there already.
+The VPC is always divided in eight, so that a further zone moves no machine; origins count upward and
+edges downward in the subnets, so that growth of one never renumbers a machine that is there already.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
-from itertools import chain
 
 from components.settings import ExistingSubnets, OwnNetwork
+
+# AWS keeps the first four addresses of a subnet (network, router, DNS, reserve) and the last.
+_LOAD_BALANCER_OFFSET = 4
+_DATABASE_OFFSET = 5
+_FIRST_NODE_OFFSET = 8
+_ADDRESSES_WITHOUT_NODE = _FIRST_NODE_OFFSET + 1
 
 
 class Role(StrEnum):
@@ -30,7 +35,7 @@ class PlannedSubnet:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's name and place. `subnet` is the index of its `PlannedSubnet`."""
+    """A machine's name and place; `index` counts from 0 within its role, `subnet` is its `PlannedSubnet`'s."""
 
     name: str
     role: Role
@@ -41,6 +46,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class AddressPlan:
+    """`vpc_cidr` is None where the subnets exist already. The database has its address whether it is needed or not."""
+
     vpc_cidr: str | None
     subnets: tuple[PlannedSubnet, ...]
     load_balancer: Machine
@@ -50,8 +57,49 @@ class AddressPlan:
 
 
 class AddressPlanError(ValueError):
-    """More machines were asked for than the subnets have addresses."""
+    """More nodes were asked for than the subnets have addresses."""
 
 
 def plan(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan:
-    raise NotImplementedError
+    """The addresses of all machines, or an `AddressPlanError` that says which subnet is full."""
+    subnets = _subnets(network)
+    _require_room(subnets, origins, edges)
+
+    def machine(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> Machine:
+        return Machine(name, role, index, str(IPv4Network(subnet.cidr)[offset]), subnet.index)
+
+    def origin(index: int) -> Machine:
+        row, column = divmod(index, len(subnets))
+        return machine(f"origin{index + 1}", Role.ORIGIN, index, subnets[column], _FIRST_NODE_OFFSET + row)
+
+    def edge(index: int) -> Machine:
+        row, column = divmod(index, len(subnets))
+        return machine(f"edge{index + 1}", Role.EDGE, index, subnets[column], -2 - row)
+
+    return AddressPlan(
+        vpc_cidr=network.cidr if isinstance(network, OwnNetwork) else None,
+        subnets=subnets,
+        load_balancer=machine("load-balancer", Role.LOAD_BALANCER, 0, subnets[0], _LOAD_BALANCER_OFFSET),
+        database=machine("database", Role.DATABASE, 0, subnets[0], _DATABASE_OFFSET),
+        origins=tuple(map(origin, range(origins))),
+        edges=tuple(map(edge, range(edges))),
+    )
+
+
+def _subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]:
+    if isinstance(network, ExistingSubnets):
+        return tuple(PlannedSubnet(i, subnet.cidr, subnet.id) for i, subnet in enumerate(network.subnets))
+    eighths = IPv4Network(network.cidr).subnets(prefixlen_diff=3)
+    return tuple(PlannedSubnet(i, str(cidr), None) for i, cidr in zip(range(network.zones), eighths, strict=False))
+
+
+def _require_room(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:
+    for subnet in subnets:
+        room = IPv4Network(subnet.cidr).num_addresses - _ADDRESSES_WITHOUT_NODE
+        here, there = (len(range(subnet.index, count, len(subnets))) for count in (origins, edges))
+        if here + there > room:
+            raise AddressPlanError(
+                f"subnet {subnet.cidr} has addresses for {room} nodes, but {here + there} of "
+                f"{origins} origins and {edges} edges fall in it: "
+                "give a larger network, more zones or subnets, or fewer nodes"
+            )

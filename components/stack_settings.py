@@ -1,8 +1,24 @@
-"""The stack's configuration, read and judged whole: the only place that knows `pulumi.Config`."""
+"""The stack's configuration, read and judged whole: nothing else in the program reads it."""
 
-from components.settings import Settings
+import pulumi
+from pulumi.runtime.config import CONFIG, is_config_secret
+
+from components.settings import NAMESPACE, Settings, SettingsError, read_settings
 
 
 def stack_settings() -> Settings:
     """The settings of the current stack, or a `pulumi.RunError` that lists everything wrong with them."""
-    raise NotImplementedError
+    # `pulumi.Config` answers for keys that one knows; unknown ones are to be seen as well.
+    prefix = f"{NAMESPACE}:"
+    raw = {key.removeprefix(prefix): value for key, value in CONFIG.get().items() if key.startswith(prefix)}
+    secret_keys = {key for key in raw if is_config_secret(prefix + key)}
+    try:
+        return read_settings(raw, secret_keys)
+    except SettingsError as error:
+        lines = str(error).splitlines()
+        raise pulumi.RunError(
+            "\n".join(
+                [f"Nothing was touched: stack {pulumi.get_stack()} needs {len(lines)} changes of its configuration."]
+                + [f"  {line}" for line in lines]
+            )
+        ) from None

@@ -1,0 +1,126 @@
+"""A stand-in for `pulumi-language-python`, the official host of programs written in Python.
+
+It answers the engine and runs the program in a process of its own (`run_program.py`), with the interpreter
+of the virtual environment that Pulumi.yaml names, or else the one it runs in itself.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
+
+from sandbox.plugins.serving import serve
+
+T = TypeVar("T")
+
+RUN_PROGRAM = Path(__file__).with_name("run_program.py")
+# The program's exit code when it has told the user itself what went wrong; the official host uses the same.
+ALREADY_REPORTED = 32
+
+
+class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
+    def __init__(self) -> None:
+        self.engine = ""
+
+    async def Handshake(
+        self, request: language_pb2.LanguageHandshakeRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.LanguageHandshakeResponse:
+        self.engine = request.engine_address
+        return language_pb2.LanguageHandshakeResponse()
+
+    async def GetPluginInfo(
+        self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext
+    ) -> plugin_pb2.PluginInfo:
+        return plugin_pb2.PluginInfo(version=metadata.version("pulumi"))
+
+    async def GetRequiredPackages(
+        self, request: language_pb2.GetRequiredPackagesRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.GetRequiredPackagesResponse:
+        """None: the engine would try to download each. Those that the program uses it finds on PATH."""
+        return language_pb2.GetRequiredPackagesResponse()
+
+    async def Run(
+        self, request: language_pb2.RunRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.RunResponse:
+        try:
+            python, environment = interpreter(request.info)
+        except FileNotFoundError as problem:
+            return language_pb2.RunResponse(error=str(problem))
+        environment["PULUMI_CONFIG"] = json.dumps(dict(request.config))
+        environment["PULUMI_CONFIG_SECRET_KEYS"] = json.dumps(list(request.configSecretKeys))
+        settings = {
+            "monitor": request.monitor_address,
+            "engine": self.engine,
+            "project": request.project,
+            "stack": request.stack,
+            "organization": request.organization,
+            "parallel": request.parallel,
+            "dry_run": request.dryRun,
+        }
+        program = Path(request.info.program_directory, request.info.entry_point or ".")
+        process = await asyncio.create_subprocess_exec(
+            python, "-u", str(RUN_PROGRAM), json.dumps(settings), str(program), *request.args,
+            cwd=request.pwd, env=environment, stdin=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+        if code == ALREADY_REPORTED:
+            return language_pb2.RunResponse(bail=True)
+        error = f"Program exited with non-zero exit code: {code}" if code else ""
+        return language_pb2.RunResponse(error=error)
+
+    async def About(
+        self, request: language_pb2.AboutRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.AboutResponse:
+        return language_pb2.AboutResponse(executable=sys.executable, version=sys.version.split()[0])
+
+    async def GetProgramDependencies(
+        self, request: language_pb2.GetProgramDependenciesRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.GetProgramDependenciesResponse:
+        return language_pb2.GetProgramDependenciesResponse(
+            dependencies=[
+                language_pb2.DependencyInfo(name=package.name, version=package.version)
+                for package in metadata.distributions()
+            ]
+        )
+
+    async def RuntimeOptionsPrompts(
+        self, request: language_pb2.RuntimeOptionsRequest, context: grpc.aio.ServicerContext
+    ) -> language_pb2.RuntimeOptionsResponse:
+        return language_pb2.RuntimeOptionsResponse()
+
+    async def Cancel(self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext) -> empty_pb2.Empty:
+        return empty_pb2.Empty()
+
+
+def interpreter(info: language_pb2.ProgramInfo) -> tuple[str, dict[str, str]]:
+    """The Python that runs the program, and its environment."""
+    environment = dict(os.environ)
+    option = info.options.fields.get("virtualenv")
+    if option is None or not option.string_value:
+        return sys.executable, environment
+    folder = Path(info.root_directory, option.string_value)
+    python = folder / "bin" / "python"
+    if not python.exists():
+        raise FileNotFoundError(
+            f"The 'virtualenv' option in Pulumi.yaml is set to {json.dumps(option.string_value)}, "
+            f"but {json.dumps(str(folder))} doesn't appear to be a virtual environment"
+        )
+    environment["VIRTUAL_ENV"] = str(folder)
+    environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{environment.get('PATH', '')}"
+    environment.pop("PYTHONHOME", None)
+    return str(python), environment
+
+
+def main() -> None:
+    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(PythonHost(), server))

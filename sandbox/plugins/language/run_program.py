@@ -1,0 +1,67 @@
+"""Runs one Pulumi program to its end, in place of the official `pulumi-language-python-exec`.
+
+Arguments: the run's settings as JSON, the program, and the program's own arguments.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import runpy
+import sys
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import pulumi
+import pulumi.runtime
+
+FAILED, ALREADY_REPORTED = 1, 32
+
+
+def run(program: str, parallel: int) -> int:
+    """Runs the program and waits for all its resources; what went wrong goes to the engine's log."""
+    # Work that a failed program leaves behind is no news to the user.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=max(parallel, 1)))
+    try:
+        loop.run_until_complete(
+            pulumi.runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__"))
+        )
+    except pulumi.RunError as error:
+        pulumi.log.error(str(error))
+        return FAILED
+    except Exception as error:
+        pulumi.log.error(f"Program failed with an unhandled exception:\n{users_traceback(error, program)}")
+        return ALREADY_REPORTED
+    finally:
+        loop.close()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+def users_traceback(error: BaseException, program: str) -> str:
+    """The traceback from the program's own first frame on: the frames before it are not the user's."""
+    folder = os.path.abspath(program)
+    frames = traceback.extract_tb(error.__traceback__)
+    for index, frame in enumerate(frames):
+        if os.path.abspath(frame.filename) in (folder, os.path.join(folder, "__main__.py")):
+            return "".join(traceback.format_exception(error, limit=index - len(frames)))
+    return "".join(traceback.format_exception(error))
+
+
+def main() -> None:
+    settings, program, *arguments = sys.argv[1:]
+    parsed = json.loads(settings)
+    pulumi.runtime.set_all_config(
+        pulumi.runtime.get_config_env(), pulumi.runtime.get_config_secret_keys_env()
+    )
+    pulumi.runtime.configure(pulumi.runtime.Settings(**parsed))
+    sys.argv = [program, *arguments]
+    sys.exit(run(program, parsed["parallel"]))
+
+
+if __name__ == "__main__":
+    main()

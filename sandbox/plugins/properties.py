@@ -1,0 +1,62 @@
+"""Property values as plain Python, and how two sets of them differ."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from google.protobuf import struct_pb2
+
+Value: TypeAlias = "None | bool | int | float | str | list[Value] | dict[str, Value]"
+Properties: TypeAlias = dict[str, Value]
+
+# What Pulumi sends in place of a value that only the update itself will tell.
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+
+def from_struct(struct: struct_pb2.Struct) -> Properties:
+    """The properties of a message. An absent property and a null one are the same, as in Pulumi."""
+    plain = {name: _from_value(value) for name, value in struct.fields.items()}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _from_value(value: struct_pb2.Value) -> Value:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return from_struct(value.struct_value)
+    if kind == "list_value":
+        return [_from_value(item) for item in value.list_value.values]
+    if kind == "number_value":
+        return int(value.number_value) if value.number_value.is_integer() else value.number_value
+    if kind == "bool_value":
+        return value.bool_value
+    return value.string_value if kind == "string_value" else None
+
+
+def to_struct(properties: Mapping[str, Value]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update({name: value for name, value in properties.items() if value is not None})
+    return struct
+
+
+def has_unknown(value: Value) -> bool:
+    if isinstance(value, dict):
+        return any(map(has_unknown, value.values()))
+    if isinstance(value, list):
+        return any(map(has_unknown, value))
+    return value == UNKNOWN
+
+
+def differences(path: str, old: Value, new: Value) -> Iterator[tuple[str, Value, Value]]:
+    """Every place where `new` differs from `old`, as a property path with both values (None: absent)."""
+    if old == new and type(old) is type(new):
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            step = f".{key}" if key.isidentifier() else f'["{key}"]'
+            yield from differences(f"{path}{step}".lstrip("."), old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list):
+        for index in range(max(len(old), len(new))):
+            before = old[index] if index < len(old) else None
+            after = new[index] if index < len(new) else None
+            yield from differences(f"{path}[{index}]", before, after)
+    elif old != new:
+        yield path, old, new

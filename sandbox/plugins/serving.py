@@ -1,0 +1,30 @@
+"""What all stand-in plugins share: a gRPC server on a free port, whose number is the first line printed."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import grpc
+
+# Pulumi's own limit: a state with many resources does not fit into gRPC's default of 4 MiB.
+MESSAGE_LIMIT = 400 * 1024 * 1024
+CHANNEL_OPTIONS = [("grpc.max_receive_message_length", MESSAGE_LIMIT)]
+
+
+def serve(register: Callable[[grpc.aio.Server], None]) -> None:
+    """Serves until the engine ends it with SIGTERM or SIGINT, and then leaves without a word."""
+    asyncio.run(_serve(register))
+
+
+async def _serve(register: Callable[[grpc.aio.Server], None]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    server = grpc.aio.server(options=CHANNEL_OPTIONS)
+    register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await ended.wait()
+    await server.stop(grace=0)

@@ -1,4 +1,4 @@
-"""The load balancer's haproxy.cfg as a pure function of the cluster's shape: no Pulumi, no I/O but the template."""
+"""haproxy.cfg as a pure function of the cluster's shape: no Pulumi, no I/O but reading the template."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 # The hard limit of open files that systemd gives a service where nothing else is set.
 FILE_LIMIT = 524288
 
-# Files that belong to no client's connection: listeners, health checks, idle server connections, logs, sockets.
+# Files of no client's connection: listeners, health checks, idle server connections, logs, sockets.
 SPARE_FILES = 1024
 
 # What HAProxy takes for one proxied connection: two buffers of 16 KiB, the TLS session and the bookkeeping.
@@ -19,7 +19,7 @@ KIB_PER_CONNECTION = 64
 _templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
     undefined=StrictUndefined,
-    autoescape=False,  # noqa: S701 - a configuration file, not HTML
+    autoescape=False,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
@@ -92,6 +92,6 @@ def render(config: HAProxyConfig) -> str:
 
 
 def _require(pattern: str, value: str, what: str) -> None:
-    """Whatever reaches the template is one plain word: no space, quote or line break can become a directive."""
+    """What reaches the template is one plain word: no space, quote or line break becomes a directive."""
     if not re.fullmatch(pattern, value):
         raise ValueError(f"{value!r} is not usable as a {what} in haproxy.cfg")

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Everything that the sandbox and the tests need on this machine: packages, Python environment, Pulumi engine and plugins.
+# Safe to run again at any time; what is there already is left alone, in about a second.
+set -euo pipefail
+root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/ant-media-cluster
+venv=$root/.venv
+log=$cache/setup.log
+
+fail() {
+  echo "$*" >&2
+  exit 1
+}
+
+# Runs a long command with its output in the log; says what runs and, every ten seconds, how long so far.
+step() {
+  local what=$1 started=$SECONDS pid
+  shift
+  echo "==> $what"
+  "$@" >>"$log" 2>&1 &
+  pid=$!
+  trap 'kill "$pid" 2>/dev/null' EXIT
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.2
+    if ((SECONDS - started > 0 && (SECONDS - started) % 10 == 0 && SECONDS != last_said)); then
+      echo "    … $((SECONDS - started)) s"
+      last_said=$SECONDS
+    fi
+  done
+  trap - EXIT
+  if ! wait "$pid"; then
+    tail -n 20 "$log" >&2
+    fail "$what: failed; the whole output is in $log"
+  fi
+  echo "    done in $((SECONDS - started)) s"
+}
+last_said=0
+
+check_machine() {
+  [[ $(uname -s) == Linux && -e /etc/debian_version ]] || fail "The sandbox needs a Debian 12 or 13 machine (or an Ubuntu one); this is $(uname -s)."
+  ((EUID == 0)) || fail "The sandbox needs root, because it boots machines in namespaces of their own; run the command with sudo."
+}
+
+install_packages() {
+  local package missing=()
+  while read -r package; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done <"$root/sandbox/packages.txt"
+  ((${#missing[@]} == 0)) && return
+  step "Updating the list of packages" apt-get -o DPkg::Lock::Timeout=120 update
+  step "Installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
+}
+
+make_python_environment() {
+  local wanted
+  wanted=$(cat "$root"/requirements*.txt "$root/sandbox/requirements.txt" | sha256sum)
+  [[ -e $venv/requirements.sha256 && $(<"$venv/requirements.sha256") == "$wanted" ]] && return
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; this is $(python3 --version)."
+  step "Making the Python environment .venv" python3 -m venv --clear "$venv"
+  step "Installing Python packages" "$venv/bin/pip" install --disable-pip-version-check --progress-bar off \
+    -r "$root/requirements.txt" -r "$root/requirements-dev.txt" -r "$root/sandbox/requirements.txt"
+  echo "$wanted" >"$venv/requirements.sha256"
+}
+
+check_machine
+mkdir -p "$cache"
+install_packages
+make_python_environment
+# shellcheck source=engine.sh
+source "$root/sandbox/engine.sh"
+find_engine
+find_plugins

@@ -1,0 +1,104 @@
+"""What the server is told by its files: where the original keeps it, under the same keys."""
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+HOME = Path("/usr/local/antmedia")
+WEBAPPS = HOME / "webapps"
+LOGS = Path("/var/log/antmedia")
+
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+
+
+class UnusableDatabaseError(Exception):
+    """The configured database cannot serve this server, now or ever."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """The cluster's Redis or Valkey."""
+
+    url: str
+    user: str | None
+    password: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    host_name: str
+    address: str
+    """The address that other nodes reach this one by."""
+    database: Database | None
+    """None outside cluster mode."""
+    dashboard_networks: Networks
+    rest_networks: dict[str, Networks]
+    """For each application the clients that may use its REST API."""
+    server_jwt_secret: str | None
+
+
+def read() -> Settings:
+    server = _properties(HOME / "conf/red5.properties")
+    # change_server_mode.sh switches to cluster mode by uncommenting the beans between these marks.
+    clustered = "<!-- cluster start -->" in (HOME / "conf/jee-container.xml").read_text()
+    return Settings(
+        host_name=socket.gethostname(),
+        address=os.environ.get("AMS_HOST_ADDRESS") or _default_route_address(),
+        database=_database(server) if clustered else None,
+        dashboard_networks=_networks(server["server.allowed_dashboard_CIDR"]),
+        rest_networks={
+            file.parent.parent.name: _networks(_properties(file)["remoteAllowedCIDR"])
+            for file in sorted(WEBAPPS.glob("*/WEB-INF/red5-web.properties"))
+            if file.parent.parent.name != "root"
+        },
+        server_jwt_secret=(
+            server["server.jwtServerSecretKey"]
+            if server["server.jwtServerControlEnabled"] == "true"
+            else None
+        ),
+    )
+
+
+def _properties(file: Path) -> dict[str, str]:
+    lines = (line.strip() for line in file.read_text().splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _networks(text: str) -> Networks:
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
+
+
+def _database(server: dict[str, str]) -> Database:
+    url = server["clusterdb.host"]
+    user, password = server["clusterdb.user"] or None, server["clusterdb.password"] or None
+    if url.startswith(("redis://", "rediss://")):
+        return Database(url, user, password)
+    if url.startswith("/"):
+        try:
+            single = yaml.safe_load(Path(url).read_text())["singleServerConfig"]
+            return Database(single["address"], single.get("username"), single.get("password"))
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise UnusableDatabaseError(
+                f"{url} is no Redisson file with singleServerConfig: {error}"
+            ) from error
+    # Everything else, a bare address too, is MongoDB to the original.
+    raise UnusableDatabaseError(
+        "this stand-in clusters through Redis or Valkey only and has no MongoDB client: "
+        "give a redis:// URL or a Redisson file"
+    )
+
+
+def _default_route_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(
+                ("192.0.2.1", 9)
+            )  # Sends nothing: it only makes the kernel choose a source address.
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

@@ -1,0 +1,75 @@
+# The two commands of the README are `make up` and `make test`. `make help` lists the rest.
+# STACK=sandbox (default) is the local cloud on this machine; any other stack is yours, through the pulumi on PATH.
+
+STACK ?= sandbox
+export PULUMI_STACK := $(STACK)
+export SANDBOX_STATE SANDBOX_ADDRESS
+
+ifeq ($(STACK),sandbox)
+PULUMI := sandbox/bin/pulumi
+else
+PULUMI := pulumi
+endif
+
+PYTHON_FILES := __main__.py components scripts sandbox tests
+SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down preview outputs status logs shell stack test check format
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+
+setup: ## Install everything that the sandbox and the tests need on this machine
+	@sandbox/setup.sh
+
+up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox)
+ifeq ($(STACK),sandbox)
+	@sandbox/setup.sh
+	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
+else
+	$(PULUMI) up
+endif
+
+down: ## Take the cluster away, and with it the local cloud
+ifeq ($(STACK),sandbox)
+	@sandbox/down
+else
+	$(PULUMI) destroy
+endif
+
+preview: ## Show what `make up` would change
+	@$(PULUMI) preview --diff
+
+outputs: ## Print the stack's outputs as JSON
+	@$(PULUMI) stack output --json
+
+status: ## Show the machines, and HAProxy's view of its servers
+	@sandbox/status
+
+logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
+	@sandbox/cloud logs $(MACHINE)
+
+shell: ## Open a root shell on a machine (MACHINE=edge1)
+	@sandbox/cloud shell $(MACHINE)
+
+stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
+	@scripts/new-stack $(STACK)
+
+test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
+	@sandbox/setup.sh
+	@$(MAKE) --no-print-directory check
+	.venv/bin/pytest -q tests/unit
+	.venv/bin/pytest -q tests/sandbox
+	.venv/bin/pytest -q tests/integration
+	.venv/bin/pytest -q tests/e2e
+
+check: ## Format, lint, types, shell scripts
+	.venv/bin/ruff format --check $(PYTHON_FILES)
+	.venv/bin/ruff check $(PYTHON_FILES)
+	.venv/bin/basedpyright
+	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh
+
+format: ## Format the Python code
+	.venv/bin/ruff format $(PYTHON_FILES)
+	.venv/bin/ruff check --fix $(PYTHON_FILES)

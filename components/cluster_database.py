@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pulumi
 import pulumi_command as command
+from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript
@@ -15,7 +16,7 @@ class ClusterDatabaseArgs:
     """The machine, its password, and the load balancer as the way to it."""
 
     machine: MachineArgs
-    password: str
+    password: SecretStr
     jump_host: command.remote.ProxyConnectionArgs
 
 
@@ -23,10 +24,14 @@ class ClusterDatabase(pulumi.ComponentResource):
     """A virtual machine with Debian's Valkey: password, append-only file, reachable by media nodes alone."""
 
     machine: Machine
+    url: SecretStr
+    """What media nodes connect to; holds the password."""
     ready: RemoteScript
     """Done when the database answers."""
 
-    def __init__(self, name: str, args: ClusterDatabaseArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: ClusterDatabaseArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("ant-media:database:ClusterDatabase", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         self.machine = Machine(name, args.machine, child)
@@ -40,9 +45,7 @@ class ClusterDatabase(pulumi.ComponentResource):
             timeout=600,
             opts=child,
         )
+        self.url = SecretStr(
+            f"redis://:{quote(args.password.get_secret_value(), safe='')}@{self.machine.private_ip}:6379"
+        )
         self.register_outputs({"private_ip": self.machine.private_ip})
-
-
-def valkey_url(address: str, password: str) -> str:
-    """The URL of the program's own database; secret, because of the password."""
-    return f"redis://:{quote(password, safe='')}@{address}:6379"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
+from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
 from components.remote_script import SCRIPTS, RemoteScript
@@ -22,7 +23,7 @@ class HAProxyLoadBalancerArgs:
     """Name of the hosted zone in which the domain's A record is made; ``None``: the user makes it."""
     acme: AcmeSettings
     statistics_user: str
-    statistics_password: str
+    statistics_password: SecretStr
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
@@ -33,6 +34,8 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
     """
 
     machine: Machine
+    domain: str
+    """The name under which clients know it."""
     public_ip: pulumi.Output[str]
     """The Elastic IP."""
     connection: command.remote.ConnectionArgs
@@ -46,9 +49,12 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
     certificate: RemoteScript
     """Done when HAProxy serves a certificate from the ACME server."""
 
-    def __init__(self, name: str, args: HAProxyLoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: HAProxyLoadBalancerArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("ant-media:balancer:HAProxyLoadBalancer", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
+        self.domain = args.domain
         self.machine = Machine(name, args.machine, child)
         tags = {"Name": f"{args.machine.cluster}-{name}"}
         elastic_ip = aws.ec2.Eip(f"{name}-ip", domain="vpc", tags=tags, opts=child)

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
+from pydantic import SecretStr
 
 from components import address_plan
 from components.host_keys import host_key, public_key
 from components.images import Image
-from components.user_data import ADMIN_USER, render_user_data
+from components.user_data import USER, render_user_data
 
 
 @dataclass(frozen=True)
 class SshAccess:
     """The stack's SSH secrets: the operator's key, and the seed of every machine's host key."""
 
-    private_key: str
-    host_key_seed: str
+    private_key: SecretStr
+    host_key_seed: SecretStr
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Machine(pulumi.ComponentResource):
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
         self._access = args.access
-        self._host_key = host_key(args.access.host_key_seed, args.planned.name)
+        self._host_key = host_key(args.access.host_key_seed.get_secret_value(), args.planned.name)
+        self._planned = args.planned
         self.private_ip = args.planned.address
         self.instance = aws.ec2.Instance(
             name,
@@ -66,10 +68,12 @@ class Machine(pulumi.ComponentResource):
             associate_public_ip_address=True,
             vpc_security_group_ids=list(args.security_group_ids),
             user_data=pulumi.Output.secret(
-                render_user_data(self._host_key, public_key(args.access.private_key)),
+                render_user_data(self._host_key, public_key(args.access.private_key.get_secret_value())),
             ),
             user_data_replace_on_change=True,
-            metadata_options=aws.ec2.InstanceMetadataOptionsArgs(http_endpoint="enabled", http_tokens="required"),
+            metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
+                http_endpoint="enabled", http_tokens="required"
+            ),
             root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
                 encrypted=True,
                 volume_type="gp3",
@@ -93,8 +97,8 @@ class Machine(pulumi.ComponentResource):
         """SSH to this machine at ``host``, its host key checked; through ``proxy`` where given."""
         return command.remote.ConnectionArgs(
             host=host,
-            user=ADMIN_USER,
-            private_key=pulumi.Output.secret(self._access.private_key),
+            user=USER,
+            private_key=pulumi.Output.secret(self._access.private_key.get_secret_value()),
             host_key=self._host_key.public_openssh,
             # A machine that boots refuses connections: 60 tries are about five minutes.
             dial_error_limit=60,
@@ -106,9 +110,18 @@ class Machine(pulumi.ComponentResource):
         """This machine as the jump host of others, itself reached at ``host``."""
         return command.remote.ProxyConnectionArgs(
             host=host,
-            user=ADMIN_USER,
-            private_key=pulumi.Output.secret(self._access.private_key),
+            user=USER,
+            private_key=pulumi.Output.secret(self._access.private_key.get_secret_value()),
             host_key=self._host_key.public_openssh,
             dial_error_limit=60,
             per_dial_timeout=5,
         )
+
+    def as_output(self) -> dict[str, pulumi.Input[str]]:
+        """What the stack's outputs say of a machine."""
+        return {
+            "name": self._planned.name,
+            "role": self._planned.role,
+            "private_address": self.private_ip,
+            "public_address": self.public_ip,
+        }

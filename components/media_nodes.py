@@ -6,26 +6,36 @@ from math import ceil
 
 import pulumi
 import pulumi_command as command
+from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript
 
 
 @dataclass(frozen=True)
-class MediaNodesArgs:
-    """The nodes' machines, how they become a cluster, and the load balancer as the way to them."""
+class Membership:
+    """How nodes become members of the cluster; the same for all of them."""
 
-    machines: Sequence[MachineArgs]
-    jump_host: command.remote.ProxyConnectionArgs
     install: bool
     """Whether Ant Media's installer must run first (a bare Ubuntu image)."""
-    database_url: str | None
-    """Secret. ``None`` for a single node, which stays in standalone mode."""
-    license_key: str | None
+    database_url: SecretStr | None
+    """``None`` for a single node, which stays in standalone mode."""
+    license_key: SecretStr | None
     panel_email: str
-    panel_password: str
+    """The web panel's first administrator."""
+    panel_password: SecretStr
+    jump_host: command.remote.ProxyConnectionArgs
+    """The load balancer as the way to the nodes."""
     after: Sequence[pulumi.Resource]
     """What must be ready before a node joins: the database."""
+
+
+@dataclass(frozen=True)
+class MediaNodesArgs:
+    """The nodes' machines, and how they join."""
+
+    machines: Sequence[MachineArgs]
+    membership: Membership
 
 
 class MediaNodes(pulumi.ComponentResource):
@@ -43,28 +53,31 @@ class MediaNodes(pulumi.ComponentResource):
         super().__init__("ant-media:media:MediaNodes", name, None, opts)
         self.machines = []
         self.ready = []
+        join = args.membership
         at_a_time = ceil(len(args.machines) / 4)
         for index, machine_args in enumerate(args.machines):
             node = machine_args.planned.name
             before = self.ready[index - at_a_time : index - at_a_time + 1] if index >= at_a_time else []
             machine = Machine(node, machine_args, pulumi.ResourceOptions(parent=self, depends_on=before))
-            self.machines.append(machine)
-            self.ready.append(
-                RemoteScript(
-                    f"{node}-ant-media",
-                    "set-up-media-node.sh",
-                    machine,
-                    machine.connection(machine.private_ip, args.jump_host),
-                    args=[
-                        "install" if args.install else "installed",
-                        "cluster" if args.database_url else "standalone",
-                        args.panel_email,
-                    ],
-                    secret_stdin="\n".join(
-                        [args.license_key or "", args.panel_password, args.database_url or "", ""]
-                    ),
-                    timeout=1200,
-                    opts=pulumi.ResourceOptions(parent=self, depends_on=[*args.after]),
-                )
+            script = RemoteScript(
+                f"{node}-ant-media",
+                "set-up-media-node.sh",
+                machine,
+                machine.connection(machine.private_ip, join.jump_host),
+                args=[
+                    "install" if join.install else "installed",
+                    "cluster" if join.database_url else "standalone",
+                    join.panel_email,
+                ],
+                secret_stdin=lines(join.license_key, join.panel_password, join.database_url),
+                timeout=1200,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[*join.after]),
             )
+            self.machines.append(machine)
+            self.ready.append(script)
         self.register_outputs({"private_ips": [machine.private_ip for machine in self.machines]})
+
+
+def lines(*secrets: SecretStr | None) -> SecretStr:
+    """Secrets as the lines of a script's standard input; an empty line for one that is not there."""
+    return SecretStr("".join(f"{secret.get_secret_value() if secret else ''}\n" for secret in secrets))

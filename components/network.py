@@ -43,7 +43,9 @@ class Network(pulumi.ComponentResource):
         zones = availability_zones(len(args.plan.subnets))
         child = pulumi.ResourceOptions(parent=self)
         tags = {"Name": args.cluster}
-        vpc = aws.ec2.Vpc(f"{name}-vpc", cidr_block=vpc_cidr, enable_dns_hostnames=True, tags=tags, opts=child)
+        vpc = aws.ec2.Vpc(
+            f"{name}-vpc", cidr_block=vpc_cidr, enable_dns_hostnames=True, tags=tags, opts=child
+        )
         gateway = aws.ec2.InternetGateway(f"{name}-gateway", vpc_id=vpc.id, tags=tags, opts=child)
         routes = aws.ec2.RouteTable(f"{name}-routes", vpc_id=vpc.id, tags=tags, opts=child)
         to_internet = aws.ec2.Route(
@@ -80,7 +82,9 @@ class Network(pulumi.ComponentResource):
             if subnet.cidr_block != planned.cidr
         ]
         if len({subnet.vpc_id for _, subnet in found}) > 1:
-            problems.append("ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one")
+            problems.append(
+                "ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one"
+            )
         if problems:
             raise pulumi.RunError("\n".join(problems))
         self.vpc_id = pulumi.Output.from_input(found[0][1].vpc_id)

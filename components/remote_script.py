@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pulumi
 import pulumi_command as command
+from pydantic import SecretStr
 
 from components.machine import Machine
 
@@ -37,15 +38,15 @@ class RemoteScript(command.remote.Command):
         connection: command.remote.ConnectionArgs,
         args: Sequence[str] = (),
         stdin: pulumi.Input[str] | None = None,
-        secret_stdin: str | None = None,
+        secret_stdin: SecretStr | None = None,
         timeout: int = 300,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
             connection=connection,
             create=command_line(script, args, timeout),
-            stdin=stdin if secret_stdin is None else pulumi.Output.secret(secret_stdin),
+            stdin=stdin if secret_stdin is None else pulumi.Output.secret(secret_stdin.get_secret_value()),
             logging=None if secret_stdin is None else command.remote.Logging.NONE,
             # The previous output would travel in the environment, which sshd does not accept.
             add_previous_output_in_env=False,

@@ -34,7 +34,9 @@ class SecurityGroups(pulumi.ComponentResource):
     ids: dict[SecurityGroup, pulumi.Output[str]]
     """Group ids."""
 
-    def __init__(self, name: str, args: SecurityGroupsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: SecurityGroupsArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("ant-media:network:SecurityGroups", name, None, opts)
         cidrs = {
             Source.WORLD: ["0.0.0.0/0"],

@@ -47,7 +47,7 @@ SET_BY_HAND: Mapping[str, str] = {
     "acme.email": f"pulumi config set --path {NAMESPACE}:acme.email you@your-domain.org",
 }
 
-_ACME_DIRECTORIES = {
+ACME_DIRECTORIES = {
     "production": "https://acme-v02.api.letsencrypt.org/directory",
     "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
 }
@@ -192,7 +192,7 @@ def _email(text: str) -> str:
 
 
 def _acme_directory(text: str) -> str:
-    url = _ACME_DIRECTORIES.get(text, text)
+    url = ACME_DIRECTORIES.get(text, text)
     if not _has_host(url, "https") or re.search(r"\s", url):
         raise ValueError("give production, staging or the https URL of an ACME directory")
     return url
@@ -509,7 +509,7 @@ def _how_to_set(key: str) -> str:
     if key in SET_BY_HAND:
         return SET_BY_HAND[key]
     if key in GENERATED_SECRETS:
-        return "make stack STACK=<this stack's name> generates it"
+        return "make stack STACK=NAME generates it"
     return "this key is needed"
 
 
@@ -519,7 +519,9 @@ def _dotted(path: Iterable[str | int]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(_from_json(value), ensure_ascii=False, default=dataclasses.asdict)
+    if isinstance(value, str) and value.startswith(("{", "[")):
+        value = _from_json(value)
+    text = json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 

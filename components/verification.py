@@ -10,6 +10,7 @@ import pulumi_command as command
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
 from components.remote_script import SCRIPTS, RemoteScript
+from components.settings import ACME_DIRECTORIES
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,14 @@ class VerificationArgs:
     nodes: Sequence[MediaNodes]
     haproxy_cfg: str
     """The text that is to serve; both steps run again when it changes."""
-    domain: str
     application: str
     """An application that the media ports serve."""
-    trusted_certificate: bool
-    """False for ACME's staging directory, whose certificates no client trusts."""
+    acme_directory: str
+    """Certificates of Let's Encrypt's staging directory are trusted by nobody, and so not here."""
 
 
 class Verification(pulumi.ComponentResource):
-    """Two steps: on the load balancer, wait until HAProxy calls every server healthy; from here, ask every public port."""
+    """On the load balancer, waits until HAProxy calls every server healthy; then asks every public port from here."""
 
     def __init__(self, name: str, args: VerificationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:verification:Verification", name, None, opts)
@@ -51,10 +51,10 @@ class Verification(pulumi.ComponentResource):
             create=(SCRIPTS / "check-endpoints.sh").read_text(),
             interpreter=["bash", "-c"],
             environment={
-                "DOMAIN": args.domain,
+                "DOMAIN": balancer.domain,
                 "ADDRESS": balancer.public_ip,
                 "APPLICATION": args.application,
-                "TRUSTED_CERTIFICATE": "yes" if args.trusted_certificate else "no",
+                "TRUSTED_CERTIFICATE": "no" if args.acme_directory == ACME_DIRECTORIES["staging"] else "yes",
                 "HAPROXY_CFG_SHA256": digest,
             },
             add_previous_output_in_env=False,

@@ -3,9 +3,12 @@
 # usage: wait-for-servers.sh CONFIGURATION_DIGEST   (the digest only makes the step run again when the configuration changed)
 readonly limit=180
 
-# name and state of every server that is checked; see "show stat" in HAProxy's management guide.
+# Name and state of every server that is checked, or tracks one that is; see "show stat" in HAProxy's management guide.
+# A server counts as UP from HAProxy's start on: only a check that it passed (L7OK) means something.
 servers() {
-  socat - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show stat -1 4 -1" | awk -F, '!/^#/ && NF > 1 && $18 != "no check" { print $1 "/" $2, $18 }'
+  socat - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show stat -1 4 -1" | awk -F, '
+    /^#/ || NF < 2 || $18 == "no check" { next }
+    { state = $37 == "" || $37 == "L7OK" ? $18 : $37; gsub(" ", "-", state); print $1 "/" $2, state }'
 }
 
 until unhealthy=$(servers | awk '$2 != "UP"') && [[ -z $unhealthy ]]; do

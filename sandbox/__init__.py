@@ -1,0 +1,1 @@
+"""A local cloud that an unmodified AWS program cannot tell from EC2."""

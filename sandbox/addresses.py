@@ -1,0 +1,21 @@
+"""The addresses of the cloud's internet. All are of ranges that exist nowhere else (RFC 5737, RFC 6598)."""
+
+OPERATOR = "203.0.113.20"
+STRANGER = "203.0.113.66"
+API = "203.0.113.10"
+API_URL = f"http://{API}:5000"
+ACME = "203.0.113.14"
+ACME_NAME = "acme.test"
+DNS = "203.0.113.53"
+
+SERVICES = "203.0.113.0/24"
+PACKAGES = "203.0.113.128/25"
+PUBLIC = "198.51.100.0/24"
+LINKS = "100.64.0.0/16"
+"""Between the internet and each VPC."""
+
+REGION = "eu-west-1"
+ZONE = "ant-media.test"
+"""The hosted zone that the user is taken to have already."""
+ENTRANCE = f"live.{ZONE}"
+"""What the loopback forwarder leads to."""

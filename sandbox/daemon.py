@@ -1,0 +1,231 @@
+"""The cloud itself: brings its parts up, then makes machines and networks follow what EC2's API says, until it is killed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sandbox import acme, addresses, apt, dns, ec2, host, network, relay, security_groups
+from sandbox.ec2 import Changes, Client, Instance, World
+from sandbox.images import BASE, Layers
+from sandbox.machines import REBOOT, Machine
+
+SITE = host.STATE / "site"
+"""The layer over every image: whom to trust, whom to ask for names."""
+STATUS = host.STATE / "status.json"
+BOOT_ID = host.STATE / "boot_id"
+
+
+def run(images: Mapping[str, Layers], host_network: int, forwarders: Sequence[socket.socket]) -> None:
+    """In a process tree of its own (process_tree.keep), this call is the cloud."""
+    base = images[BASE][0]
+    sources, configuration = apt.read_sources(base), (base / "etc/apt/apt.conf.d/90host").read_text()
+    upstreams = apt.upstreams(sources, configuration)
+    package_hosts = sorted({upstream.host for upstream in upstreams})
+    network.build_internet(len(package_hosts))
+    _mount_for_machines()
+
+    changes = Changes()
+    ec2.serve(changes)
+    client = Client()
+    client.create_zone(addresses.ZONE)
+    names = {addresses.ACME_NAME: addresses.ACME} | {
+        apt.name_of(name): network.package_address(number) for number, name in enumerate(package_hosts)
+    }
+    dns.serve(dns.Zones(names, client.records, changes.zones_changed))
+
+    folder = host.STATE / "acme"
+    folder.mkdir()
+    ca = acme.make_api_certificate(folder)
+    parts = {"pebble": acme.start(folder), "relay": _start_relay(host_network, upstreams, forwarders)}
+    _build_site(base, [ca.read_bytes(), acme.fetch_root(ca)], upstreams)
+
+    cloud = Cloud(client, changes, images)
+    cloud.report(World())
+    BOOT_ID.write_text(f"{uuid.uuid4()}\n")  # ready
+    while True:
+        happened = changes.happened.wait(timeout=1)
+        changes.happened.clear()
+        for name, part in parts.items():
+            if part.poll() is not None:
+                raise RuntimeError(f"{name} has ended, and with it the cloud")
+        if happened or cloud.in_motion:
+            try:
+                cloud.follow()
+            except Exception:
+                traceback.print_exc()  # the next change is followed all the same
+        time.sleep(0.1)  # what comes in quick succession is followed at once
+
+
+def _mount_for_machines() -> None:
+    # nspawn refuses to shut a machine down properly where this folder is not a mount of its own
+    folder = Path("/run/systemd/nspawn")
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "nspawn", folder], check=True)
+
+
+def _start_relay(
+    host_network: int, upstreams: Sequence[apt.Upstream], forwarders: Sequence[socket.socket]
+) -> subprocess.Popen[bytes]:
+    cloud_network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    servers = [f"{upstream.host} {upstream.port}" for upstream in upstreams]
+    descriptors = [host_network, cloud_network, *(listener.fileno() for listener in forwarders)]
+    process = subprocess.Popen(
+        [sys.executable, host.SANDBOX, "relay", *map(str, descriptors), "--", *servers], pass_fds=descriptors
+    )
+    for listener in forwarders:
+        listener.close()
+    return process
+
+
+def _build_site(base: Path, roots: Sequence[bytes], upstreams: Sequence[apt.Upstream]) -> None:
+    upper, work, root = (SITE / part for part in ("upper", "work", "root"))
+    for path in (upper, work, root):
+        path.mkdir(parents=True)
+    options = f"lowerdir={base},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", root], check=True)
+    for number, certificate in enumerate(roots):
+        (root / f"usr/local/share/ca-certificates/sandbox-{number}.crt").write_bytes(certificate)
+    subprocess.run(["chroot", root, "update-ca-certificates"], check=True, capture_output=True)
+    (root / "etc/resolv.conf").write_text(
+        f"nameserver {addresses.DNS}\nsearch {addresses.REGION}.compute.internal\n"
+    )
+    for path in (*apt.source_files(root), root / "etc/apt/apt.conf.d/90host"):
+        if (renamed := apt.with_names(path.read_text(), list(upstreams))) != path.read_text():
+            path.write_text(renamed)
+    subprocess.run(["umount", root], check=True)
+
+    operator = host.STATE / "operator"
+    operator.mkdir()
+    (operator / "resolv.conf").write_text(f"nameserver {addresses.DNS}\n")
+    (operator / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")
+    system = Path("/etc/ssl/certs/ca-certificates.crt").read_bytes()
+    (operator / "ca-certificates.crt").write_bytes(b"\n".join([system, *roots]))
+
+
+class Cloud:
+    """What is there: machines and VPCs. `follow` makes it what EC2's API says should be there."""
+
+    def __init__(self, client: Client, changes: Changes, images: Mapping[str, Layers]) -> None:
+        self._client = client
+        self._changes = changes
+        self._images = images
+        self._machines: dict[str, Machine] = {}
+        self._vpcs: dict[str, network.Vpc] = {}
+        self._rules: dict[str, str] = {}
+        self._reported = ""
+
+    @property
+    def in_motion(self) -> bool:
+        """Whether something may be due although nobody asked for anything."""
+        return any(machine.stopping for machine in self._machines.values())
+
+    def follow(self) -> None:
+        restarted = self._changes.restarted()
+        world = self._client.world()
+        wanted = {instance.id: instance for instance in world.instances}
+        for id, machine in list(self._machines.items()):
+            self._settle(machine, wanted.get(id), restart=id in restarted)
+        # An address is free when the machine that had it is gone, which may be a while after its instance is.
+        taken = {(machine.instance.vpc, machine.instance.private_address) for machine in self._machines.values()}
+        for instance in world.instances:
+            if instance.running and (instance.vpc, instance.private_address) not in taken:
+                self._add(instance, world)
+        self._connect(world)
+        self.report(world)
+
+    def _settle(self, machine: Machine, wanted: Instance | None, *, restart: bool) -> None:
+        asked = machine.stopping
+        ended = machine.gone()
+        if ended is not None and ended != REBOOT and not asked and wanted and wanted.running:
+            self._client.stop(wanted.id)  # switched off from inside, as on EC2
+        elif machine.process:
+            if wanted is None or not wanted.running or restart:
+                machine.shut_down()
+            machine.press_on()
+        elif wanted is None:
+            self._remove(machine)
+        elif wanted.running:
+            machine.boot()
+
+    def _add(self, instance: Instance, world: World) -> None:
+        layers = self._images.get(self._client.image_of(instance.image))
+        if layers is None:
+            return self._refuse(instance, f"no machine image stands behind {instance.image}")
+        if instance.vpc not in self._vpcs:
+            used = {vpc.number for vpc in self._vpcs.values()}
+            free = next(number for number in range(len(used) + 1) if number not in used)
+            self._vpcs[instance.vpc] = network.Vpc(instance.vpc, free)
+        try:
+            self._vpcs[instance.vpc].attach(instance)
+            self._guard(instance, world)
+            machine = Machine(
+                instance, [SITE / "upper", *layers], self._client.user_data(instance.id), self._changes.happened
+            )
+            machine.boot()
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            return self._refuse(instance, str(error))
+        self._machines[instance.id] = machine
+        return None
+
+    def _refuse(self, instance: Instance, reason: str) -> None:
+        """An instance that cannot be had is one that is off; its console says why."""
+        folder = host.STATE / "machines" / instance.id
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "console.log").write_text(f"the local cloud could not start {instance.name}: {reason}\n")
+        self._client.stop(instance.id)
+
+    def _remove(self, machine: Machine) -> None:
+        instance = machine.instance
+        machine.remove()
+        self._vpcs[instance.vpc].detach(instance)
+        self._machines.pop(instance.id)
+        self._rules.pop(instance.id, None)
+
+    def _guard(self, instance: Instance, world: World) -> None:
+        groups = [world.groups[group] for group in instance.groups if group in world.groups]
+        rules = security_groups.render(groups, world.members)
+        if rules != self._rules.get(instance.id):
+            network.nft(rules, instance.id)
+            self._rules[instance.id] = rules
+
+    def _connect(self, world: World) -> None:
+        """Security groups and public addresses."""
+        up: dict[str, list[Instance]] = {id: [] for id in self._vpcs}
+        for instance in world.instances:
+            if instance.id in self._machines:
+                self._guard(instance, world)
+                if instance.running:
+                    up[instance.vpc].append(instance)
+        inhabited = {machine.instance.vpc for machine in self._machines.values()}
+        for id, vpc in list(self._vpcs.items()):
+            vpc.translate(up[id])
+            if id not in inhabited:
+                vpc.remove()
+                del self._vpcs[id]
+
+    def report(self, world: World) -> None:
+        """Leaves for the front door what it needs to know."""
+        machines = [
+            {
+                "name": instance.name,
+                "instance_id": instance.id,
+                "state": "running" if instance.running else "stopped",
+                "private_address": instance.private_address,
+                "public_address": instance.public_address,
+                "process": machine.process.pid if (machine := self._machines.get(instance.id)) and machine.process else None,
+            }
+            for instance in sorted(world.instances, key=lambda instance: instance.name)
+        ]
+        if (text := json.dumps(machines, indent=2)) != self._reported:
+            temporary = STATUS.with_suffix(".new")
+            temporary.write_text(text + "\n")
+            temporary.rename(STATUS)
+            self._reported = text

@@ -1,0 +1,131 @@
+"""Machine images: built once by the scripts in images/, kept in the cache, never half there."""
+
+import fcntl
+import hashlib
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sandbox import apt, host
+from sandbox.process_tree import mount, private_mounts
+
+SCRIPTS = host.SANDBOX / "images"
+FOLDER = host.CACHE / "images"
+BASE = "debian-13"
+OVERLAYS = ("ant-media",)
+"""Images that are installed on top of the base."""
+
+Layers = tuple[Path, ...]
+"""The folders whose overlay (first on top) is a machine's file system."""
+
+
+def build_missing() -> dict[str, Layers]:
+    """All images by name; those that are not in the cache as they should be are built now."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with _alone():
+        for cut_off in FOLDER.glob("*.building"):
+            shutil.rmtree(cut_off)
+        base = _base()
+        images: dict[str, Layers] = {BASE: (base,)}
+        for name in OVERLAYS:
+            if (SCRIPTS / f"{name}.sh").exists():
+                images[name] = (_overlay(name, base), base)
+        return images
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _base() -> Path:
+    sources = apt.render_sources(apt.for_trixie(apt.read_sources(Path("/"))))
+    configuration = apt.host_configuration()
+
+    def build(building: Path) -> Path:
+        (building / "sources.list").write_text(sources)
+        (building / "apt.conf").write_text(configuration)
+        os.environ |= {"SOURCES": str(building / "sources.list"), "APT_CONF": str(building / "apt.conf")}
+        _run_script(BASE, building / "root")
+        return building / "root"
+
+    return _cached(BASE, _key([SCRIPTS / f"{BASE}.sh"], [sources, configuration]), build)
+
+
+def _overlay(name: str, base: Path) -> Path:
+    script = SCRIPTS / f"{name}.sh"
+    sources = sorted(path for path in (SCRIPTS / name).rglob("*") if path.is_file() and path.suffix != ".pyc")
+    facts = [base.name]
+    if archive := os.environ.get("AMS_ZIP"):  # a real server in place of the stand-in
+        status = Path(archive).stat()
+        facts += [str(Path(archive).resolve()), str(status.st_size), str(status.st_mtime_ns)]
+
+    def build(building: Path) -> Path:
+        root, upper, work = (building / part for part in ("root", "upper", "work"))
+        for folder in (root, upper, work):
+            folder.mkdir()
+        private_mounts()
+        mount("overlay", str(root), "overlay", options=f"lowerdir={base},upperdir={upper},workdir={work}")
+        _run_script(name, root)
+        return upper
+
+    return _cached(name, _key([script, *sources], facts), build)
+
+
+def _key(files: Iterable[Path], facts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes())
+    for fact in facts:
+        digest.update(fact.encode())
+    return digest.hexdigest()[:12]
+
+
+def _run_script(name: str, target: Path) -> None:
+    subprocess.run([SCRIPTS / f"{name}.sh", target], check=True, stdin=subprocess.DEVNULL)
+
+
+def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
+    """The finished image; `build` (in a process of its own) makes it in a temporary place and says what of it is to be kept."""
+    target = FOLDER / f"{name}-{key}"
+    if target.exists():
+        return target
+    building = FOLDER / f"{target.name}.building"
+    building.mkdir()
+    log = building / "log"
+
+    def work() -> None:
+        with log.open("wb") as output:
+            for descriptor in (1, 2):
+                os.dup2(output.fileno(), descriptor)
+        build(building).rename(building / "finished")
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    started = time.monotonic()
+    while process.is_alive():
+        process.join(5)
+        seconds = time.monotonic() - started
+        print(f"  building machine image {name}: {seconds:3.0f} s, {_last_line(log)}", flush=True)
+    if process.exitcode != 0:
+        sys.exit(f"building machine image {name} failed:\n{_tail(log)}")
+    (building / "finished").rename(target)
+    shutil.rmtree(building)
+    return target
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n") if log.exists() else []
+    return next((line.strip()[:80] for line in reversed(lines) if line.strip()), "starting")

@@ -1,0 +1,209 @@
+"""The cloud's internet and its VPCs: namespaces, bridges, addresses, 1:1 translation, and the closed way out."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from sandbox import addresses
+from sandbox.ec2 import Instance
+
+LINK_NETWORKS = IPv4Network(addresses.LINKS)
+
+EGRESS = f"""\
+table ip egress {{
+  counter escaped {{ }}
+  set destinations {{ type ipv4_addr . inet_proto . inet_service; flags dynamic; size 128; }}
+  chain leaving {{
+    ip daddr {{ 127.0.0.0/8, {addresses.SERVICES}, {addresses.PUBLIC}, {addresses.LINKS} }} accept
+    counter name escaped
+    meta l4proto {{ tcp, udp }} add @destinations {{ ip daddr . meta l4proto . th dport }}
+    meta l4proto != {{ tcp, udp }} add @destinations {{ ip daddr . meta l4proto . 0 }}
+    reject with icmp admin-prohibited
+  }}
+  chain output {{ type filter hook output priority filter; jump leaving; }}
+  chain forward {{ type filter hook forward priority filter; jump leaving; }}
+  chain input {{
+    type filter hook input priority filter;
+    # the way out of the machines' packages is for the machines
+    ip daddr {addresses.PACKAGES} ip saddr != {addresses.PUBLIC} reject with icmp admin-prohibited
+  }}
+}}
+"""
+
+
+def ip(*arguments: str, namespace: str = "") -> None:
+    _run("ip", *(("-n", namespace) if namespace else ()), *arguments)
+
+
+def nft(text: str, namespace: str = "") -> None:
+    _run(*(("ip", "netns", "exec", namespace) if namespace else ()), "nft", "-f", "-", text=text)
+
+
+def _run(*command: str, text: str = "") -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}\n{text}".rstrip())
+
+
+def add_namespace(name: str) -> None:
+    """An IPv4 network of its own; ::1 stays, as on any machine."""
+    ip("netns", "add", name)
+    settings = "net.ipv6.conf.default.disable_ipv6=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0"
+    _run("ip", "netns", "exec", name, "sysctl", "-qw", *settings.split())
+    ip("link", "set", "lo", "up", namespace=name)
+
+
+def route_packets(namespace: str = "") -> None:
+    settings = "net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0"
+    _run(*(("ip", "netns", "exec", namespace) if namespace else ()), "sysctl", "-qw", *settings.split())
+
+
+def build_internet(package_servers: int) -> None:
+    """The namespace that this process is in becomes the internet: services, the operator, a stranger, and nothing beyond."""
+    _run("mount", "-t", "tmpfs", "-o", "mode=755", "netns", _folder("/run/netns"))
+    _run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
+    route_packets()
+    ip("link", "set", "lo", "up")
+    own = (addresses.OPERATOR, addresses.STRANGER, addresses.API, addresses.ACME, addresses.DNS)
+    for address in (*own, *(package_address(number) for number in range(package_servers))):
+        ip("address", "add", f"{address}/32", "dev", "lo")
+    # What wants to leave needs a way to go before it can be counted and refused.
+    ip("link", "add", "nowhere", "type", "bridge")
+    ip("link", "set", "nowhere", "up")
+    ip("route", "add", "default", "dev", "nowhere", "src", addresses.OPERATOR)
+    for network in (addresses.SERVICES, addresses.PUBLIC, addresses.LINKS):
+        ip("route", "add", "unreachable", network)
+    nft(EGRESS)
+
+
+def _folder(path: str) -> str:
+    Path(path).mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def package_address(number: int) -> str:
+    return str(IPv4Network(addresses.PACKAGES)[number + 1])
+
+
+def escaped(process: int) -> tuple[int, list[str]]:
+    """How many packets tried to leave the internet that a process is on, and where to."""
+    command = ["nsenter", f"--target={process}", "--net", "nft", "-j", "list", "table", "ip", "egress"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    packets, destinations = 0, list[str]()
+    for item in json.loads(text)["nftables"]:
+        packets += item.get("counter", {}).get("packets", 0)
+        for element in item.get("set", {}).get("elem", []):
+            address, protocol, port = element.get("elem", {}).get("val", element)["concat"]
+            destinations.append(f"{address} {protocol} {port}")
+    return packets, sorted(destinations)
+
+
+def render_vpc(instances: Iterable[Instance]) -> str:
+    """A VPC's nftables: its internet gateway, which translates 1:1 and lets nobody through who has no public address."""
+    pairs = sorted((i.private_address, i.public_address) for i in instances if i.public_address)
+    rules = {"prerouting": list[str](), "postrouting": list[str](), "forward": list[str]()}
+    if pairs:
+        to_private = ", ".join(f"{public} : {private}" for private, public in pairs)
+        to_public = ", ".join(f"{private} : {public}" for private, public in pairs)
+        known = ", ".join(private for private, _ in pairs)
+        rules["prerouting"] = [f"dnat to ip daddr map {{ {to_private} }}"]
+        rules["postrouting"] = [
+            f'oifname "internet" snat to ip saddr map {{ {to_public} }}',
+            f"ct status dnat snat to ip saddr map {{ {to_public} }}",
+        ]
+        rules["forward"] = [
+            f'oifname "internet" ip saddr {{ {known} }} accept',
+            'iifname "internet" ct status dnat accept',
+        ]
+    lines = [
+        "table ip vpc",
+        "delete table ip vpc",
+        "table ip vpc {",
+        "  chain prerouting {",
+        "    type nat hook prerouting priority dstnat;",
+        *(f"    {rule}" for rule in rules["prerouting"]),
+        "  }",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat;",
+        *(f"    {rule}" for rule in rules["postrouting"]),
+        f'    oifname "internet" ip daddr {addresses.DNS} masquerade',
+        "  }",
+        "  chain forward {",
+        "    type filter hook forward priority filter; policy drop;",
+        "    ct state established,related accept",
+        '    iifname "subnets" oifname "subnets" accept',
+        f'    oifname "internet" ip daddr {addresses.DNS} accept',
+        *(f"    {rule}" for rule in rules["forward"]),
+        "  }",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class Vpc:
+    """One VPC's namespace: a bridge that all its subnets share, and a link to the internet."""
+
+    def __init__(self, id: str, number: int) -> None:
+        self.id = id
+        self.number = number
+        self._gateways: set[IPv4Network] = set()
+        self._public: set[str] = set()
+        self._rules = ""
+        here, there = (str(LINK_NETWORKS[4 * number + side]) for side in (1, 2))
+        self._there = there
+        add_namespace(id)
+        route_packets(id)
+        ip("link", "add", f"vpc{number}", "type", "veth", "peer", "name", "internet", "netns", id)
+        ip("address", "add", f"{here}/30", "dev", f"vpc{number}")
+        ip("link", "set", f"vpc{number}", "up")
+        ip("address", "add", f"{there}/30", "dev", "internet", namespace=id)
+        ip("link", "set", "internet", "up", namespace=id)
+        ip("route", "add", "default", "via", here, namespace=id)
+        # Link-local addresses never leave a link; without this, a look for EC2's metadata service would count as leaving.
+        ip("route", "add", "unreachable", "169.254.0.0/16", namespace=id)
+        ip("link", "add", "subnets", "type", "bridge", namespace=id)
+        ip("link", "set", "subnets", "up", namespace=id)
+
+    def attach(self, instance: Instance) -> None:
+        """Makes the instance's namespace and plugs it in; the machine finds its network ready when it boots."""
+        if instance.network not in self._gateways:
+            gateway = f"{instance.network[1]}/{instance.network.prefixlen}"
+            ip("address", "add", gateway, "dev", "subnets", namespace=self.id)
+            self._gateways.add(instance.network)
+        add_namespace(instance.id)
+        port = _port(instance)
+        ip("link", "add", port, "type", "veth", "peer", "name", "ens5", "netns", instance.id, namespace=self.id)
+        ip("link", "set", port, "master", "subnets", "up", namespace=self.id)
+        address = f"{instance.private_address}/{instance.network.prefixlen}"
+        ip("address", "add", address, "dev", "ens5", namespace=instance.id)
+        ip("link", "set", "ens5", "up", namespace=instance.id)
+        ip("route", "add", "default", "via", str(instance.network[1]), namespace=instance.id)
+
+    def translate(self, instances: Iterable[Instance]) -> None:
+        """Follows the public addresses of the machines that are up."""
+        instances = list(instances)
+        rules = render_vpc(instances)
+        if rules == self._rules:
+            return
+        nft(rules, self.id)
+        self._rules = rules
+        public = {instance.public_address for instance in instances if instance.public_address}
+        for address in sorted(public - self._public):
+            ip("route", "replace", address, "via", self._there, "src", addresses.OPERATOR)
+        for address in sorted(self._public - public):
+            subprocess.run(["ip", "route", "del", address, "via", self._there], check=False, stderr=subprocess.DEVNULL)
+        self._public = public
+
+    def remove(self) -> None:
+        self.translate([])
+        ip("netns", "del", self.id)
+
+    def detach(self, instance: Instance) -> None:
+        ip("link", "del", _port(instance), namespace=self.id)
+        ip("netns", "del", instance.id)
+
+
+def _port(instance: Instance) -> str:
+    return f"i{instance.id[-12:]}"

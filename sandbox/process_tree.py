@@ -1,0 +1,164 @@
+"""The cloud is one process tree with a network, mounts and process ids of its own, so that its end is the end of all of it.
+
+    keeper      on the host: holds the lock, sweeps up when everything else is gone, however it ended
+    └─ init     process 1 of the tree: reaps; when it dies the kernel kills whatever else is in there
+       └─ daemon
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
+MS_BIND, MS_REC, MS_SLAVE = 0x1000, 0x4000, 0x80000
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags))
+
+
+def setns(descriptor: int, kind: int) -> None:
+    _check(_libc.setns(descriptor, kind))
+
+
+def mount(source: str, target: str, filesystem: str = "", flags: int = 0, options: str = "") -> None:
+    _check(_libc.mount(source.encode(), target.encode(), filesystem.encode(), flags, options.encode()))
+
+
+def die_with_parent() -> None:
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+
+
+def private_mounts() -> None:
+    """A mount table of this process's own: the host's changes still arrive, none goes back."""
+    unshare(CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_SLAVE)
+
+
+def own_proc() -> None:
+    """/proc of the process id namespace that this process is in."""
+    mount("proc", "/proc", "proc")
+
+
+class Lock:
+    """Held by the keeper for as long as its tree lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def take(self, *, wait: bool) -> int | None:
+        """The descriptor that holds the lock, or None when another process holds it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            if self.path.exists() and os.fstat(descriptor).st_ino == self.path.stat().st_ino:
+                return descriptor
+            os.close(descriptor)  # its last holder has removed the file
+
+
+def keep(daemon: Callable[[int], None], pid_file: Path, sweep: Callable[[], None]) -> None:
+    """Runs `daemon` (given a descriptor of the host's network) in a new tree until it ends or this process is told to end."""
+    host_network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    unshare(CLONE_NEWPID | CLONE_NEWNET)
+    private_mounts()
+    init = os.fork()
+    if init == 0:
+        _init(daemon, host_network)
+    os.close(host_network)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.kill(init, signal.SIGKILL))
+    pid_file.write_text(f"{os.getpid()} {init}\n")
+    os.waitpid(init, 0)
+    sweep()
+
+
+def _init(daemon: Callable[[int], None], host_network: int) -> None:
+    die_with_parent()
+    own_proc()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            daemon(host_network)
+            status = 0
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    while os.wait()[0] != child:
+        pass
+    os._exit(0)
+
+
+def run_inside(
+    init: int, command: Callable[[], Sequence[str]], environment: Mapping[str, str], files: Mapping[Path, Path]
+) -> int:
+    """Runs a command in the tree, with the host's files but for `files` (path → shown there); returns its exit code.
+
+    The command is asked for inside, where process ids are the tree's.
+    """
+    for kind, flag in (("pid", CLONE_NEWPID), ("net", CLONE_NEWNET)):
+        with open(f"/proc/{init}/ns/{kind}", "rb") as namespace:
+            setns(namespace.fileno(), flag)
+    child = os.fork()
+    if child == 0:
+        try:
+            die_with_parent()
+            private_mounts()
+            own_proc()
+            for path, shown in files.items():
+                mount(str(shown), str(path.resolve()), flags=MS_BIND)
+            argv = list(command())
+            os.execvpe(argv[0], argv, dict(environment))
+        except OSError as error:
+            print(f"cannot run that in the local cloud: {error}", file=sys.stderr)
+            sys.stderr.flush()
+        finally:
+            os._exit(127)
+    # A terminal sends its signals to both; the command decides what they mean. What is sent to this process is passed on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: os.kill(child, received))
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def end(pid_file: Path, lock: Lock) -> int:
+    """Ends the tree, if there is one, and returns when all of it is gone, with the descriptor that holds the lock now."""
+    deadline = time.monotonic() + 20
+    while (descriptor := lock.take(wait=False)) is None:
+        try:
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            pass  # still on its way up, or already on its way down
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the local cloud does not end: see the processes in {pid_file}")
+        time.sleep(0.05)
+    return descriptor
+
+
+def quietly(*command: str) -> None:
+    """Runs a command whose failure says that there was nothing to do."""
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,126 @@
+"""The two ways between the host and the cloud, neither of them a route.
+
+From machines to the servers of their packages, and from the host's loopback address to the cluster. Bytes are carried by
+a process with sockets on both sides, so the host's interfaces, routes and sysctls stay as they are.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from dnslib import DNSRecord
+
+from sandbox import addresses
+from sandbox.apt import Upstream
+from sandbox.network import package_address
+from sandbox.process_tree import CLONE_NEWNET, setns
+
+FORWARDED_PORTS = (80, 443, 1935, 4444, 5080, 5443, 6080)
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True)
+class Relay:
+    """Lives on the host's network and steps into the cloud's for the moment it takes to make a socket."""
+
+    host_network: int
+    cloud_network: int
+
+    @contextlib.contextmanager
+    def _inside(self) -> Iterator[None]:
+        setns(self.cloud_network, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(self.host_network, CLONE_NEWNET)
+
+    async def serve(self, upstreams: Sequence[Upstream], forwarders: Sequence[socket.socket]) -> None:
+        """Carries bytes until it is cancelled."""
+        for number, host in enumerate(sorted({upstream.host for upstream in upstreams})):
+            for upstream in upstreams:
+                if upstream.host == host:
+                    with self._inside():
+                        listener = socket.create_server((package_address(number), upstream.port), backlog=128)
+                    await asyncio.start_server(_carry(self._to(upstream)), sock=listener)
+        for listener in forwarders:
+            await asyncio.start_server(_carry(self._to_entrance(listener.getsockname()[1])), sock=listener)
+        await asyncio.get_running_loop().create_future()
+
+    def _to(self, upstream: Upstream) -> Callable[[], Awaitable[Streams]]:
+        return lambda: asyncio.open_connection(upstream.host, upstream.port)
+
+    def _to_entrance(self, port: int) -> Callable[[], Awaitable[Streams]]:
+        async def connect() -> Streams:
+            address = await asyncio.to_thread(self._entrance)
+            with self._inside():
+                side = socket.socket()
+            side.setblocking(False)
+            try:
+                async with asyncio.timeout(10):
+                    await asyncio.get_running_loop().sock_connect(side, (address, port))
+            except BaseException:
+                side.close()
+                raise
+            return await asyncio.open_connection(sock=side)
+
+        return connect
+
+    def _entrance(self) -> str:
+        """Where the cluster's name leads, asked of the cloud's DNS."""
+        question = DNSRecord.question(addresses.ENTRANCE)
+        # This thread's network only; it was made from one that is on the host's.
+        with self._inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as side:
+            side.settimeout(2)
+            side.sendto(question.pack(), (addresses.DNS, 53))
+            answer = DNSRecord.parse(side.recv(4096))
+        if not answer.rr:
+            raise ConnectionRefusedError(f"{addresses.ENTRANCE} is not in the cloud's DNS yet")
+        return str(answer.rr[-1].rdata)
+
+
+def _carry(
+    connect: Callable[[], Awaitable[Streams]],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await connect()
+        except (OSError, TimeoutError):
+            writer.transport.abort()
+            return
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        far_writer.close()
+        writer.close()
+
+    return carry
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One direction. The end of it is passed on, so the other may still go on; a broken connection breaks both."""
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+    except OSError:
+        writer.transport.abort()
+
+
+def listen_on_loopback(address: str) -> list[socket.socket]:
+    """The host's side of the forwarder; made by whoever is still on the host's network."""
+    listeners: list[socket.socket] = []
+    for port in FORWARDED_PORTS:
+        try:
+            listeners.append(socket.create_server((address, port), backlog=128))
+        except OSError as error:
+            for listener in listeners:
+                listener.close()
+            raise OSError(
+                error.errno,
+                f"{address}:{port}, where the cluster should answer on this machine, cannot be had"
+                f" ({os.strerror(error.errno or 0)}): free it or choose another address with SANDBOX_ADDRESS=127.77.0.2",
+            ) from error
+    return listeners

@@ -1,0 +1,93 @@
+"""Runs the whole program against Pulumi's mocks and tells what it asked for."""
+
+import json
+import runpy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pulumi.runtime import mocks
+
+PROGRAM = Path(__file__).parent.parent.parent / "__main__.py"
+
+SECRETS = {
+    "sshPrivateKey": Ed25519PrivateKey.generate()
+    .private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    .decode(),
+    "sshHostKeySeed": "5eed" * 16,
+    "databasePassword": "the-database-password",
+    "statisticsPassword": "the-statistics-password",
+    "panelPassword": "the-panel-password",
+    "licenseKey": "the-licence-key",
+}
+SETTINGS: dict[str, object] = {
+    "domain": "live.ant-media.test",
+    "adminCidrs": ["203.0.113.20/32"],
+    "acme": {"email": "operator@ant-media.test"},
+}
+
+
+@dataclass
+class Run(mocks.Mocks):
+    """One run: the resources in the order of their registration, and the cloud's answers to look-ups."""
+
+    zones: tuple[str, ...] = ("eu-west-1a", "eu-west-1b", "eu-west-1c")
+    images: bool = True
+    subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        self.resources.append(args)
+        outputs = {**args.inputs}
+        if args.typ == "aws:ec2/eip:Eip":
+            outputs |= {"publicIp": "198.51.100.1", "allocationId": "eipalloc-1"}
+        if args.typ == "aws:ec2/instance:Instance":
+            outputs |= {"publicIp": "198.51.100.2"}
+        return f"{args.name}-id", outputs
+
+    def call(self, args: mocks.MockCallArgs) -> dict[str, Any] | tuple[dict[str, Any], list[tuple[str, str]]]:
+        match args.token:
+            case "aws:ec2/getAmi:getAmi" if not self.images:
+                return {}, [("", "your query returned no results")]
+            case "aws:ec2/getAmi:getAmi":
+                return {"id": f"ami-of-{args.args['owners'][0]}"}
+            case "aws:ec2/getInstanceType:getInstanceType":
+                return {"memorySize": 4096}
+            case "aws:index/getAvailabilityZones:getAvailabilityZones":
+                return {"names": list(self.zones)}
+            case "aws:ec2/getSubnet:getSubnet":
+                cidr, vpc = self.subnets[args.args["id"]]
+                return {"id": args.args["id"], "cidrBlock": cidr, "vpcId": vpc}
+            case "aws:route53/getZone:getZone":
+                return {"zoneId": "ZONE"}
+            case _:
+                raise AssertionError(f"the program asked for {args.token}")
+
+    def of_type(self, typ: str) -> dict[str, dict[str, Any]]:
+        """Inputs by name of every resource of a type."""
+        return {resource.name: resource.inputs for resource in self.resources if resource.typ == typ}
+
+
+def run(cloud: Run | None = None, **settings: object) -> Run:
+    """Runs the program with the smallest settings and ``settings`` over them."""
+    cloud = cloud or Run()
+    values = {**SECRETS, **SETTINGS, **settings}
+    pulumi.runtime.set_all_config(
+        {
+            f"ant-media-cluster:{key}": value if isinstance(value, str) else json.dumps(value)
+            for key, value in values.items()
+        },
+        [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl"]],
+    )
+    pulumi.runtime.set_mocks(cloud, project="ant-media-cluster", stack="unit", preview=False)
+
+    @pulumi.runtime.test
+    def program() -> None:
+        runpy.run_path(str(PROGRAM))
+
+    program()
+    return cloud

@@ -1,0 +1,227 @@
+"""What the program creates and what it refuses, component by component, against Pulumi's mocks."""
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import pulumi
+import pytest
+
+from tests.unit.program import SECRETS, Run, run
+
+INSTANCE = "aws:ec2/instance:Instance"
+REMOTE = "command:remote:Command"
+INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+
+
+@pytest.fixture(scope="module")
+def two_and_two() -> Run:
+    return run(route53Zone="ant-media.test")
+
+
+def test_two_origins_and_two_edges_need_six_machines(two_and_two: Run) -> None:
+    assert sorted(two_and_two.of_type(INSTANCE)) == [
+        "database", "edge1", "edge2", "load-balancer", "origin1", "origin2",
+    ]  # fmt: skip
+
+
+def test_every_machine_is_encrypted_and_speaks_imdsv2_only(two_and_two: Run) -> None:
+    for inputs in two_and_two.of_type(INSTANCE).values():
+        assert inputs["rootBlockDevice"] == {
+            "encrypted": True, "volumeType": "gp3", "volumeSize": 16, "deleteOnTermination": True,
+        }  # fmt: skip
+        assert inputs["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required"}
+
+
+def test_machines_sit_at_their_planned_addresses_spread_over_zones(two_and_two: Run) -> None:
+    subnets = {name: subnet["availabilityZone"] for name, subnet in two_and_two.of_type("aws:ec2/subnet:Subnet").items()}
+    placed = {
+        name: (inputs["privateIp"], subnets[inputs["subnetId"].removesuffix("-id")])
+        for name, inputs in two_and_two.of_type(INSTANCE).items()
+    }
+    assert placed == {
+        "load-balancer": ("10.0.0.4", "eu-west-1a"),
+        "database": ("10.0.0.5", "eu-west-1a"),
+        "origin1": ("10.0.0.8", "eu-west-1a"),
+        "origin2": ("10.0.32.8", "eu-west-1b"),
+        "edge1": ("10.0.31.254", "eu-west-1a"),
+        "edge2": ("10.0.63.254", "eu-west-1b"),
+    }
+
+
+def test_the_groups_open_the_port_table_and_nothing_else(two_and_two: Run) -> None:
+    opened = {
+        (
+            rule["securityGroupId"].removeprefix("firewall-").removesuffix("-id"),
+            rule["ipProtocol"],
+            (rule["fromPort"], rule["toPort"]),
+            rule.get("cidrIpv4") or rule["referencedSecurityGroupId"].removeprefix("firewall-").removesuffix("-id"),
+        )
+        for rule in two_and_two.of_type(INGRESS).values()
+    }
+    world, admin = "0.0.0.0/0", "203.0.113.20/32"
+    assert opened == {
+        *(("load-balancer", "tcp", (port, port), world) for port in (80, 443, 1935, 5080, 5443)),
+        *(("load-balancer", "tcp", (port, port), admin) for port in (22, 4444, 6080)),
+        ("nodes", "tcp", (22, 22), "load-balancer"),
+        ("nodes", "tcp", (5080, 5080), "load-balancer"),
+        ("nodes", "tcp", (5080, 5080), "nodes"),
+        ("nodes", "tcp", (5000, 5000), "nodes"),
+        ("nodes", "udp", (50000, 60000), world),
+        ("origins", "tcp", (1935, 1935), "load-balancer"),
+        ("database", "tcp", (22, 22), "load-balancer"),
+        ("database", "tcp", (6379, 6379), "nodes"),
+    }  # fmt: skip
+    assert all(rule["description"] for rule in two_and_two.of_type(INGRESS).values())
+
+
+def test_each_machine_is_in_its_own_groups(two_and_two: Run) -> None:
+    groups = {
+        name: [group.removeprefix("firewall-").removesuffix("-id") for group in inputs["vpcSecurityGroupIds"]]
+        for name, inputs in two_and_two.of_type(INSTANCE).items()
+    }
+    assert groups == {
+        "load-balancer": ["load-balancer"],
+        "database": ["database"],
+        "origin1": ["nodes", "origins"],
+        "origin2": ["nodes", "origins"],
+        "edge1": ["nodes"],
+        "edge2": ["nodes"],
+    }
+
+
+def test_srt_opens_4200_on_origins_to_publishers() -> None:
+    rules = run(srt=True, publisherCidrs=["203.0.113.0/24"]).of_type(INGRESS)
+    assert [
+        (rule["securityGroupId"], rule["cidrIpv4"]) for rule in rules.values() if rule["fromPort"] == 4200
+    ] == [("firewall-origins-id", "203.0.113.0/24")]
+
+
+def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
+    commands = two_and_two.of_type(REMOTE)
+    assert len(commands) == 10
+    for name, inputs in commands.items():
+        assert set(inputs) <= {"connection", "create", "stdin", "logging", "addPreviousOutputInEnv"}, name
+        connection = revealed(inputs["connection"])
+        assert connection["hostKey"].startswith("ssh-ed25519 "), name
+        assert re.match(r"sudo timeout \d+ bash -c ", inputs["create"]), name
+
+
+def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
+    for name, inputs in two_and_two.of_type(REMOTE).items():
+        connection = revealed(inputs["connection"])
+        if name.startswith(("load-balancer", "verification")):
+            assert (connection["host"], connection.get("proxy")) == ("198.51.100.1", None)
+        else:
+            assert connection["host"].startswith("10.0.")
+            assert connection["proxy"]["host"] == "198.51.100.1"
+            assert connection["proxy"]["hostKey"].startswith("ssh-ed25519 ")
+
+
+def test_host_keys_differ_from_machine_to_machine(two_and_two: Run) -> None:
+    connections = [revealed(inputs["connection"]) for inputs in two_and_two.of_type(REMOTE).values()]
+    keys = {connection["host"]: connection["hostKey"] for connection in connections}
+    assert len(set(keys.values())) == len(keys) == 6
+
+
+def test_no_secret_is_in_a_command_text_or_in_plain_input(two_and_two: Run) -> None:
+    for resource in two_and_two.resources:
+        plain = json.dumps(without_secrets(resource.inputs))
+        for name, secret in SECRETS.items():
+            assert secret not in plain, f"{name} in {resource.name}"
+            assert json.dumps(secret)[1:-1] not in plain, f"{name} in {resource.name}"
+
+
+def test_scripts_that_get_secrets_log_nothing(two_and_two: Run) -> None:
+    for name, inputs in two_and_two.of_type(REMOTE).items():
+        if any(secret in json.dumps(inputs.get("stdin")) for secret in SECRETS.values()):
+            assert inputs["logging"] == "none", name
+
+
+def test_the_a_record_points_to_the_elastic_ip_where_a_zone_is_given(two_and_two: Run) -> None:
+    (record,) = two_and_two.of_type("aws:route53/record:Record").values()
+    assert (record["name"], record["type"], record["records"]) == ("live.ant-media.test", "A", ["198.51.100.1"])
+    assert not run().of_type("aws:route53/record:Record")
+
+
+def test_one_node_needs_no_database_and_stays_standalone() -> None:
+    single = run(origins={"count": 1}, edges={"count": 0})
+    assert sorted(single.of_type(INSTANCE)) == ["load-balancer", "origin1"]
+    create = single.of_type(REMOTE)["origin1-ant-media"]["create"]
+    assert create.endswith("set-up-media-node.sh installed standalone admin@live.ant-media.test")
+    assert not any("database" in rule["securityGroupId"] for rule in single.of_type(INGRESS).values())
+
+
+def test_a_database_of_the_users_own_takes_the_place_of_the_machine() -> None:
+    cluster = run(databaseUrl="mongodb+srv://user:own-database-password@cluster.mongodb.net/")
+    assert "database" not in cluster.of_type(INSTANCE)
+    stdin = json.dumps(cluster.of_type(REMOTE)["edge1-ant-media"]["stdin"])
+    assert "mongodb+srv://user:own-database-password@cluster.mongodb.net/" in stdin
+
+
+def test_existing_subnets_are_used_as_they_are() -> None:
+    cloud = Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"), "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-1")})
+    run(cloud, network={"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.1.0/24"}]})
+    assert not cloud.of_type("aws:ec2/vpc:Vpc")
+    instances = cloud.of_type(INSTANCE)
+    assert (instances["origin2"]["subnetId"], instances["origin2"]["privateIp"]) == ("subnet-0bbbbbbbbbbbbbbbb", "10.1.1.8")
+    assert {group["vpcId"] for group in cloud.of_type("aws:ec2/securityGroup:SecurityGroup").values()} == {"vpc-1"}
+
+
+@pytest.mark.parametrize(
+    ("cloud", "settings", "message"),
+    [
+        (
+            Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.9.0.0/24", "vpc-1")}),
+            {"network": {"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}]}},
+            "ant-media-cluster:network.subnets[0].cidr: 10.1.0.0/24, but subnet-0aaaaaaaaaaaaaaaa has 10.9.0.0/24",
+        ),
+        (
+            Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"), "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-2")}),
+            {"network": {"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.1.0/24"}]}},
+            "ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one",
+        ),
+        (
+            Run(zones=("eu-west-1a",)),
+            {},
+            "ant-media-cluster:network.zones: 2, but this region has 1 (eu-west-1a); set it to 1 or less",
+        ),
+        (Run(images=False), {}, "No image 'debian-13' (name debian-13-amd64-*, owner 136693071363)"),
+    ],
+    ids=["other CIDR", "several VPCs", "too few zones", "no image"],
+)  # fmt: skip
+def test_what_the_cloud_contradicts_is_refused_before_any_machine(
+    cloud: Run, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(pulumi.RunError) as refusal:
+        run(cloud, **settings)
+    assert message in str(refusal.value)
+    assert not cloud.of_type(INSTANCE)
+
+
+def test_an_image_found_by_name_never_replaces_a_machine_but_an_id_does(two_and_two: Run) -> None:
+    assert two_and_two.of_type(INSTANCE)["edge1"]["ami"] == "ami-of-679593333241"
+    own = run(mediaImage="ami-0123456789abcdef0")
+    assert Counter(inputs["ami"] for inputs in own.of_type(INSTANCE).values()) == {
+        "ami-0123456789abcdef0": 4,
+        "ami-of-136693071363": 2,
+    }
+
+
+SECRET = "4dabf18193072939515e22adb298388d"  # marks a secret on Pulumi's wire
+
+
+def revealed(value: dict[str, Any]) -> dict[str, Any]:
+    return value["value"] if SECRET in value else value
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy of a resource's inputs in which nothing is left that Pulumi would encrypt."""
+    if isinstance(value, dict):
+        if SECRET in value:
+            return "[secret]"
+        return {key: without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return value

@@ -1,0 +1,138 @@
+"""A media node as far as HAProxy can tell: AMS's habits, and an answer that says what reached it."""
+
+import base64
+import hashlib
+import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+_WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class _Server(ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, node: "Node", port: int, handler: type[BaseRequestHandler]) -> None:
+        self.node = node
+        super().__init__((node.address, port), handler)
+        self.handle_error = lambda *_: None  # clients that leave are part of the tests
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+class Node:
+    """One dummy AMS: HTTP on 5080, RTMP on 1935, both on the node's own address."""
+
+    def __init__(self, name: str, address: str, http: int = 5080, rtmp: int | None = 1935) -> None:
+        self.name = name
+        self.address = address
+        self.healthy = True
+        self.connections = 0
+        """HTTP connections accepted, health checks aside."""
+        self.dropped: list[str] = []
+        """Methods of requests that were taken and never answered."""
+        self._servers = [_Server(self, http, _HTTP)]
+        if rtmp:
+            self._servers.append(_Server(self, rtmp, _RTMP))
+
+    def stop(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+class _HTTP(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+    counted = False
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
+
+    def do_GET(self) -> None:  # noqa: N802 - the base class's convention
+        node = self.server.node
+        target = self.requestline.split(" ")[1]
+        path = urlsplit(target).path
+        if path == "/rest/v2/liveness":
+            self._answer(200 if node.healthy else 500, b'{"status":"ok"}', [])
+            return
+        if not self.counted:
+            self.counted = True
+            node.connections += 1
+        if self._upgrade():
+            return
+        self._take_body()
+        if path == "/LiveApp/drop":
+            node.dropped.append(self.command)
+            self.close_connection = True
+            return
+        seconds = parse_qs(urlsplit(target).query).get("seconds")
+        time.sleep(float(seconds[0]) if seconds else 0)
+        application = path.split("/")[1]
+        at_root = application in ("", "rest")
+        headers = [("Set-Cookie", f"JSESSIONID={node.name}; Path={'/' if at_root else f'/{application}'}; HttpOnly")]
+        if at_root and self.headers.get("X-Forwarded-Proto") == "https":
+            headers.append(("Strict-Transport-Security", "max-age=31536000;includeSubDomains"))
+        if "/streams/" in path:
+            headers.append(("Cache-Control", "max-age=10"))
+        seen = {"node": node.name, "target": target, "method": self.command, "headers": self.headers.items()}
+        self._answer(404 if path.endswith("/missing.m3u8") else 200, json.dumps(seen).encode(), headers)
+
+    do_POST = do_PUT = do_OPTIONS = do_DELETE = do_GET  # noqa: N815 - the base class's convention
+
+    def _take_body(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _upgrade(self) -> bool:
+        """AMS says 101 to h2c as readily as to a WebSocket. What follows is echoed, after the node's name."""
+        protocols = ", ".join(self.headers.get_all("Upgrade") or []).lower()
+        if not protocols:
+            return False
+        key = (self.headers.get("Sec-WebSocket-Key") or "").encode()
+        accept = base64.b64encode(hashlib.sha1(key + _WEBSOCKET_GUID).digest()).decode()
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "h2c" if "h2c" in protocols else "websocket")
+        self.send_header("X-Seen-Upgrade", protocols)
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.end_headers()
+        self.close_connection = True
+        _greet_and_echo(self.connection, self.server.node.name.encode())
+        return True
+
+    def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        if status >= 500:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class _RTMP(BaseRequestHandler):
+    VERSIONS: ClassVar[bytes] = b"\x03\x06"
+    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def handle(self) -> None:
+        connection: socket.socket = self.request
+        first = connection.recv(1537)
+        if first[:1] and first[:1] in self.VERSIONS:
+            _greet_and_echo(connection, b"\x03" + self.server.node.name.encode())
+
+
+def _greet_and_echo(connection: socket.socket, greeting: bytes) -> None:
+    try:
+        connection.sendall(greeting)
+        while data := connection.recv(65536):
+            connection.sendall(data)
+    except OSError:
+        pass

@@ -90,7 +90,9 @@ def _subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]
     if isinstance(network, ExistingSubnets):
         return tuple(PlannedSubnet(i, subnet.cidr, subnet.id) for i, subnet in enumerate(network.subnets))
     eighths = IPv4Network(network.cidr).subnets(prefixlen_diff=3)
-    return tuple(PlannedSubnet(i, str(cidr), None) for i, cidr in zip(range(network.zones), eighths, strict=False))
+    return tuple(
+        PlannedSubnet(i, str(cidr), None) for i, cidr in zip(range(network.zones), eighths, strict=False)
+    )
 
 
 def _require_room(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:

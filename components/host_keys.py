@@ -25,7 +25,10 @@ class HostKey:
 def host_key(seed_hex: str, machine_name: str) -> HostKey:
     """The machine's ed25519 host key: the same seed and name always give the same text."""
     material = HKDF(
-        algorithm=SHA256(), length=36, salt=None, info=b"ant-media-cluster ssh host key " + machine_name.encode()
+        algorithm=SHA256(),
+        length=36,
+        salt=None,
+        info=b"ant-media-cluster ssh host key " + machine_name.encode(),
     ).derive(bytes.fromhex(seed_hex))
     secret, check = material[:32], material[32:]
     key = Ed25519PrivateKey.from_private_bytes(secret)

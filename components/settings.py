@@ -56,7 +56,9 @@ _PRIVATE_NETWORKS = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0
 _EXAMPLE_NETWORKS = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24"))
 _EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org", "example", "invalid", "localhost")
 # What AMS's root application and HAProxy answer themselves: an application of that name could not be reached.
-_RESERVED_APPLICATIONS = frozenset({"root", "rest", "openapi", "static", "assets", "metrics", "haproxy_stats"})
+_RESERVED_APPLICATIONS = frozenset(
+    {"root", "rest", "openapi", "static", "assets", "metrics", "haproxy_stats"}
+)
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _INSTANCE_TYPE = re.compile(
@@ -362,7 +364,9 @@ class Settings:
         tuple[Annotated[StrictStr, AfterValidator(_admin_network)], ...], FromJson, AfterValidator(_not_empty)
     ]
     publisher_cidrs: Annotated[
-        tuple[Annotated[StrictStr, AfterValidator(_client_network)], ...], FromJson, AfterValidator(_not_empty)
+        tuple[Annotated[StrictStr, AfterValidator(_client_network)], ...],
+        FromJson,
+        AfterValidator(_not_empty),
     ] = ("0.0.0.0/0",)
     route53_zone: Annotated[StrictStr, AfterValidator(_zone_name)] | None = None
     applications: Annotated[
@@ -378,7 +382,8 @@ class Settings:
     acme: Annotated[AcmeSettings, FromJson]
     database_url: Annotated[SecretStr, _secret(_database_url)] | None = None
     license_key: (
-        Annotated[SecretStr, _secret(_full_match(r"[!-~]+", "give the licence key alone, without spaces"))] | None
+        Annotated[SecretStr, _secret(_full_match(r"[!-~]+", "give the licence key alone, without spaces"))]
+        | None
     ) = None
     media_image: Annotated[StrictStr, _image("marketplace", "ubuntu")] = "marketplace"
     ssh_private_key: Annotated[SecretStr, _secret(_ssh_private_key)]

@@ -18,7 +18,9 @@ def stack_settings() -> Settings:
         lines = str(error).splitlines()
         raise pulumi.RunError(
             "\n".join(
-                [f"Nothing was touched: stack {pulumi.get_stack()} needs {len(lines)} changes of its configuration."]
+                [
+                    f"Nothing was touched: stack {pulumi.get_stack()} needs {len(lines)} changes of its configuration."
+                ]
                 + [f"  {line}" for line in lines]
             )
         ) from None

@@ -1,0 +1,95 @@
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.address_plan import AddressPlan, AddressPlanError, Machine, plan
+from components.settings import ExistingSubnets, OwnNetwork, Subnet
+
+own_networks = st.builds(
+    OwnNetwork, cidr=st.integers(16, 25).map(lambda prefix: f"10.64.0.0/{prefix}"), zones=st.integers(1, 6)
+)
+existing_subnets = st.lists(st.integers(22, 28), min_size=1, max_size=5).map(
+    lambda prefixes: ExistingSubnets(
+        subnets=tuple(
+            Subnet(f"subnet-{i:08x}", f"172.16.{4 * i}.0/{prefix}") for i, prefix in enumerate(prefixes)
+        )
+    )
+)
+networks = own_networks | existing_subnets
+
+
+def machines(addresses: AddressPlan) -> list[Machine]:
+    return [addresses.load_balancer, addresses.database, *addresses.origins, *addresses.edges]
+
+
+def planned(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan | None:
+    try:
+        return plan(network, origins, edges)
+    except AddressPlanError:
+        return None
+
+
+def test_a_small_cluster_has_the_addresses_that_the_design_gives_it():
+    addresses = plan(OwnNetwork(cidr="10.0.0.0/16", zones=2), origins=3, edges=2)
+    assert addresses.vpc_cidr == "10.0.0.0/16"
+    assert [subnet.cidr for subnet in addresses.subnets] == ["10.0.0.0/19", "10.0.32.0/19"]
+    assert {machine.name: (machine.address, machine.subnet) for machine in machines(addresses)} == {
+        "load-balancer": ("10.0.0.4", 0),
+        "database": ("10.0.0.5", 0),
+        "origin1": ("10.0.0.8", 0),
+        "origin2": ("10.0.32.8", 1),
+        "origin3": ("10.0.0.9", 0),
+        "edge1": ("10.0.31.254", 0),
+        "edge2": ("10.0.63.254", 1),
+    }
+
+
+@given(networks, st.integers(1, 60), st.integers(0, 120))
+def test_every_address_is_its_machines_own_and_none_that_aws_keeps(
+    network: OwnNetwork | ExistingSubnets, origins: int, edges: int
+):
+    addresses = planned(network, origins, edges)
+    if addresses is None:
+        return
+    everyone = machines(addresses)
+    assert len({machine.address for machine in everyone}) == len({machine.name for machine in everyone})
+    assert len(everyone) == 2 + origins + edges
+    for machine in everyone:
+        subnet = IPv4Network(addresses.subnets[machine.subnet].cidr)
+        offset = int(IPv4Address(machine.address)) - int(subnet.network_address)
+        assert 4 <= offset < subnet.num_addresses - 1
+
+
+@given(networks, st.integers(1, 60), st.integers(0, 120), st.integers(0, 9), st.integers(0, 9))
+def test_growth_renumbers_nobody(
+    network: OwnNetwork | ExistingSubnets, origins: int, edges: int, more_origins: int, more_edges: int
+):
+    larger = planned(network, origins + more_origins, edges + more_edges)
+    if larger is None:
+        return
+    smaller = plan(network, origins, edges)
+    assert larger.origins[:origins] == smaller.origins
+    assert larger.edges[:edges] == smaller.edges
+    assert (larger.load_balancer, larger.database) == (smaller.load_balancer, smaller.database)
+
+
+@given(st.integers(16, 25), st.integers(1, 5))
+def test_a_further_zone_moves_no_subnet(prefix: int, zones: int):
+    fewer = plan(OwnNetwork(f"10.64.0.0/{prefix}", zones), 1, 0).subnets
+    assert plan(OwnNetwork(f"10.64.0.0/{prefix}", zones + 1), 1, 0).subnets[:zones] == fewer
+
+
+def test_a_subnet_is_used_to_the_last_address():
+    network = ExistingSubnets(subnets=(Subnet("subnet-12345678", "10.1.0.0/28"),))
+    full = plan(network, origins=3, edges=4)
+    assert {machine.address for machine in machines(full)} == {
+        f"10.1.0.{offset}" for offset in (4, 5, *range(8, 15))
+    }
+    with pytest.raises(AddressPlanError) as refusal:
+        plan(network, origins=4, edges=4)
+    assert str(refusal.value) == (
+        "subnet 10.1.0.0/28 has addresses for 7 nodes, but 8 of 4 origins and 4 edges fall in it: "
+        "give a larger network, more zones or subnets, or fewer nodes"
+    )

@@ -1,0 +1,67 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.host_keys import host_key, public_key
+
+SEED = "00112233445566778899aabbccddeeff" * 2
+seeds = st.binary(min_size=32, max_size=32).map(bytes.hex)
+names = st.sampled_from(["load-balancer", "database"]) | st.integers(1, 999).map(lambda i: f"edge{i}")
+
+# Changing how keys are derived would make every running machine a stranger.
+ORIGIN1_PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICDCfGe0C8X75z7EQbtw4FUgE53rN0c08SzNw3MYlriM"
+ORIGIN1_PRIVATE = """\
+-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAMwAAAAtzc2gtZW
+QyNTUxOQAAACAgwnxntAvF++c+xEG7cOBVIBOd6zdHNPEszcNzGJa4jAAAAIiUnIFKlJyB
+SgAAAAtzc2gtZWQyNTUxOQAAACAgwnxntAvF++c+xEG7cOBVIBOd6zdHNPEszcNzGJa4jA
+AAAED/cqCfZhpWViXNGaqlBuwJLGMAmHWKgAb1jmc7tvJ8CSDCfGe0C8X75z7EQbtw4FUg
+E53rN0c08SzNw3MYlriMAAAAAAECAwQF
+-----END OPENSSH PRIVATE KEY-----
+"""
+
+
+def test_a_machines_key_never_changes():
+    assert host_key(SEED, "origin1").public_openssh == ORIGIN1_PUBLIC
+    assert host_key(SEED, "origin1").private_openssh == ORIGIN1_PRIVATE
+
+
+@given(seeds, names)
+def test_the_key_file_holds_the_key_that_is_announced(seed: str, name: str):
+    key = host_key(seed, name)
+    parsed = load_ssh_private_key(key.private_openssh.encode(), password=None)
+    assert (
+        parsed.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        == key.public_openssh
+    )
+    assert public_key(key.private_openssh) == key.public_openssh
+
+
+@given(seeds, seeds, names, names)
+def test_no_two_machines_and_no_two_clusters_share_a_key(
+    seed: str, other_seed: str, name: str, other_name: str
+):
+    same = (seed, name) == (other_seed, other_name)
+    assert (host_key(seed, name) == host_key(other_seed, other_name)) is same
+
+
+def test_a_key_does_not_show_its_private_half_when_printed():
+    key = host_key(SEED, "origin1")
+    assert "PRIVATE" not in repr(key)
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="OpenSSH's client is not installed")
+def test_openssh_reads_the_key_file(tmp_path: Path):
+    key = host_key(SEED, "origin1")
+    file = tmp_path / "key"
+    file.touch(mode=0o600)
+    file.write_text(key.private_openssh)
+    read = subprocess.run(
+        ["ssh-keygen", "-y", "-f", file], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert read.stdout.strip() == key.public_openssh

@@ -1,0 +1,140 @@
+"""`scripts/new-stack` with the real `pulumi`, in a copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from components.settings import GENERATED_SECRETS, NAMESPACE, read_settings
+
+PROJECT = Path(__file__).parents[2]
+PULUMI = shutil.which("pulumi")
+
+pytestmark = pytest.mark.skipif(not PULUMI, reason="pulumi is not on PATH")
+
+# Notes what every command line showed, then is pulumi.
+RECORDER = """\
+#!/bin/sh
+printf '%s\\n' "$*" >>"$ARGUMENTS"
+exec "$PULUMI" "$@"
+"""
+
+
+class Workspace:
+    def __init__(self, path: Path) -> None:
+        self.project = path / "project"
+        self.arguments = path / "arguments"
+        commands = path / "bin"
+        for folder in (commands, path / "state", path / "home"):
+            folder.mkdir()
+        (commands / "pulumi").write_text(RECORDER)
+        (commands / "pulumi").chmod(0o755)
+        for folder in ("components", "scripts"):
+            shutil.copytree(PROJECT / folder, self.project / folder)
+        for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+            shutil.copy(PROJECT / file, self.project)
+        self.environment = os.environ | {
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "PULUMI": str(PULUMI),
+            "ARGUMENTS": str(self.arguments),
+            "PULUMI_BACKEND_URL": f"file://{path}/state",
+            "PULUMI_HOME": str(path / "home"),
+            "PULUMI_CONFIG_PASSPHRASE": "passphrase",
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+        }
+
+    def run(self, *command: str | Path) -> str:
+        return subprocess.run(
+            command,
+            cwd=self.project,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+
+    def new_stack(self, *arguments: str | Path) -> str:
+        return self.run(sys.executable, self.project / "scripts" / "new-stack", *arguments)
+
+    def secrets(self, *options: str | Path) -> Mapping[str, str]:
+        entries = json.loads(self.run("pulumi", "config", "--json", "--show-secrets", *options))
+        return {
+            key.removeprefix(f"{NAMESPACE}:"): entry["value"]
+            for key, entry in entries.items()
+            if entry["secret"]
+        }
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Workspace):
+    said = workspace.new_stack("dev")
+    assert said == "\n".join(
+        [
+            *(f"generated {key}" for key in GENERATED_SECRETS),
+            "Stack dev is ready but for what only you know:",
+            "  pulumi config set ant-media-cluster:domain live.your-domain.org",
+            "  pulumi config set --path 'ant-media-cluster:adminCidrs[0]' "
+            '"$(curl -s https://checkip.amazonaws.com)/32"',
+            "  pulumi config set --path ant-media-cluster:acme.email you@your-domain.org",
+            "",
+        ]
+    )
+
+    secrets = workspace.secrets("--stack", "dev")
+    assert set(secrets) == set(GENERATED_SECRETS)
+    read_settings(
+        dict(secrets)
+        | {
+            "domain": "live.ant-media.test",
+            "adminCidrs": ["10.0.0.0/8"],
+            "acme": {"email": "a@ant-media.test"},
+        },
+        GENERATED_SECRETS,
+    )
+    seen = said + workspace.arguments.read_text() + (workspace.project / "Pulumi.dev.yaml").read_text()
+    for value in secrets.values():
+        assert all(line not in seen for line in value.splitlines())
+
+
+def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: Workspace):
+    workspace.new_stack("dev")
+    file = workspace.project / "Pulumi.dev.yaml"
+    first = file.read_text()
+    workspace.new_stack("dev")
+    assert file.read_text() == first
+
+    before = workspace.secrets("--stack", "dev")
+    workspace.run("pulumi", "config", "rm", "--stack", "dev", "panelPassword")
+    for key, value in (
+        ("domain", "live.ant-media.test"),
+        ("adminCidrs", "[]"),
+        ("acme.email", "a@ant-media.test"),
+    ):
+        workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", key, value)
+    workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", "adminCidrs[0]", "10.0.0.0/8")
+    assert workspace.new_stack("dev") == "generated panelPassword\nStack dev is ready: pulumi up\n"
+    after = workspace.secrets("--stack", "dev")
+    assert {key for key in before if before[key] != after[key]} == {"panelPassword"}
+
+
+def test_with_a_configuration_file_of_its_own_the_projects_stays_as_it_was(
+    workspace: Workspace, tmp_path: Path
+):
+    original = (workspace.project / "Pulumi.dev.yaml").read_text()
+    own = tmp_path / "own.yaml"
+    shutil.copy(workspace.project / "Pulumi.dev.yaml", own)
+    said = workspace.new_stack("dev", "--config-file", own)
+    assert f"  pulumi config set --config-file {own} ant-media-cluster:domain live.your-domain.org\n" in said
+    assert (workspace.project / "Pulumi.dev.yaml").read_text() == original
+    assert set(workspace.secrets("--stack", "dev", "--config-file", own)) == set(GENERATED_SECRETS)

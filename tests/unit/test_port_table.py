@@ -1,0 +1,59 @@
+from components.port_table import SecurityGroup, egress_rules, rules
+
+# The design's port table: who may open what on whom.
+WITHOUT_OPTIONS = """
+load-balancer  80/tcp           world          http
+load-balancer  443/tcp          world          publish
+load-balancer  5080/tcp         world          play-http
+load-balancer  5443/tcp         world          play
+load-balancer  1935/tcp         publishers     rtmp
+load-balancer  4444/tcp         admins         panel
+load-balancer  6080/tcp         admins         statistics
+load-balancer  22/tcp           admins         ssh
+nodes          22/tcp           load-balancer  ssh
+nodes          5080/tcp         load-balancer  http
+nodes          5080/tcp         nodes          rest-proxy
+nodes          5000/tcp         nodes          cluster
+nodes          50000-60000/udp  world          webrtc
+origins        1935/tcp         load-balancer  rtmp
+"""
+SRT = "origins        4200/udp         publishers     srt\n"
+DATABASE = """\
+database       22/tcp           load-balancer  ssh
+database       6379/tcp         nodes          registry
+"""
+
+
+def table(srt: bool, database: bool) -> str:
+    lines = [""]
+    for rule in rules(srt, database):
+        ports = f"{rule.from_port}-{rule.to_port}" if rule.from_port != rule.to_port else f"{rule.from_port}"
+        lines.append(
+            f"{rule.security_group:14} {ports + '/' + rule.protocol:16} {rule.source:14} {rule.name}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def test_the_rules_are_the_designs_port_table():
+    assert table(srt=False, database=False) == WITHOUT_OPTIONS
+    assert table(srt=True, database=True) == WITHOUT_OPTIONS + SRT + DATABASE
+
+
+def test_every_rule_has_a_name_of_its_own_and_a_description_that_aws_takes():
+    everything = rules(srt=True, database=True)
+    assert len({(rule.security_group, rule.name) for rule in everything}) == len(everything)
+    allowed = set(" ._-:/()#,@[]+=&;{}!$*")
+    for rule in (*everything, *egress_rules(database=True)):
+        assert 0 < len(rule.description) <= 255
+        assert all(
+            letter.isascii() and (letter.isalnum() or letter in allowed) for letter in rule.description
+        )
+
+
+def test_every_machine_is_in_a_group_that_lets_it_out():
+    assert [rule.security_group for rule in egress_rules(database=True)] == [
+        SecurityGroup.LOAD_BALANCER,
+        SecurityGroup.NODES,
+        SecurityGroup.DATABASE,
+    ]
+    assert len(egress_rules(database=False)) == 2

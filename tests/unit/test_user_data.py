@@ -1,0 +1,58 @@
+import yaml
+
+from components.host_keys import HostKey, host_key
+from components.user_data import render_user_data
+
+WHOLE = """\
+#cloud-config
+# Who may log in, and the host key by which this machine is known before it exists. Nothing else is secret here.
+
+users:
+  - name: pulumi
+    gecos: Remote steps of the cluster's program
+    shell: /bin/bash
+    lock_passwd: true
+    sudo: "ALL=(ALL) NOPASSWD:ALL"
+    ssh_authorized_keys:
+      - ssh-ed25519 AAAAclient
+
+# No key from the instance's metadata, no root, no password.
+allow_public_ssh_keys: false
+disable_root: true
+ssh_pwauth: false
+
+ssh_deletekeys: true
+ssh_keys:
+  ed25519_private: |
+    -----BEGIN OPENSSH PRIVATE KEY-----
+    line one
+    line two
+    -----END OPENSSH PRIVATE KEY-----
+  ed25519_public: ssh-ed25519 AAAAhost
+
+write_files:
+  # sshd would also offer keys of other kinds, which Debian makes at the first boot and nobody knows.
+  - path: /etc/ssh/sshd_config.d/10-ant-media-cluster.conf
+    content: |
+      HostKey /etc/ssh/ssh_host_ed25519_key
+      PermitRootLogin no
+      PasswordAuthentication no
+
+# The remote steps install what they need, when they run.
+package_update: false
+package_upgrade: false
+"""
+
+
+def test_the_whole_user_data():
+    private = "-----BEGIN OPENSSH PRIVATE KEY-----\nline one\nline two\n-----END OPENSSH PRIVATE KEY-----\n"
+    assert render_user_data(HostKey(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient") == WHOLE
+
+
+def test_the_host_key_arrives_byte_for_byte():
+    key = host_key("ab" * 32, "edge1")
+    document = yaml.safe_load(render_user_data(key, "ssh-ed25519 AAAAclient"))
+    assert document["ssh_keys"] == {
+        "ed25519_private": key.private_openssh,
+        "ed25519_public": key.public_openssh,
+    }

@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import uuid
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
@@ -15,23 +16,19 @@ from redis.exceptions import RedisError
 from . import settings as configuration
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
-from .registry import HEARTBEAT, FileStore, RedisStore, Registry, Store
+from .registry import HEARTBEAT, FileStore, Registry, connect
 from .root import RootApplication
 from .server import Server
 from .settings import HOME, LOGS, Settings, UnusableDatabaseError
 
 log = logging.getLogger("stand-in")
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 STOPPING_SECONDS = 2.0
 
 
 async def run(settings: Settings) -> int:
-    store: Store
-    if settings.database:
-        store = RedisStore(settings.database)
-        await store.connect()
-    else:
-        store = FileStore(HOME / "server.db")
+    store = await connect(settings.database) if settings.database else FileStore(HOME / "server.db")
     registry = Registry(store, settings.address)
     apps = list(settings.rest_networks)
     media = MediaServer(apps, registry.publishing_started, registry.publishing_ended)
@@ -89,7 +86,7 @@ async def start(
     return listeners
 
 
-async def listen(handler: "web._RequestHandler", port: int) -> web.TCPSite:
+async def listen(handler: Handler, port: int) -> web.TCPSite:
     # Idle connections are kept for ever, as the original's keepAliveTimeout of -1 says.
     runner = web.ServerRunner(web.Server(handler, keepalive_timeout=86400.0, access_log=None))
     await runner.setup()

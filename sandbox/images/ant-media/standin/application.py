@@ -12,7 +12,7 @@ from aiohttp import WSMsgType, web
 from . import jwt
 from .media import MediaServer
 from .registry import Broadcast, Registry
-from .root import VERSION, error, result
+from .root import VERSION, error, reply, result
 from .settings import WEBAPPS, Settings
 from .tomcat import Client, Sessions
 
@@ -52,7 +52,7 @@ class Application:
             return await self._rest(request, path, client)
         return error(HTTPStatus.NOT_FOUND)
 
-    async def own_file(self, name: str) -> web.StreamResponse | None:
+    def own_file(self, name: str) -> web.StreamResponse | None:
         """A file of a stream that was published here."""
         file = WEBAPPS / self.name / "streams" / name
         if "/" in name or file.suffix not in CONTENT_TYPES or not file.is_file():
@@ -61,7 +61,7 @@ class Application:
         return web.FileResponse(file, headers={"Content-Type": content_type, "Cache-Control": cache})
 
     async def _stream_file(self, name: str) -> web.StreamResponse:
-        own = await self.own_file(name)
+        own = self.own_file(name)
         if own is not None:
             return own
         stem, suffix = Path(name).stem, Path(name).suffix
@@ -94,24 +94,24 @@ class Application:
         body = await request.read()
         match request.method, path.removeprefix("/rest/v2/").rstrip("/").split("/"):
             case "GET", ["version"]:
-                return web.json_response(VERSION)
+                return reply(VERSION)
             case "GET", ["broadcasts", "count" | "active-live-stream-count" as what]:
                 broadcasts = await self._registry.broadcasts(self.name)
                 live = [one for one in broadcasts if what == "count" or one.status == "broadcasting"]
-                return web.json_response({"number": len(live)})
+                return reply({"number": len(live)})
             case "GET", ["broadcasts", "list", offset, size] if (offset + size).isdecimal():
                 broadcasts = await self._registry.broadcasts(self.name)
                 page = broadcasts[int(offset) : int(offset) + int(size)]
-                return web.json_response([broadcast.json() for broadcast in page])
+                return reply([broadcast.json() for broadcast in page])
             case "POST", ["broadcasts", "create"]:
                 wanted = json.loads(body or b"{}")
                 id_ = str(wanted.get("streamId") or secrets.token_hex(8))
                 new = Broadcast(id_, str(wanted.get("name", "")), "created", None, zombi=False)
                 await self._registry.save(self.name, new)
-                return web.json_response(new.json())
+                return reply(new.json())
             case "GET", ["broadcasts", id_]:
                 known = await self._registry.broadcast(self.name, id_)
-                return web.json_response(known.json()) if known else error(HTTPStatus.NOT_FOUND)
+                return reply(known.json()) if known else error(HTTPStatus.NOT_FOUND)
             case "POST" | "PUT" | "DELETE", ["broadcasts", id_, *rest]:
                 known = await self._registry.broadcast(self.name, id_)
                 if known is None:
@@ -119,7 +119,8 @@ class Application:
                 if known.originAdress not in (None, self._settings.address) and not from_node:
                     return await self._from_owner(request, path, body, str(known.originAdress))
                 return await self._change(request.method, known, rest, body)
-        return error(HTTPStatus.NOT_FOUND)
+            case _:
+                return error(HTTPStatus.NOT_FOUND)
 
     async def _from_owner(
         self, request: web.BaseRequest, path: str, body: bytes, owner: str

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-import redis.asyncio
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
@@ -16,8 +16,8 @@ from .settings import Database, UnusableDatabaseError
 
 HEARTBEAT = 5.0
 DEAD_AFTER = 4 * HEARTBEAT
-CONNECT_PATIENCE = 10.0
-"""How long a starting server tries to reach its database before it stops (the original: 10-30 s)."""
+CONNECT_PATIENCE = 6.0
+"""How long a starting server tries to reach its database before it stops (the original: 10-30)."""
 
 
 class Store(Protocol):
@@ -26,7 +26,7 @@ class Store(Protocol):
     async def hget(self, name: str, key: str) -> str | None: ...
     async def hgetall(self, name: str) -> dict[str, str]: ...
     async def hset(self, name: str, key: str, value: str) -> object: ...
-    async def hsetnx(self, name: str, key: str, value: str) -> bool: ...
+    async def hsetnx(self, name: str, key: str, value: str) -> object: ...
     async def hdel(self, name: str, key: str) -> object: ...
 
 
@@ -45,59 +45,37 @@ class FileStore:
         self._data.setdefault(name, {})[key] = value
         self._file.write_text(json.dumps(self._data))
 
-    async def hsetnx(self, name: str, key: str, value: str) -> bool:
-        if key in self._data.get(name, {}):
-            return False
-        await self.hset(name, key, value)
-        return True
+    async def hsetnx(self, name: str, key: str, value: str) -> None:
+        if key not in self._data.get(name, {}):
+            await self.hset(name, key, value)
 
     async def hdel(self, name: str, key: str) -> None:
         self._data.get(name, {}).pop(key, None)
         self._file.write_text(json.dumps(self._data))
 
 
-class RedisStore:
-    def __init__(self, database: Database) -> None:
-        self._redis = redis.asyncio.Redis.from_url(
-            database.url,
-            decode_responses=True,
-            socket_connect_timeout=3,
-            socket_timeout=3,
-            retry=redis.asyncio.retry.Retry(ConstantBackoff(0.2), 1),
-            **({"username": database.user} if database.user else {}),
-            **({"password": database.password} if database.password else {}),
-        )
-
-    async def connect(self) -> None:
-        deadline = time.monotonic() + CONNECT_PATIENCE
-        while True:
-            try:
-                # Not PING: a server that asks for a password may be told none, and says so to this as well.
-                await self.hget("antmedia:cluster", "key")
-                return
-            except (AuthenticationError, AuthorizationError) as error:
-                raise UnusableDatabaseError(f"the database refuses the password: {error}") from error
-            except RedisError as error:
-                if "NOAUTH" in str(error):
-                    raise UnusableDatabaseError(f"the database asks for a password: {error}") from error
-                if time.monotonic() > deadline:
-                    raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
-            await asyncio.sleep(0.5)
-
-    async def hget(self, name: str, key: str) -> str | None:
-        return await cast("Awaitable[str | None]", self._redis.hget(name, key))
-
-    async def hgetall(self, name: str) -> dict[str, str]:
-        return await cast("Awaitable[dict[str, str]]", self._redis.hgetall(name))
-
-    async def hset(self, name: str, key: str, value: str) -> None:
-        await cast("Awaitable[int]", self._redis.hset(name, key, value))
-
-    async def hsetnx(self, name: str, key: str, value: str) -> bool:
-        return bool(await cast("Awaitable[int]", self._redis.hsetnx(name, key, value)))
-
-    async def hdel(self, name: str, key: str) -> None:
-        await cast("Awaitable[int]", self._redis.hdel(name, key))
+async def connect(database: Database) -> Store:
+    client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+        database.url,
+        username=database.user,
+        password=database.password,
+        decode_responses=True,
+        socket_connect_timeout=3,
+        socket_timeout=3,
+        retry=Retry(ConstantBackoff(0.2), 1),
+    )
+    store = cast(Store, client)
+    deadline = time.monotonic() + CONNECT_PATIENCE
+    while True:
+        try:
+            await store.hget("antmedia:cluster", "key")
+            return store
+        except (AuthenticationError, AuthorizationError) as error:
+            raise UnusableDatabaseError(f"the database refuses the password: {error}") from error
+        except RedisError as error:
+            if time.monotonic() > deadline:
+                raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
+        await asyncio.sleep(0.5)
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,17 @@ _PANEL = """<!doctype html>
 """
 
 
+def reply(value: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    text = json.dumps(value, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type="application/json")
+
+
 def result(success: bool, message: str | None = None) -> web.Response:
-    return web.json_response({"success": success, "message": message, "dataId": None, "errorId": 0})
+    return reply({"success": success, "message": message, "dataId": None, "errorId": 0})
 
 
 def error(status: HTTPStatus, message: str = "") -> web.Response:
-    return web.json_response({"success": False, "message": message or status.phrase}, status=status)
+    return reply({"success": False, "message": message or status.phrase}, status)
 
 
 class RootApplication:
@@ -94,26 +99,27 @@ class RootApplication:
             case "GET", "authentication-status" if session:
                 return result(session.user is not None)
             case "GET", "version":
-                return web.json_response(VERSION)
+                return reply(VERSION)
             case "GET", "applications":
-                return web.json_response({"applications": sorted(self._settings.rest_networks)})
+                return reply({"applications": sorted(self._settings.rest_networks)})
             case "GET", "cluster-mode-status":
                 return result(self._settings.database is not None)
             case "GET", "cluster/node-count":
-                return web.json_response({"number": len(await self._nodes())})
+                return reply({"number": len(await self._nodes())})
             case "GET", tail if match := re.fullmatch(r"cluster/nodes/(\d+)/(\d+)", tail):
                 offset, size = (int(number) for number in match.groups())
-                return web.json_response((await self._nodes())[offset : offset + size])
+                return reply((await self._nodes())[offset : offset + size])
             case "DELETE", tail if match := re.fullmatch(r"cluster/node/([^/]+)", tail):
                 await self._registry.remove_node(match[1])
                 return result(True)
-        return error(HTTPStatus.NOT_FOUND)
+            case _:
+                return error(HTTPStatus.NOT_FOUND)
 
     async def _liveness(self) -> web.Response:
         host = self._settings.host_name
         # The original asks for its own name each time, and fails when that has no address.
         await asyncio.get_running_loop().getaddrinfo(host, None)
-        return web.json_response({"host": host, "status": "ok"})
+        return reply({"host": host, "status": "ok"})
 
     async def _nodes(self) -> list[dict[str, object]]:
         if self._settings.database is None:

@@ -79,8 +79,10 @@ class Server:
         """Port 5000, for other nodes: the streams that were published here."""
         match request.path.split("/"):
             case ["", app, "streams", name] if app in self._apps:
-                return await self._apps[app].own_file(name) or error(HTTPStatus.NOT_FOUND)
-        return error(HTTPStatus.NOT_FOUND)
+                file = self._apps[app].own_file(name)
+                return error(HTTPStatus.NOT_FOUND) if file is None else file
+            case _:
+                return error(HTTPStatus.NOT_FOUND)
 
 
 def _upgrades_to_h2c(request: web.BaseRequest) -> bool:

@@ -16,14 +16,19 @@ from sandbox import acme, addresses, apt, dns, ec2, host, network, relay, securi
 from sandbox.ec2 import Changes, Client, Instance, World
 from sandbox.images import BASE, Layers
 from sandbox.machines import REBOOT, Machine
+from sandbox.process_tree import MS_BIND, HostView, mount
 
 SITE = host.STATE / "site"
 """The layer over every image: whom to trust, whom to ask for names."""
+OPERATOR = host.STATE / "operator"
+OPERATOR_FILES = {
+    path: OPERATOR / path.name for path in (Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf")) if path.exists()
+}
 STATUS = host.STATE / "status.json"
 BOOT_ID = host.STATE / "boot_id"
 
 
-def run(images: Mapping[str, Layers], host_network: int, forwarders: Sequence[socket.socket]) -> None:
+def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socket.socket]) -> None:
     """In a process tree of its own (process_tree.keep), this call is the cloud."""
     base = images[BASE][0]
     sources, configuration = apt.read_sources(base), (base / "etc/apt/apt.conf.d/90host").read_text()
@@ -31,6 +36,7 @@ def run(images: Mapping[str, Layers], host_network: int, forwarders: Sequence[so
     package_hosts = sorted({upstream.host for upstream in upstreams})
     network.build_internet(len(package_hosts))
     _mount_for_machines()
+    _prepare_operator()
 
     changes = Changes()
     ec2.serve(changes)
@@ -44,7 +50,7 @@ def run(images: Mapping[str, Layers], host_network: int, forwarders: Sequence[so
     folder = host.STATE / "acme"
     folder.mkdir()
     ca = acme.make_api_certificate(folder)
-    parts = {"pebble": acme.start(folder), "relay": _start_relay(host_network, upstreams, forwarders)}
+    parts = {"pebble": acme.start(folder), "relay": _start_relay(view, upstreams, forwarders)}
     _build_site(base, [ca.read_bytes(), acme.fetch_root(ca)], upstreams)
 
     cloud = Cloud(client, changes, images)
@@ -71,12 +77,21 @@ def _mount_for_machines() -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "nspawn", folder], check=True)
 
 
+def _prepare_operator() -> None:
+    """Who asks for a name on the cloud's internet, as this process does, asks the cloud's DNS."""
+    OPERATOR.mkdir()
+    (OPERATOR / "resolv.conf").write_text(f"nameserver {addresses.DNS}\n")
+    (OPERATOR / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")
+    for path, shown in OPERATOR_FILES.items():
+        mount(str(shown), str(path.resolve()), flags=MS_BIND)
+
+
 def _start_relay(
-    host_network: int, upstreams: Sequence[apt.Upstream], forwarders: Sequence[socket.socket]
+    view: HostView, upstreams: Sequence[apt.Upstream], forwarders: Sequence[socket.socket]
 ) -> subprocess.Popen[bytes]:
     cloud_network = os.open("/proc/self/ns/net", os.O_RDONLY)
     servers = [f"{upstream.host} {upstream.port}" for upstream in upstreams]
-    descriptors = [host_network, cloud_network, *(listener.fileno() for listener in forwarders)]
+    descriptors = [view.network, view.mounts, cloud_network, *(listener.fileno() for listener in forwarders)]
     process = subprocess.Popen(
         [sys.executable, host.SANDBOX, "relay", *map(str, descriptors), "--", *servers], pass_fds=descriptors
     )
@@ -101,13 +116,8 @@ def _build_site(base: Path, roots: Sequence[bytes], upstreams: Sequence[apt.Upst
         if (renamed := apt.with_names(path.read_text(), list(upstreams))) != path.read_text():
             path.write_text(renamed)
     subprocess.run(["umount", root], check=True)
-
-    operator = host.STATE / "operator"
-    operator.mkdir()
-    (operator / "resolv.conf").write_text(f"nameserver {addresses.DNS}\n")
-    (operator / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")
     system = Path("/etc/ssl/certs/ca-certificates.crt").read_bytes()
-    (operator / "ca-certificates.crt").write_bytes(b"\n".join([system, *roots]))
+    (OPERATOR / "ca-certificates.crt").write_bytes(b"\n".join([system, *roots]))
 
 
 class Cloud:

@@ -183,7 +183,14 @@ class Client:
                 public_address=(elastic.get(item["InstanceId"]) or item.get("PublicIpAddress"))
                 if public(item["VpcId"], item["SubnetId"])
                 else None,
-                groups=tuple(group["GroupId"] for group in item["SecurityGroups"]),
+                groups=tuple(
+                    # moto keeps them at the instance or at its interfaces, as they were given
+                    {
+                        group["GroupId"]
+                        for groups in (item["SecurityGroups"], *(nic["Groups"] for nic in item["NetworkInterfaces"]))
+                        for group in groups
+                    }
+                ),
             )
             for page in self._ec2.get_paginator("describe_instances").paginate(Filters=states)
             for reservation in page["Reservations"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from sandbox import addresses, host
-from sandbox.process_tree import CLONE_NEWNET, Lock, end, keep, run_inside, setns
+from sandbox.process_tree import CLONE_NEWNET, CLONE_NEWNS, Lock, end, keep, run_inside, setns
 
 LOCK = Lock(host.STATE / "lock")
 PID_FILE = host.STATE / "pid"
@@ -198,7 +198,7 @@ def _keep(layers: str, descriptors: Sequence[str]) -> None:
 
     images = {name: tuple(map(Path, paths)) for name, paths in json.loads(layers).items()}
     forwarders = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
-    keep(lambda host_network: daemon.run(images, host_network, forwarders), PID_FILE, sweep)
+    keep(lambda view: daemon.run(images, view, forwarders), PID_FILE, sweep)
 
 
 def _relay(arguments: Sequence[str]) -> None:
@@ -206,8 +206,9 @@ def _relay(arguments: Sequence[str]) -> None:
     from sandbox.relay import Relay
 
     split = arguments.index("--")
-    host_network, cloud_network, *listeners = map(int, arguments[:split])
+    host_network, host_mounts, cloud_network, *listeners = map(int, arguments[:split])
     setns(host_network, CLONE_NEWNET)
+    setns(host_mounts, CLONE_NEWNS)
     upstreams = [Upstream(name, int(port)) for name, port in (server.split() for server in arguments[split + 1 :])]
     sockets = [socket.socket(fileno=descriptor) for descriptor in listeners]
     asyncio.run(Relay(host_network, cloud_network).serve(upstreams, sockets))

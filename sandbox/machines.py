@@ -70,6 +70,7 @@ class Machine:
             *(f"--machine={self.instance.id}", f"--hostname={hostname(self.instance.private_address)}"),
             *(f"--network-namespace-path=/run/netns/{self.instance.id}", "--resolv-conf=off", "--timezone=off"),
             *("--console=pipe", f"--directory={self.folder / 'root'}"),
+            *("systemd.show_status=1", "systemd.journald.forward_to_console=1"),
         ]
         # The shell joins the control groups before it becomes nspawn: machines that share one mix up their services.
         join = 'for group; do [ "$group" = -- ] && break; echo 0 >"$group/cgroup.procs"; shift; done; shift; exec "$@"'

@@ -70,8 +70,8 @@ def build_internet(package_servers: int) -> None:
     for address in (*own, *(package_address(number) for number in range(package_servers))):
         ip("address", "add", f"{address}/32", "dev", "lo")
     # What wants to leave needs a way to go before it can be counted and refused.
-    ip("link", "add", "nowhere", "type", "bridge")
-    ip("link", "set", "nowhere", "up")
+    ip("link", "add", "nowhere", "type", "bridge", "mcast_snooping", "0")
+    ip("link", "set", "nowhere", "multicast", "off", "up")
     ip("route", "add", "default", "dev", "nowhere", "src", addresses.OPERATOR)
     for network in (addresses.SERVICES, addresses.PUBLIC, addresses.LINKS):
         ip("route", "add", "unreachable", network)

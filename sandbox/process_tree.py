@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x20000000, 0x40000000
@@ -76,15 +77,22 @@ class Lock:
             os.close(descriptor)  # its last holder has removed the file
 
 
-def keep(daemon: Callable[[int], None], pid_file: Path, sweep: Callable[[], None]) -> None:
-    """Runs `daemon` (given a descriptor of the host's network) in a new tree until it ends or this process is told to end."""
-    host_network = os.open("/proc/self/ns/net", os.O_RDONLY)
+@dataclass(frozen=True)
+class HostView:
+    """Descriptors by which a process of the tree gets back what the tree does not have: the host's network and mounts."""
+
+    network: int
+    mounts: int
+
+
+def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[], None]) -> None:
+    """Runs `daemon` in a new tree until it ends or this process is told to end."""
+    view = HostView(*(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")))
     unshare(CLONE_NEWPID | CLONE_NEWNET)
     private_mounts()
     init = os.fork()
     if init == 0:
-        _init(daemon, host_network)
-    os.close(host_network)
+        _init(daemon, view)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os.kill(init, signal.SIGKILL))
     pid_file.write_text(f"{os.getpid()} {init}\n")
@@ -92,14 +100,14 @@ def keep(daemon: Callable[[int], None], pid_file: Path, sweep: Callable[[], None
     sweep()
 
 
-def _init(daemon: Callable[[int], None], host_network: int) -> None:
+def _init(daemon: Callable[[HostView], None], view: HostView) -> None:
     die_with_parent()
     own_proc()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            daemon(host_network)
+            daemon(view)
             status = 0
         except Exception:
             sys.excepthook(*sys.exc_info())

@@ -1,6 +1,7 @@
 """The way to the API: clients for the configured region and endpoints, and how its refusals are told."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-from sandbox.plugins.properties import Properties
+from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError
 
 TEXT_SETTINGS = frozenset({"region", "accessKey", "secretKey", "token", "profile", "version"})
@@ -23,6 +24,12 @@ FLAGS = frozenset(
     }
 )  # fmt: skip
 SETTINGS = TEXT_SETTINGS | FLAGS | {"endpoints", "defaultTags", "maxRetries"}
+
+
+def region_of(settings: Properties) -> str:
+    return str(
+        settings.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    )
 
 
 class Cloud:
@@ -37,10 +44,13 @@ class Cloud:
             name: value if name in TEXT_SETTINGS or not isinstance(value, str) else json.loads(value)
             for name, value in settings.items()
         }
-        self.region = str(self.settings.get("region", ""))
+        self.region = region_of(settings)
         self.default_tags: dict[str, str] = (self.settings.get("defaultTags") or {}).get("tags") or {}
         self.cancelled = threading.Event()
         self._making_clients = threading.Lock()
+        if not self.settings.get("skipCredentialsValidation"):
+            with told("validating provider credentials: retrieving caller identity from STS"):
+                self._client("sts").get_caller_identity()
 
     def _client(self, service: str) -> Any:
         endpoints = {k: v for entry in self.settings.get("endpoints") or [] for k, v in entry.items()}
@@ -109,6 +119,17 @@ def is_gone(problem: ClientError) -> bool:
     return "NotFound" in code(problem) or code(problem) in ("NoSuchHostedZone", "Gateway.NotAttached")
 
 
+def described(describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any] | None:
+    """The one thing that a query by id finds, None when it is gone."""
+    try:
+        found = describe()
+    except ClientError as problem:
+        if is_gone(problem):
+            return None
+        raise
+    return found[0] if found else None
+
+
 @contextmanager
 def told(doing: str) -> Iterator[None]:
     """Turns what the API refuses into the official provider's words for it."""
@@ -123,6 +144,12 @@ def told(doing: str) -> Iterator[None]:
         ) from problem
     except BotoCoreError as problem:
         raise ProviderError(f"{doing}: {problem}") from problem
+
+
+def renamed(properties: Value, names: Mapping[str, str]) -> dict[str, Any]:
+    """Those of the properties that have a name in the API, under that name."""
+    given = properties if isinstance(properties, dict) else {}
+    return {names[name]: value for name, value in given.items() if name in names}
 
 
 def tag_list(tags: object) -> list[dict[str, str]]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
-from sandbox.plugins.aws.cloud import Cloud, is_gone, tag_specifications, tags_of
-from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.cloud import Cloud, described, is_gone, renamed, tag_specifications, tags_of
+from sandbox.plugins.aws.kind import Kind, retag
 from sandbox.plugins.properties import Properties, Value
 
 METADATA = {
@@ -27,31 +27,16 @@ VOLUME = {
 }
 
 
-def renamed(properties: Value, names: dict[str, str]) -> dict[str, Any]:
-    given = properties if isinstance(properties, dict) else {}
-    return {names[name]: value for name, value in given.items() if name in names}
-
-
 def _create(cloud: Cloud, inputs: Properties) -> str:
-    image = cloud.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"][0]
     request: dict[str, Any] = {
         "ImageId": inputs["ami"],
         "InstanceType": inputs["instanceType"],
-        "TagSpecifications": tag_specifications("instance", inputs.get("tags")),
+        "TagSpecifications": [
+            *tag_specifications("instance", inputs.get("tags")),
+            *tag_specifications("volume", {**cloud.default_tags, **_volume_tags(inputs)}),
+        ],
+        **_network(inputs),
     }
-    network = {
-        "SubnetId": inputs.get("subnetId"),
-        "PrivateIpAddress": inputs.get("privateIp"),
-        "AssociatePublicIpAddress": inputs.get("associatePublicIpAddress"),
-        "Groups": inputs.get("vpcSecurityGroupIds"),
-    }
-    if "associatePublicIpAddress" in inputs:
-        request["NetworkInterfaces"] = [
-            {"DeviceIndex": 0, **{name: value for name, value in network.items() if value is not None}}
-        ]
-    else:
-        network["SecurityGroupIds"] = network.pop("Groups")
-        request |= {name: value for name, value in network.items() if value is not None}
     if "availabilityZone" in inputs:
         request["Placement"] = {"AvailabilityZone": inputs["availabilityZone"]}
     if "keyName" in inputs:
@@ -59,11 +44,32 @@ def _create(cloud: Cloud, inputs: Properties) -> str:
     if user_data := _user_data(inputs):
         request["UserData"] = user_data
     if volume := renamed(inputs.get("rootBlockDevice"), VOLUME):
-        request["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": volume}]
+        image = cloud.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"][0]
+        ebs = {"DeleteOnTermination": True, **volume}
+        request["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": ebs}]
     if metadata := renamed(inputs.get("metadataOptions"), METADATA):
         request["MetadataOptions"] = metadata
     created = cloud.ec2.run_instances(MinCount=1, MaxCount=1, **request)
     return str(created["Instances"][0]["InstanceId"])
+
+
+def _network(inputs: Properties) -> dict[str, Any]:
+    """Whether there is a public address can only be said of a network interface, not of the instance."""
+    of_interface = "associatePublicIpAddress" in inputs
+    names = {
+        "subnetId": "SubnetId",
+        "privateIp": "PrivateIpAddress",
+        "associatePublicIpAddress": "AssociatePublicIpAddress",
+        "vpcSecurityGroupIds": "Groups" if of_interface else "SecurityGroupIds",
+    }
+    request = renamed(inputs, names)
+    return {"NetworkInterfaces": [{"DeviceIndex": 0, **request}]} if of_interface else request
+
+
+def _volume_tags(properties: Properties) -> Properties:
+    device = properties.get("rootBlockDevice")
+    tags = device.get("tags") if isinstance(device, dict) else None
+    return tags if isinstance(tags, dict) else {}
 
 
 def _user_data(inputs: Properties) -> str:
@@ -74,15 +80,10 @@ def _user_data(inputs: Properties) -> str:
 
 
 def _describe(cloud: Cloud, instance_id: str) -> dict[str, Any] | None:
-    try:
-        reservations = cloud.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-    except ClientError as problem:
-        if is_gone(problem):
-            return None
-        raise
-    if not reservations:
+    reservation = described(lambda: cloud.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"])
+    if reservation is None:
         return None
-    found = {**reservations[0]["Instances"][0], "OwnerId": reservations[0]["OwnerId"]}
+    found = {**reservation["Instances"][0], "OwnerId": reservation["OwnerId"]}
     return None if found["State"]["Name"] == "terminated" else found
 
 
@@ -90,17 +91,19 @@ def _read(cloud: Cloud, instance_id: str, known: Properties) -> Properties | Non
     found = _describe(cloud, instance_id)
     if found is None:
         return None
-    interfaces = found.get("NetworkInterfaces") or [{}]
+    interface = _primary_interface(found)
     options = found.get("MetadataOptions", {})
     return {
         "ami": found["ImageId"],
         "arn": cloud.arn(found["OwnerId"], f"instance/{instance_id}"),
+        # An Elastic IP counts as well: with `False` asked for and one associated, a refresh leads to a replacement.
+        "associatePublicIpAddress": "Association" in interface,
         "availabilityZone": found["Placement"]["AvailabilityZone"],
         "instanceState": found["State"]["Name"],
         "instanceType": found["InstanceType"],
         "keyName": found.get("KeyName", ""),
         "metadataOptions": {name: options[theirs] for name, theirs in METADATA.items() if theirs in options},
-        "primaryNetworkInterfaceId": interfaces[0].get("NetworkInterfaceId", ""),
+        "primaryNetworkInterfaceId": interface.get("NetworkInterfaceId", ""),
         "privateDns": found.get("PrivateDnsName", ""),
         "privateIp": found.get("PrivateIpAddress", ""),
         "publicDns": found.get("PublicDnsName", ""),
@@ -109,8 +112,13 @@ def _read(cloud: Cloud, instance_id: str, known: Properties) -> Properties | Non
         "sourceDestCheck": found.get("SourceDestCheck", True),
         "subnetId": found.get("SubnetId", ""),
         "tags": tags_of(found),
-        "vpcSecurityGroupIds": sorted(group["GroupId"] for group in found.get("SecurityGroups", [])),
+        "vpcSecurityGroupIds": sorted(group["GroupId"] for group in interface.get("Groups", [])),
     }
+
+
+def _primary_interface(found: dict[str, Any]) -> dict[str, Any]:
+    interfaces = found.get("NetworkInterfaces", [])
+    return next((one for one in interfaces if one["Attachment"]["DeviceIndex"] == 0), {})
 
 
 def _root_volume(cloud: Cloud, found: dict[str, Any], known: Properties) -> Value:
@@ -123,13 +131,21 @@ def _root_volume(cloud: Cloud, found: dict[str, Any], known: Properties) -> Valu
                 "encrypted": volume["Encrypted"],
                 "iops": volume.get("Iops", 0),
                 "kmsKeyId": volume.get("KmsKeyId", ""),
-                "tags": tags_of(volume),
+                "tags": _own_tags(cloud, volume, known),
                 "throughput": volume.get("Throughput", 0),
                 "volumeId": volume["VolumeId"],
                 "volumeSize": volume["Size"],
                 "volumeType": volume["VolumeType"],
             }
     return known.get("rootBlockDevice")
+
+
+def _own_tags(cloud: Cloud, volume: dict[str, Any], known: Properties) -> Properties:
+    """The volume's tags but for the provider's default tags, which it has as well."""
+    asked = _volume_tags(known)
+    return {
+        key: value for key, value in tags_of(volume).items() if key in asked or key not in cloud.default_tags
+    }
 
 
 def _state_is(cloud: Cloud, instance_id: str, wanted: str) -> None:
@@ -140,12 +156,67 @@ def _state_is(cloud: Cloud, instance_id: str, wanted: str) -> None:
     cloud.wait(f"EC2 Instance ({instance_id}) to be {wanted}", reached)
 
 
+def _update(cloud: Cloud, instance_id: str, state: Properties, inputs: Properties, changed: set[str]) -> None:
+    if "sourceDestCheck" in changed:
+        value = {"Value": bool(inputs["sourceDestCheck"])}
+        cloud.ec2.modify_instance_attribute(InstanceId=instance_id, SourceDestCheck=value)
+    if "vpcSecurityGroupIds" in changed:
+        cloud.ec2.modify_network_interface_attribute(
+            NetworkInterfaceId=state["primaryNetworkInterfaceId"], Groups=inputs["vpcSecurityGroupIds"]
+        )
+    if "instanceType" in changed:
+        _modify_stopped(cloud, instance_id, InstanceType={"Value": inputs["instanceType"]})
+    if changed & {"userData", "userDataBase64"}:
+        encoded = base64.b64encode(_user_data(inputs).encode()).decode()
+        _modify_stopped(cloud, instance_id, Attribute="userData", Value=encoded)
+    if "metadataOptions" in changed:
+        options = _merged(state.get("metadataOptions"), inputs.get("metadataOptions"))
+        cloud.ec2.modify_instance_metadata_options(InstanceId=instance_id, **renamed(options, METADATA))
+    if "rootBlockDevice" in changed:
+        _update_root_volume(cloud, instance_id, state, inputs)
+
+
+def _modify_stopped(cloud: Cloud, instance_id: str, **change: Any) -> None:
+    cloud.ec2.stop_instances(InstanceIds=[instance_id])
+    _state_is(cloud, instance_id, "stopped")
+    cloud.ec2.modify_instance_attribute(InstanceId=instance_id, **change)
+    cloud.ec2.start_instances(InstanceIds=[instance_id])
+    _state_is(cloud, instance_id, "running")
+
+
+def _merged(old: Value, new: Value) -> Properties:
+    return {**(old if isinstance(old, dict) else {}), **(new if isinstance(new, dict) else {})}
+
+
+def _update_root_volume(cloud: Cloud, instance_id: str, state: Properties, inputs: Properties) -> None:
+    old, wanted = state["rootBlockDevice"], inputs["rootBlockDevice"]
+    assert isinstance(old, dict) and isinstance(wanted, dict)
+    changed = {name: value for name, value in wanted.items() if value != old.get(name)}
+    sizes = {"volumeSize": "Size", "volumeType": "VolumeType", "iops": "Iops", "throughput": "Throughput"}
+    if request := renamed(changed, sizes):
+        cloud.ec2.modify_volume(VolumeId=old["volumeId"], **request)
+        cloud.wait("EBS Volume to be modified", lambda: _modified(cloud, old["volumeId"]))
+    if "deleteOnTermination" in changed:
+        ebs = {"DeleteOnTermination": changed["deleteOnTermination"]}
+        cloud.ec2.modify_instance_attribute(
+            InstanceId=instance_id, BlockDeviceMappings=[{"DeviceName": old["deviceName"], "Ebs": ebs}]
+        )
+    if "tags" in changed:
+        retag(cloud, str(old["volumeId"]), old.get("tags"), {**cloud.default_tags, **_volume_tags(inputs)})
+
+
+def _modified(cloud: Cloud, volume_id: Value) -> bool:
+    modifications = cloud.ec2.describe_volumes_modifications(VolumeIds=[volume_id])["VolumesModifications"]
+    return all(one["ModificationState"] in ("optimizing", "completed") for one in modifications)
+
+
 def _delete(cloud: Cloud, instance_id: str, state: Properties) -> None:
     try:
         cloud.ec2.terminate_instances(InstanceIds=[instance_id])
     except ClientError as problem:
         if not is_gone(problem):
             raise
+        return
     _state_is(cloud, instance_id, "terminated")
 
 
@@ -171,6 +242,9 @@ INSTANCE = Kind(
             "vpcSecurityGroupIds", "metadataOptions", "rootBlockDevice",
         }
     ),
+    required=frozenset({"ami", "instanceType"}),
+    sets=frozenset({"vpcSecurityGroupIds"}),
+    replaces_if={"userData": "userDataReplaceOnChange", "userDataBase64": "userDataReplaceOnChange"},
     defaults={"sourceDestCheck": True, "userDataReplaceOnChange": False},
     outputs=frozenset(
         {
@@ -180,5 +254,6 @@ INSTANCE = Kind(
     create=_create,
     ready=lambda cloud, instance_id: _state_is(cloud, instance_id, "running"),
     read=_read,
+    update=_update,
     delete=_delete,
 )  # fmt: skip

@@ -4,20 +4,21 @@ The description says which inputs exist, which of them take a new resource, and 
 functions in it are all that touches the API. Checking, comparing and previewing are the same for all kinds.
 """
 
-import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.plugins.aws.cloud import Cloud, tag_list, told
 from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
-from sandbox.plugins.provider import Diff, Failures, NotReady, ProviderError, Run, top_level
+from sandbox.plugins.provider import Diff, Failures, NotReady, ProviderError, top_level
 
 DEFAULTS = "__defaults"
 """The input that remembers which others the user did not give, under the official provider's name for it."""
 
 
-def _nothing_to_change(cloud: Cloud, resource_id: str, state: Properties, inputs: Properties, changed: set[str]) -> None:
+def _nothing_to_change(
+    cloud: Cloud, resource_id: str, state: Properties, inputs: Properties, changed: set[str]
+) -> None:
     """For kinds of which nothing but tags can change in place."""
 
 
@@ -49,16 +50,16 @@ class Kind:
     required: frozenset[str] = frozenset()
     chosen: frozenset[str] = frozenset()
     """Inputs that AWS chooses where they are not given; no longer giving one changes nothing."""
+    sets: frozenset[str] = frozenset()
+    """Inputs that are lists in no particular order."""
     defaults: Mapping[str, Value] = field(default_factory=dict)
     auto_named: bool = False
     """Whether the physical `name` is made from the logical one where it is not given."""
     taggable: bool = True
     outputs: frozenset[str] = frozenset()
     """What only AWS can tell, and a preview therefore cannot."""
-    recomputed_with: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Outputs that a change of certain inputs makes unknown again."""
-    replaces_when: Callable[[Properties, set[str]], set[str]] = lambda inputs, changed: set()
-    """Further inputs that take a new resource, depending on others."""
+    replaces_if: Mapping[str, str] = field(default_factory=dict)
+    """Inputs of which a change takes a new resource where another input says so."""
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -67,20 +68,25 @@ class Kind:
 
     # ---- what follows, without asking AWS
 
-    def check(self, default_tags: Mapping[str, str], name: str, old: Properties, given: Properties) -> tuple[Properties, Failures]:
+    def check(
+        self, default_tags: Mapping[str, str], name: str, old: Properties, given: Properties
+    ) -> tuple[Properties, Failures]:
         failures: Failures = {}
         for top, value in given.items():
             if top not in self.inputs:
                 failures[top] = self._unknown_property()
             elif isinstance(value, dict) and top in self.members:
-                failures |= {f"{top}.{key}": self._unknown_property() for key in sorted(value.keys() - self.members[top])}
-        failures |= {missing: "Missing required argument" for missing in sorted(self.required - given.keys())}
+                failures |= {
+                    f"{top}.{key}": self._unknown_property()
+                    for key in sorted(value.keys() - self.members[top])
+                }
+        failures |= dict.fromkeys(sorted(self.required - given.keys()), "Missing required argument")
         filled: Properties = {key: value for key, value in self.defaults.items() if key not in given}
         if self.auto_named and "name" not in given:
             before = old.get(DEFAULTS)
             kept = old.get("name") if isinstance(before, list) and "name" in before else None
             filled["name"] = kept or f"{name}-{secrets.token_hex(4)[:7]}"
-        checked = {**given, **filled, DEFAULTS: list(sorted(filled))}
+        checked: Properties = {**given, **filled, DEFAULTS: [*sorted(filled)]}
         if self.taggable and default_tags:
             tags = given.get("tags") or {}
             checked["tags"] = {**default_tags, **tags} if isinstance(tags, dict) else tags
@@ -92,17 +98,20 @@ class Kind:
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
         paths = self._changes(old_inputs, state, inputs)
         tops = {top_level(path) for path in paths}
-        replaces = {top for path in paths if path in self.replacing or (top := top_level(path)) in self.replacing}
         replaces = {top_level(path) for path in paths if {path, top_level(path)} & self.replacing}
-        replaces |= self.replaces_when(inputs, tops)
+        replaces |= {top for top in tops & self.replaces_if.keys() if inputs.get(self.replaces_if[top])}
         defaults = inputs.get(DEFAULTS)
         named = self.auto_named and not (isinstance(defaults, list) and "name" in defaults)
         return Diff(paths, frozenset(replaces), bool(replaces) and named)
 
-    def _changes(self, old_inputs: Properties, state: Properties, inputs: Properties) -> dict[str, tuple[Value, Value]]:
+    def _changes(
+        self, old_inputs: Properties, state: Properties, inputs: Properties
+    ) -> dict[str, tuple[Value, Value]]:
         changes: dict[str, tuple[Value, Value]] = {}
         for top in sorted((old_inputs.keys() | inputs.keys()) - {DEFAULTS}):
             old, new = old_inputs.get(top), inputs.get(top)
+            if top in self.sets and isinstance(old, list) and isinstance(new, list):
+                old, new = sorted(old, key=str), sorted(new, key=str)
             if top in self.chosen:
                 if new is None:
                     continue
@@ -117,11 +126,9 @@ class Kind:
         if self.taggable:
             known["tagsAll"] = inputs.get("tags") or {}
         if not state:
-            unknown = {name: UNKNOWN for name in (self.outputs | self.chosen) - known.keys()}
+            unknown = dict.fromkeys((self.outputs | self.chosen) - known.keys(), UNKNOWN)
             return {**unknown, "region": region, **known}
-        changed = {top_level(path) for path in self._changes(old_inputs, state, inputs)}
-        again = {name: UNKNOWN for name, causes in self.recomputed_with.items() if causes & changed}
-        return {**state, **known, **again}
+        return {**state, **known}
 
     # ---- what the API does
 
@@ -136,11 +143,13 @@ class Kind:
             raise NotReady(str(problem), resource_id, state) from problem
         return resource_id, self._state(cloud, resource_id, inputs)
 
-    def update_now(self, cloud: Cloud, resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
+    def update_now(
+        self, cloud: Cloud, resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties
+    ) -> Properties:
         changed = {top_level(path) for path in self._changes(old_inputs, state, inputs)}
         with told(f"updating {self.called} ({resource_id})"):
             if "tags" in changed:
-                _retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
+                retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
             self.update(cloud, resource_id, state, inputs, changed)
         return self._state(cloud, resource_id, inputs)
 
@@ -182,7 +191,7 @@ class Kind:
         return state
 
 
-def _retag(cloud: Cloud, resource_id: str, old: Value, new: Value) -> None:
+def retag(cloud: Cloud, resource_id: str, old: Value, new: Value) -> None:
     before, after = (tags if isinstance(tags, dict) else {} for tags in (old, new))
     if gone := [{"Key": key} for key in before.keys() - after.keys()]:
         cloud.ec2.delete_tags(Resources=[resource_id], Tags=gone)

@@ -12,15 +12,30 @@ from typing import TypeVar
 import grpc
 from google.protobuf import empty_pb2
 
-from sandbox.plugins.aws.cloud import SETTINGS, Cloud
+from sandbox.plugins.aws import functions
+from sandbox.plugins.aws.address import EIP, EIP_ASSOCIATION
+from sandbox.plugins.aws.cloud import SETTINGS, Cloud, region_of
+from sandbox.plugins.aws.dns import RECORD
 from sandbox.plugins.aws.instance import INSTANCE
 from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.network import (
+    INTERNET_GATEWAY,
+    ROUTE,
+    ROUTE_TABLE,
+    ROUTE_TABLE_ASSOCIATION,
+    SUBNET,
+    VPC,
+)
+from sandbox.plugins.aws.security import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Diff, Failures, Provider, Run
 
 T = TypeVar("T")
 
-KINDS = (INSTANCE,)
+KINDS = (
+    VPC, SUBNET, INTERNET_GATEWAY, ROUTE_TABLE, ROUTE, ROUTE_TABLE_ASSOCIATION, SECURITY_GROUP, INGRESS_RULE,
+    EGRESS_RULE, INSTANCE, EIP, EIP_ASSOCIATION, RECORD,
+)  # fmt: skip
 
 # boto3 blocks, so each operation under way takes a thread; the engine has a few dozen at a time.
 THREADS = ThreadPoolExecutor(max_workers=64)
@@ -69,19 +84,20 @@ class AwsProvider(Provider):
     version = "7.51.1"
 
     def check_config(self, inputs: Properties) -> Failures:
-        failures = {
-            name: "unknown setting of the aws provider: the sandbox's stand-in does not have it"
-            for name in sorted(inputs.keys() - SETTINGS)
-        }
-        if "region" not in inputs:
+        failures = dict.fromkeys(sorted(inputs.keys() - SETTINGS), "unknown setting of the aws provider: the sandbox's stand-in does not have it")
+        if not region_of(inputs):
             failures["region"] = (
-                "Missing region configuration: set aws:region, or the environment variable AWS_REGION"
+                "Missing region information\n"
+                "Make sure you have set your AWS region, e.g. `pulumi config set aws:region us-west-2`."
             )
         return failures
 
     def configure(self, inputs: Properties) -> None:
         self.cloud = Cloud(inputs)
         self.kinds = {kind.token: Configured(kind, self.cloud) for kind in KINDS}
+
+    async def invoke(self, token: str, arguments: Properties) -> Properties:
+        return await _thread(lambda: functions.call(self.cloud, token, arguments))
 
     async def Cancel(self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext) -> empty_pb2.Empty:
         """Lets waiting end. What is under way at the API is finished, so that the state tells what exists."""

@@ -6,7 +6,7 @@ A change of `triggers` replaces; a change of any other input runs `update`, or `
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,7 +43,9 @@ class Output:
 
     run: Run
     logged: tuple[str, ...]
-    streams: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    streams: dict[str, bytearray] = field(
+        default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()}
+    )
     together: bytearray = field(default_factory=bytearray)
     line: bytearray = field(default_factory=bytearray)
 
@@ -57,7 +59,9 @@ class Output:
         for line in lines:
             await self.run.status(line.decode(errors="replace").removesuffix("\r"))
         if len(rest) >= LINE_LIMIT or any(len(line) >= LINE_LIMIT for line in lines):
-            await self.run.warn("a line of output is longer than 64 KiB: the command provider waits here for ever")
+            await self.run.warn(
+                "a line of output is longer than 64 KiB: the command provider waits here for ever"
+            )
             await asyncio.Event().wait()
 
     async def finish(self) -> None:

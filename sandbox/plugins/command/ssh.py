@@ -49,7 +49,9 @@ class Endpoint:
             port=int(str(connection["port"])),
             user=str(connection["user"]),
             password=_text(connection, "password"),
-            private_key=_private_key(_text(connection, "privateKey"), _text(connection, "privateKeyPassword")),
+            private_key=_private_key(
+                _text(connection, "privateKey"), _text(connection, "privateKeyPassword")
+            ),
             host_key=_host_key(_text(connection, "hostKey")),
             agent=None if agent is None else str(agent),
             dial_error_limit=int(str(connection["dialErrorLimit"])),

@@ -1,0 +1,116 @@
+"""Elastic IP addresses and what they are associated with."""
+
+from typing import Any
+
+from sandbox.plugins.aws.cloud import Cloud, described, tag_specifications, tags_of
+from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.properties import Properties
+
+
+def _create_address(cloud: Cloud, inputs: Properties) -> str:
+    tags = tag_specifications("elastic-ip", inputs.get("tags"))
+    allocation_id = str(cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
+    if "instance" in inputs:
+        cloud.ec2.associate_address(AllocationId=allocation_id, InstanceId=inputs["instance"])
+    return allocation_id
+
+
+def _address(cloud: Cloud, **query: Any) -> dict[str, Any] | None:
+    return described(lambda: cloud.ec2.describe_addresses(**query)["Addresses"])
+
+
+def _read_address(cloud: Cloud, allocation_id: str, known: Properties) -> Properties | None:
+    found = _address(cloud, AllocationIds=[allocation_id])
+    if found is None:
+        return None
+    public, private = found["PublicIp"], found.get("PrivateIpAddress", "")
+    return {
+        "allocationId": allocation_id,
+        "arn": cloud.arn(cloud.account, f"elastic-ip/{allocation_id}"),
+        "associationId": found.get("AssociationId", ""),
+        "domain": found["Domain"],
+        "instance": found.get("InstanceId", ""),
+        "networkInterface": found.get("NetworkInterfaceId", ""),
+        "privateDns": f"ip-{private.replace('.', '-')}.{cloud.region}.compute.internal" if private else None,
+        "privateIp": private,
+        "publicDns": f"ec2-{public.replace('.', '-')}.{cloud.region}.compute.amazonaws.com",
+        "publicIp": public,
+        "tags": tags_of(found),
+    }
+
+
+def _update_address(
+    cloud: Cloud, allocation_id: str, state: Properties, inputs: Properties, changed: set[str]
+) -> None:
+    if "instance" in changed:
+        _disassociate(cloud, str(state.get("associationId") or ""))
+        if "instance" in inputs:
+            cloud.ec2.associate_address(AllocationId=allocation_id, InstanceId=inputs["instance"])
+
+
+def _disassociate(cloud: Cloud, association_id: str) -> None:
+    if association_id:
+        cloud.when_free("EC2 EIP", lambda: cloud.ec2.disassociate_address(AssociationId=association_id))
+
+
+def _delete_address(cloud: Cloud, allocation_id: str, state: Properties) -> None:
+    # Looked up anew: an association of its own kind may be gone by now, or made by hand.
+    if found := _address(cloud, AllocationIds=[allocation_id]):
+        _disassociate(cloud, found.get("AssociationId", ""))
+        cloud.when_free("EC2 EIP", lambda: cloud.ec2.release_address(AllocationId=allocation_id))
+
+
+EIP = Kind(
+    token="aws:ec2/eip:Eip",
+    called="EC2 EIP",
+    replacing=frozenset({"domain"}),
+    in_place=frozenset({"instance"}),
+    chosen=frozenset({"domain", "instance"}),
+    outputs=frozenset(
+        {
+            "allocationId", "arn", "associationId", "networkInterface", "privateDns", "privateIp", "publicDns",
+            "publicIp",
+        }
+    ),
+    create=_create_address,
+    read=_read_address,
+    update=_update_address,
+    delete=_delete_address,
+)  # fmt: skip
+
+ASSOCIATION = {
+    "allocationId": "AllocationId",
+    "allowReassociation": "AllowReassociation",
+    "instanceId": "InstanceId",
+    "networkInterfaceId": "NetworkInterfaceId",
+    "privateIpAddress": "PrivateIpAddress",
+}
+
+
+def _create_association(cloud: Cloud, inputs: Properties) -> str:
+    request = {theirs: inputs[name] for name, theirs in ASSOCIATION.items() if name in inputs}
+    return str(cloud.ec2.associate_address(**request)["AssociationId"])
+
+
+def _read_association(cloud: Cloud, association_id: str, known: Properties) -> Properties | None:
+    found = _address(cloud, Filters=[{"Name": "association-id", "Values": [association_id]}])
+    return found and {
+        "allocationId": found["AllocationId"],
+        "instanceId": found.get("InstanceId", ""),
+        "networkInterfaceId": found.get("NetworkInterfaceId", ""),
+        "privateIpAddress": found.get("PrivateIpAddress", ""),
+        "publicIp": found["PublicIp"],
+    }
+
+
+EIP_ASSOCIATION = Kind(
+    token="aws:ec2/eipAssociation:EipAssociation",
+    called="EC2 EIP Association",
+    replacing=frozenset(ASSOCIATION),
+    chosen=frozenset(ASSOCIATION) - {"allowReassociation"},
+    taggable=False,
+    outputs=frozenset({"publicIp"}),
+    create=_create_association,
+    read=_read_association,
+    delete=lambda cloud, association_id, _: _disassociate(cloud, association_id),
+)

@@ -1,0 +1,193 @@
+"""The functions (data sources) that the program calls."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sandbox.plugins.aws.cloud import Cloud, tags_of, told
+from sandbox.plugins.aws.network import subnet_properties
+from sandbox.plugins.properties import Properties, Value
+from sandbox.plugins.provider import ProviderError
+
+NOTHING = "Your query returned no results. Please change your search criteria and try again."
+TOO_MANY = "Your query returned more than one result. Please try a more specific search criteria"
+
+
+def _filters(arguments: Properties) -> list[dict[str, Any]]:
+    given = arguments.get("filters")
+    entries = given if isinstance(given, list) else []
+    return [
+        {"Name": entry["name"], "Values": entry["values"]} for entry in entries if isinstance(entry, dict)
+    ]
+
+
+def _get_ami(cloud: Cloud, arguments: Properties) -> Properties:
+    request = {"Owners": arguments["owners"]} if "owners" in arguments else {}
+    with told("reading EC2 AMIs"):
+        images = cloud.ec2.describe_images(Filters=_filters(arguments), **request)["Images"]
+    if "nameRegex" in arguments:
+        images = [image for image in images if re.search(str(arguments["nameRegex"]), image.get("Name", ""))]
+    if not images:
+        raise ProviderError(NOTHING)
+    if len(images) > 1 and not arguments.get("mostRecent"):
+        raise ProviderError(f"{TOO_MANY}, or set `most_recent` attribute to true.")
+    image = max(images, key=lambda candidate: str(candidate.get("CreationDate", "")))
+    return {
+        "architecture": image.get("Architecture", ""),
+        "arn": f"arn:aws:ec2:{cloud.region}::image/{image['ImageId']}",
+        "creationDate": image.get("CreationDate", ""),
+        "description": image.get("Description", ""),
+        "hypervisor": image.get("Hypervisor", ""),
+        "id": image["ImageId"],
+        "imageId": image["ImageId"],
+        "imageLocation": image.get("ImageLocation", ""),
+        "imageType": image.get("ImageType", ""),
+        "name": image.get("Name", ""),
+        "ownerId": image.get("OwnerId", ""),
+        "platform": image.get("Platform", ""),
+        "public": image.get("Public", False),
+        "rootDeviceName": image.get("RootDeviceName", ""),
+        "rootDeviceType": image.get("RootDeviceType", ""),
+        "state": image.get("State", ""),
+        "tags": tags_of(image),
+        "virtualizationType": image.get("VirtualizationType", ""),
+    }
+
+
+def _get_subnet(cloud: Cloud, arguments: Properties) -> Properties:
+    filters = _filters(arguments)
+    for name, theirs in {
+        "availabilityZone": "availability-zone",
+        "cidrBlock": "cidr-block",
+        "state": "state",
+        "vpcId": "vpc-id",
+    }.items():
+        if name in arguments:
+            filters.append({"Name": theirs, "Values": [arguments[name]]})
+    tags = arguments.get("tags")
+    for key, value in (tags if isinstance(tags, dict) else {}).items():
+        filters.append({"Name": f"tag:{key}", "Values": [value]})
+    request = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
+    with told("reading EC2 Subnet"):
+        subnets = cloud.ec2.describe_subnets(Filters=filters, **request)["Subnets"]
+    if len(subnets) != 1:
+        found = "no matching EC2 Subnet found" if not subnets else "multiple EC2 Subnets matched"
+        raise ProviderError(f"{found}; use additional constraints to reduce matches to a single EC2 Subnet")
+    subnet = subnets[0]
+    return {
+        **subnet_properties(subnet),
+        "availableIpAddressCount": subnet["AvailableIpAddressCount"],
+        "defaultForAz": subnet["DefaultForAz"],
+        "id": subnet["SubnetId"],
+        "state": subnet["State"],
+    }
+
+
+def _get_instance_type(cloud: Cloud, arguments: Properties) -> Properties:
+    name = arguments["instanceType"]
+    with told(f"reading EC2 Instance Type ({name})"):
+        kinds = cloud.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
+    if not kinds:
+        raise ProviderError(f"reading EC2 Instance Type ({name}): couldn't find resource")
+    kind = kinds[0]
+    return {
+        "burstablePerformanceSupported": kind["BurstablePerformanceSupported"],
+        "currentGeneration": kind["CurrentGeneration"],
+        "defaultCores": kind["VCpuInfo"].get("DefaultCores", 0),
+        "defaultVcpus": kind["VCpuInfo"]["DefaultVCpus"],
+        "hypervisor": kind.get("Hypervisor", ""),
+        "id": kind["InstanceType"],
+        "instanceType": kind["InstanceType"],
+        "memorySize": kind["MemoryInfo"]["SizeInMiB"],
+        "networkPerformance": kind["NetworkInfo"]["NetworkPerformance"],
+        "supportedArchitectures": kind["ProcessorInfo"]["SupportedArchitectures"],
+    }
+
+
+def _get_availability_zones(cloud: Cloud, arguments: Properties) -> Properties:
+    filters = _filters(arguments)
+    if "state" in arguments:
+        filters.append({"Name": "state", "Values": [arguments["state"]]})
+    with told("reading EC2 Availability Zones"):
+        zones = cloud.ec2.describe_availability_zones(
+            Filters=filters, AllAvailabilityZones=bool(arguments.get("allAvailabilityZones"))
+        )["AvailabilityZones"]
+    without: tuple[Value, Value] = (
+        arguments.get("excludeNames") or [],
+        arguments.get("excludeZoneIds") or [],
+    )
+    zones = [
+        zone for zone in zones if zone["ZoneName"] not in without[0] and zone["ZoneId"] not in without[1]
+    ]
+    zones.sort(key=lambda zone: str(zone["ZoneName"]))
+    return {
+        "groupNames": sorted({str(zone.get("GroupName", cloud.region)) for zone in zones}),
+        "id": cloud.region,
+        "names": [zone["ZoneName"] for zone in zones],
+        "zoneIds": [zone["ZoneId"] for zone in zones],
+    }
+
+
+def _get_zone(cloud: Cloud, arguments: Properties) -> Properties:
+    wanted = str(arguments.get("name", "")).rstrip(".")
+    private = bool(arguments.get("privateZone"))
+    with told("reading Route 53 Hosted Zone"):
+        pages = cloud.route53.get_paginator("list_hosted_zones").paginate()
+        zones = [
+            zone
+            for page in pages
+            for zone in page["HostedZones"]
+            if (
+                zone["Id"].endswith(f"/{arguments['zoneId']}")
+                if "zoneId" in arguments
+                else zone["Name"].rstrip(".") == wanted
+                and bool(zone.get("Config", {}).get("PrivateZone")) == private
+            )
+        ]
+        if not zones:
+            raise ProviderError("no matching Route 53 Hosted Zone found")
+        if len(zones) > 1:
+            raise ProviderError("multiple Route 53 Hosted Zones matched")
+        zone = cloud.route53.get_hosted_zone(Id=zones[0]["Id"])
+    found = zone["HostedZone"]
+    zone_id = found["Id"].rsplit("/", 1)[-1]
+    servers = zone.get("DelegationSet", {}).get("NameServers", [])
+    return {
+        "arn": f"arn:aws:route53:::hostedzone/{zone_id}",
+        "callerReference": found.get("CallerReference", ""),
+        "comment": found.get("Config", {}).get("Comment", ""),
+        "id": zone_id,
+        "name": found["Name"].rstrip("."),
+        "nameServers": servers,
+        "primaryNameServer": servers[0] if servers else "",
+        "privateZone": bool(found.get("Config", {}).get("PrivateZone")),
+        "resourceRecordSetCount": found.get("ResourceRecordSetCount", 0),
+        "zoneId": zone_id,
+    }
+
+
+FUNCTIONS: Mapping[str, tuple[Callable[[Cloud, Properties], Properties], frozenset[str]]] = {
+    "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "nameRegex", "owners"})),
+    "aws:ec2/getSubnet:getSubnet": (
+        _get_subnet,
+        frozenset({"availabilityZone", "cidrBlock", "filters", "id", "state", "tags", "vpcId"}),
+    ),
+    "aws:ec2/getInstanceType:getInstanceType": (_get_instance_type, frozenset({"instanceType"})),
+    "aws:index/getAvailabilityZones:getAvailabilityZones": (
+        _get_availability_zones,
+        frozenset({"allAvailabilityZones", "excludeNames", "excludeZoneIds", "filters", "state"}),
+    ),
+    "aws:route53/getZone:getZone": (_get_zone, frozenset({"name", "privateZone", "zoneId"})),
+}
+"""What each function does, and the arguments that it knows."""
+
+
+def call(cloud: Cloud, token: str, arguments: Properties) -> Properties:
+    if token not in FUNCTIONS:
+        raise ProviderError(f"unknown function {token}: the sandbox's aws provider does not have it")
+    function, known = FUNCTIONS[token]
+    if unknown := sorted(arguments.keys() - known):
+        raise ProviderError(
+            f"unknown argument {', '.join(unknown)} of {token}: the sandbox's aws provider does not have it"
+        )
+    return {**arguments, "region": cloud.region, **function(cloud, arguments)}

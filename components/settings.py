@@ -298,17 +298,21 @@ class ExistingSubnets:
     subnets: Annotated[tuple[Subnet, ...], AfterValidator(_distinct_subnets)]
 
 
+def _has_any(value: object, *keys: str) -> bool:
+    return isinstance(value, dict) and any(key in value for key in keys)
+
+
 def _own_or_existing(value: object) -> object:
-    value = _from_json(value)
-    if isinstance(value, dict) and "subnets" in value and ("cidr" in value or "zones" in value):
+    parsed = _from_json(value)
+    if _has_any(parsed, "subnets") and _has_any(parsed, "cidr", "zones"):
         raise ValueError(
             "keep cidr and zones for a VPC of the cluster's own, or subnets for existing ones, not both"
         )
-    return value
+    return parsed
 
 
 def _network_kind(value: object) -> str:
-    existing = "subnets" in value if isinstance(value, dict) else isinstance(value, ExistingSubnets)
+    existing = isinstance(value, ExistingSubnets) or _has_any(value, "subnets")
     return "<existing>" if existing else "<own>"
 
 
@@ -461,7 +465,8 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str]) -> Se
 
     An empty text is a setting that was not given: that is how Pulumi.yaml says "no default".
     """
-    given = {"acme": {}} | {key: value for key, value in raw.items() if value != ""}
+    # Without any `acme`, what is missing is still `acme.email`.
+    given: dict[str, object] = {"acme": "{}", **{key: value for key, value in raw.items() if value != ""}}
     problems = [
         f"{NAMESPACE}:{key} is in plain text: encrypt it with pulumi config set --secret {NAMESPACE}:{key}, "
         "and if anybody else may have read it, with a new value"

@@ -195,42 +195,158 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"domain": "live.example.com"}, 'domain is "live.example.com": this name stands for yours in examples: give a name that you own'),
-        ({"adminCidrs": "203.0.113.20/32"}, "adminCidrs is \"203.0.113.20/32\": give a list, each element by pulumi config set --path 'adminCidrs[0]' VALUE"),
-        ({"adminCidrs": "[]"}, "adminCidrs is []: give at least one"),
-        ({"adminCidrs": '["198.51.100.7/32"]'}, 'adminCidrs[0] is "198.51.100.7/32": these addresses stand for yours in examples: give your own'),
-        ({"publisherCidrs": '["10.1.2.3/8"]'}, 'publisherCidrs[0] is "10.1.2.3/8": bits are set behind the prefix: give 10.0.0.0/8, or 10.1.2.3/32'),
-        ({"publisherCidrs": '["::/0"]'}, 'publisherCidrs[0] is "::/0": give an IPv4 network such as 10.0.0.0/16, or one address as /32'),
-        ({"publisherCidrs": '["10.0.0.0/8", "10.0.0.0/8"]'}, 'publisherCidrs is ["10.0.0.0/8", "10.0.0.0/8"]: give each only once'),
-        ({"route53Zone": "ant-media.org"}, 'route53Zone is "ant-media.org": live.ant-media.test is not in this zone: give the zone that holds it'),
-        ({"applications": '["LiveApp", "rest"]'}, "applications[1] is \"rest\": that path belongs to Ant Media Server's root application or to HAProxy: give another name"),
-        ({"applications": '["Live/App"]'}, 'applications[0] is "Live/App": give an application\'s name: letters, digits, - and _'),
-        ({"origins": "3"}, "origins is 3: give an object, each of its keys by pulumi config set --path origins.NAME VALUE"),
-        ({"origins": '{"count": "3"}'}, 'origins.count is "3": give a whole number'),
-        ({"edges": '{"count": true}'}, "edges.count is true: give a whole number"),
-        ({"edges": '{"count": -1}'}, "edges.count is -1: give a whole number from 0 to 1000"),
-        ({"edges": '{"instanceType": "c5"}'}, 'edges.instanceType is "c5": give an EC2 instance type such as c5.xlarge'),
-        ({"database": '{"volumeSize": 4}'}, "database.volumeSize is 4: give a whole number from 8 to 16384"),
-        ({"network": '{"cidr": "8.8.0.0/16"}'}, 'network.cidr is "8.8.0.0/16": Ant Media Server trusts its load balancer on private addresses only: give a network in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16'),
-        ({"network": '{"zones": 9}'}, "network.zones is 9: give a whole number from 1 to 6"),
-        ({"network": {"zones": 2, "subnets": []}}, 'network is {"zones": 2, "subnets": []}: keep cidr and zones for a VPC of the cluster\'s own, or subnets for existing ones, not both'),
-        ({"network": {"subnets": [{"id": "vpc-1", "cidr": "10.1.0.0/29"}]}}, 'network.subnets[0].cidr is "10.1.0.0/29": give a prefix from /16 to /28\nnetwork.subnets[0].id is "vpc-1": give the id of a subnet (subnet-…)'),
-        ({"network": {"subnets": OVERLAPPING}}, 'network.subnets is [{"id": "subnet-aaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25…: subnet-aaaaaaaa (10.1.0.0/24) and subnet-bbbbbbbb (10.1.0.128/25) overlap: give the CIDRs that AWS shows for them'),
-        ({"network": {"cidr": "10.0.0.0/25"}, "edges": {"count": 40}}, 'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has addresses for 7 nodes, but 21 of 2 origins and 40 edges fall in it: give a larger network, more zones or subnets, or fewer nodes'),
-        ({"mediaImage": "ubunto"}, 'mediaImage is "ubunto": give marketplace, ubuntu or the id of an image (ami-…)'),
-        ({"mediaImage": "ubuntu"}, "mediaImage is \"ubuntu\": Ant Media's installer needs a licence: pulumi config set --secret licenseKey, or give marketplace or ami-…"),
-        ({"linuxImage": "ubuntu"}, 'linuxImage is "ubuntu": give debian-13 or the id of an image (ami-…)'),
-        ({"acme": {"email": "a@example.org", "directory": "http://acme.test"}}, 'acme.directory is "http://acme.test": give production, staging or the https URL of an ACME directory\nacme.email is "a@example.org": give an e-mail address in a domain of yours'),
-        ({"statisticsUser": "a:b"}, 'statisticsUser is "a:b": give letters, digits, . _ or -'),
-        ({"sshHostKeySeed": "abcd"}, "sshHostKeySeed will not do: give 64 hexadecimal digits"),
-        ({"databasePassword": "p@ss/word!p@ss/word!"}, "databasePassword will not do: give 16 to 128 letters, digits, - . _ or ~ (it becomes part of a URL)"),
-        ({"databaseUrl": "redis://:a b@db.test"}, "databaseUrl will not do: percent-encode spaces, quotes, $ and every other special character of the URL"),
-        ({"databaseUrl": "mongodb://"}, "databaseUrl will not do: give a URL with a host: mongodb://…, mongodb+srv://…, redis://… or rediss://…"),
-        ({"sshPrivateKey": "ssh-ed25519 AAAA"}, "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase"),
-        ({"sshPrivateKey": ECDSA_KEY}, "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase"),
+        (
+            {"domain": "live.example.com"},
+            'domain is "live.example.com": this name stands for yours in examples: give a name that you own',
+        ),
+        (
+            {"adminCidrs": "203.0.113.20/32"},
+            'adminCidrs is "203.0.113.20/32": give a list, each element by pulumi config set --path '
+            "'adminCidrs[0]' VALUE",
+        ),
+        (
+            {"adminCidrs": "[]"},
+            "adminCidrs is []: give at least one",
+        ),
+        (
+            {"adminCidrs": '["198.51.100.7/32"]'},
+            'adminCidrs[0] is "198.51.100.7/32": these addresses stand for yours in examples: give your own',
+        ),
+        (
+            {"publisherCidrs": '["10.1.2.3/8"]'},
+            'publisherCidrs[0] is "10.1.2.3/8": bits are set behind the prefix: give 10.0.0.0/8, or '
+            "10.1.2.3/32",
+        ),
+        (
+            {"publisherCidrs": '["::/0"]'},
+            'publisherCidrs[0] is "::/0": give an IPv4 network such as 10.0.0.0/16, or one address as /32',
+        ),
+        (
+            {"publisherCidrs": '["10.0.0.0/8", "10.0.0.0/8"]'},
+            'publisherCidrs is ["10.0.0.0/8", "10.0.0.0/8"]: give each only once',
+        ),
+        (
+            {"route53Zone": "ant-media.org"},
+            'route53Zone is "ant-media.org": live.ant-media.test is not in this zone: give the zone '
+            "that holds it",
+        ),
+        (
+            {"applications": '["LiveApp", "rest"]'},
+            'applications[1] is "rest": that path belongs to Ant Media Server\'s root application or '
+            "to HAProxy: give another name",
+        ),
+        (
+            {"applications": '["Live/App"]'},
+            'applications[0] is "Live/App": give an application\'s name: letters, digits, - and _',
+        ),
+        (
+            {"origins": "3"},
+            "origins is 3: give an object, each of its keys by pulumi config set --path origins.NAME VALUE",
+        ),
+        (
+            {"origins": '{"count": "3"}'},
+            'origins.count is "3": give a whole number',
+        ),
+        (
+            {"edges": '{"count": true}'},
+            "edges.count is true: give a whole number",
+        ),
+        (
+            {"edges": '{"count": -1}'},
+            "edges.count is -1: give a whole number from 0 to 1000",
+        ),
+        (
+            {"edges": '{"instanceType": "c5"}'},
+            'edges.instanceType is "c5": give an EC2 instance type such as c5.xlarge',
+        ),
+        (
+            {"database": '{"volumeSize": 4}'},
+            "database.volumeSize is 4: give a whole number from 8 to 16384",
+        ),
+        (
+            {"network": '{"cidr": "8.8.0.0/16"}'},
+            'network.cidr is "8.8.0.0/16": Ant Media Server trusts its load balancer on private '
+            "addresses only: give a network in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+        ),
+        (
+            {"network": '{"zones": 9}'},
+            "network.zones is 9: give a whole number from 1 to 6",
+        ),
+        (
+            {"network": {"zones": 2, "subnets": []}},
+            'network is {"zones": 2, "subnets": []}: keep cidr and zones for a VPC of the cluster\'s '
+            "own, or subnets for existing ones, not both",
+        ),
+        (
+            {"network": {"subnets": [{"id": "vpc-1", "cidr": "10.1.0.0/29"}]}},
+            'network.subnets[0].cidr is "10.1.0.0/29": give a prefix from /16 to /28\n'
+            'network.subnets[0].id is "vpc-1": give the id of a subnet (subnet-…)',
+        ),
+        (
+            {"network": {"subnets": OVERLAPPING}},
+            'network.subnets is [{"id": "subnet-aaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": '
+            '"subnet-bbbbbbbb", "cidr": "10.1.0.128/25…: subnet-aaaaaaaa (10.1.0.0/24) and '
+            "subnet-bbbbbbbb (10.1.0.128/25) overlap: give the CIDRs that AWS shows for them",
+        ),
+        (
+            {"network": {"cidr": "10.0.0.0/25"}, "edges": {"count": 40}},
+            'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has addresses for 7 nodes, but 21'
+            " of 2 origins and 40 edges fall in it: give a larger network, more zones or subnets, or "
+            "fewer nodes",
+        ),
+        (
+            {"mediaImage": "ubunto"},
+            'mediaImage is "ubunto": give marketplace, ubuntu or the id of an image (ami-…)',
+        ),
+        (
+            {"mediaImage": "ubuntu"},
+            'mediaImage is "ubuntu": Ant Media\'s installer needs a licence: pulumi config set '
+            "--secret licenseKey, or give marketplace or ami-…",
+        ),
+        (
+            {"linuxImage": "ubuntu"},
+            'linuxImage is "ubuntu": give debian-13 or the id of an image (ami-…)',
+        ),
+        (
+            {"acme": {"email": "a@example.org", "directory": "http://acme.test"}},
+            'acme.directory is "http://acme.test": give production, staging or the https URL of an '
+            "ACME directory\n"
+            'acme.email is "a@example.org": give an e-mail address in a domain of yours',
+        ),
+        (
+            {"statisticsUser": "a:b"},
+            'statisticsUser is "a:b": give letters, digits, . _ or -',
+        ),
+        (
+            {"sshHostKeySeed": "abcd"},
+            "sshHostKeySeed will not do: give 64 hexadecimal digits",
+        ),
+        (
+            {"databasePassword": "p@ss/word!p@ss/word!"},
+            "databasePassword will not do: give 16 to 128 letters, digits, - . _ or ~ (it becomes "
+            "part of a URL)",
+        ),
+        (
+            {"databaseUrl": "redis://:a b@db.test"},
+            "databaseUrl will not do: percent-encode spaces, quotes, $ and every other special "
+            "character of the URL",
+        ),
+        (
+            {"databaseUrl": "mongodb://"},
+            "databaseUrl will not do: give a URL with a host: mongodb://…, mongodb+srv://…, redis://…"
+            " or rediss://…",
+        ),
+        (
+            {"sshPrivateKey": "ssh-ed25519 AAAA"},
+            "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase",
+        ),
+        (
+            {"sshPrivateKey": ECDSA_KEY},
+            "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase",
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else "+".join(value),
-)  # fmt: skip
+)
 def test_a_wrong_value_is_told_with_its_key_and_what_would_do(changes: dict[str, object], text: str):
     assert complaint(**changes) == text
 

@@ -58,6 +58,7 @@ class Machine(pulumi.ComponentResource):
         self._host_key = host_key(args.access.host_key_seed.get_secret_value(), args.planned.name)
         self._planned = args.planned
         self.private_ip = args.planned.address
+        tags = {"Name": f"{args.cluster}-{args.planned.name}"}
         self.instance = aws.ec2.Instance(
             name,
             ami=args.image.id,
@@ -79,9 +80,9 @@ class Machine(pulumi.ComponentResource):
                 volume_type="gp3",
                 volume_size=args.volume_size,
                 delete_on_termination=True,
+                tags=tags,
             ),
-            tags={"Name": f"{args.cluster}-{args.planned.name}"},
-            volume_tags={"Name": f"{args.cluster}-{args.planned.name}"},
+            tags=tags,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=True,

@@ -67,7 +67,9 @@ def read_response(connection: socket.socket, method: str = "GET") -> Response:
     return Response(response.status, response.getheaders(), response.read())
 
 
-def exchange(connection: socket.socket, head: str | bytes, body: bytes = b"", method: str = "GET") -> Response:
+def exchange(
+    connection: socket.socket, head: str | bytes, body: bytes = b"", method: str = "GET"
+) -> Response:
     connection.sendall((head.encode("latin-1") if isinstance(head, str) else head) + b"\r\n" + body)
     return read_response(connection, method)
 

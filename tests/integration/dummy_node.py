@@ -1,6 +1,7 @@
 """A media node as far as HAProxy can tell: AMS's habits, and an answer that says what reached it."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import socket
@@ -22,8 +23,23 @@ class _Server(ThreadingTCPServer):
     def __init__(self, node: "Node", port: int, handler: type[BaseRequestHandler]) -> None:
         self.node = node
         super().__init__((node.address, port), handler)
-        self.handle_error = lambda *_: None  # clients that leave are part of the tests
+        self._accepted: list[socket.socket] = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, client = super().get_request()
+        self._accepted.append(connection)
+        return connection, client
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that leave in the middle are part of the tests."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+        for connection in self._accepted:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Node:
@@ -42,9 +58,9 @@ class Node:
             self._servers.append(_Server(self, rtmp, _RTMP))
 
     def stop(self) -> None:
+        """As a crash: nobody listens, and what was open is cut."""
         for server in self._servers:
-            server.shutdown()
-            server.server_close()
+            server.stop()
 
 
 class _HTTP(BaseHTTPRequestHandler):
@@ -52,10 +68,10 @@ class _HTTP(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     counted = False
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's convention
+    def do_GET(self) -> None:
         node = self.server.node
         target = self.requestline.split(" ")[1]
         path = urlsplit(target).path
@@ -76,7 +92,9 @@ class _HTTP(BaseHTTPRequestHandler):
         time.sleep(float(seconds[0]) if seconds else 0)
         application = path.split("/")[1]
         at_root = application in ("", "rest")
-        headers = [("Set-Cookie", f"JSESSIONID={node.name}; Path={'/' if at_root else f'/{application}'}; HttpOnly")]
+        headers = [
+            ("Set-Cookie", f"JSESSIONID={node.name}; Path={'/' if at_root else f'/{application}'}; HttpOnly")
+        ]
         if at_root and self.headers.get("X-Forwarded-Proto") == "https":
             headers.append(("Strict-Transport-Security", "max-age=31536000;includeSubDomains"))
         if "/streams/" in path:
@@ -130,9 +148,7 @@ class _RTMP(BaseRequestHandler):
 
 
 def _greet_and_echo(connection: socket.socket, greeting: bytes) -> None:
-    try:
+    with contextlib.suppress(OSError):
         connection.sendall(greeting)
         while data := connection.recv(65536):
             connection.sendall(data)
-    except OSError:
-        pass

@@ -22,6 +22,17 @@ exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
 """
 
 
+def make_certificate(folder: Path) -> Path:
+    """Certificate and key in one file, as HAProxy wants them."""
+    key, certificate, pem = (folder / name for name in ("key", "certificate", "pem"))
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    names = ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}"]
+    pair = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", "-x509", *curve, *names, *pair], check=True, capture_output=True)
+    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+    return pem
+
+
 class HAProxy:
     """One HAProxy, master and workers. Everything of it ends with `stop`, or with the tests' process."""
 
@@ -47,7 +58,18 @@ class HAProxy:
 
     def _popen(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "--", "bash", "-c", _START, "haproxy", *arguments],
+            [
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "--",
+                "bash",
+                "-c",
+                _START,
+                "haproxy",
+                *arguments,
+            ],
             env={"PATH": os.environ["PATH"], "LAYERS": self._layers, "FOLDER": str(self._folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -58,7 +80,7 @@ class HAProxy:
         """Into the tree before it is mounted, and through the process's own mount afterwards."""
         folder = self._configuration
         if self._process:
-            folder = Path(f"/proc/{self._process.pid}/root/etc/haproxy")
+            folder = self.root / "etc/haproxy"
         (folder / "haproxy.cfg").write_text(text)
 
     def validate(self, text: str) -> tuple[int, str]:
@@ -83,24 +105,30 @@ class HAProxy:
 
     def reload(self, text: str) -> None:
         """A new file and a new worker; the old worker keeps its connections."""
-        self._write(text)
-        answer = self.master("reload")
+        answer = self.try_reload(text)
         assert answer.startswith("Success=1"), answer
+
+    def try_reload(self, text: str) -> str:
+        """What the master says of it."""
+        self._write(text)
+        return self.master("reload")
 
     def stop(self) -> None:
         if self._process:
             self._process.terminate()
             self._process.wait(timeout=10)
 
-    def _path(self, path: str) -> Path:
+    @property
+    def root(self) -> Path:
+        """Its file system, as it sees it."""
         assert self._process
-        return Path(f"/proc/{self._process.pid}/root") / path
+        return Path(f"/proc/{self._process.pid}/root")
 
     def _ask(self, path: str, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(20)
             try:
-                client.connect(str(self._path(path)))
+                client.connect(str(self.root / path))
             except OSError as error:
                 return str(error)
             client.sendall(command.encode() + b"\n")
@@ -116,7 +144,11 @@ class HAProxy:
 
     def status(self) -> dict[str, str]:
         """UP, DOWN, … by `backend/server`."""
-        rows = [line.split(",") for line in self.ask("show stat -1 4 -1").splitlines() if line[:1] not in ("#", "")]
+        rows = [
+            line.split(",")
+            for line in self.ask("show stat -1 4 -1").splitlines()
+            if line[:1] not in ("#", "")
+        ]
         return {f"{row[0]}/{row[1]}": row[17] for row in rows}
 
     def log(self, text: str, seconds: float = 2) -> list[str]:

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,7 +19,7 @@ def _check(result: int) -> None:
 
 
 @contextmanager
-def _entered(namespace: IO[str]) -> Iterator[None]:
+def _entered(namespace: IO[str]) -> Generator[None]:
     """The calling thread, and whatever it starts or opens, in that network namespace."""
     with Path("/proc/thread-self/ns/net").open() as home:
         _check(_libc.setns(namespace.fileno(), _CLONE_NEWNET))
@@ -30,7 +30,7 @@ def _entered(namespace: IO[str]) -> Iterator[None]:
 
 
 @contextmanager
-def _created() -> Iterator[IO[str]]:
+def _created() -> Generator[IO[str]]:
     with Path("/proc/thread-self/ns/net").open() as home:
         _check(_libc.unshare(_CLONE_NEWNET))
         try:
@@ -53,13 +53,13 @@ class Network:
         self._nodes = nodes
 
     @contextmanager
-    def at_nodes(self) -> Iterator[None]:
+    def at_nodes(self) -> Generator[None]:
         with _entered(self._nodes):
             yield
 
 
 @contextmanager
-def own_network(balancer: str, nodes: list[str], clients: list[str]) -> Iterator[Network]:
+def own_network(balancer: str, nodes: list[str], clients: list[str]) -> Generator[Network]:
     """Puts the calling thread where the balancer and its clients are."""
     with _created() as ours, _created() as theirs, _entered(ours):
         _ip(f"link add nodes type veth peer name balancer netns /proc/{os.getpid()}/fd/{theirs.fileno()}")

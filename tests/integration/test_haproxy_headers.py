@@ -30,7 +30,9 @@ FORGED = "".join(
 
 
 @MEDIA_AND_PANEL
-def test_what_a_client_claims_of_its_way_is_replaced_and_never_appended(balancer: Balancer, port: int) -> None:
+def test_what_a_client_claims_of_its_way_is_replaced_and_never_appended(
+    balancer: Balancer, port: int
+) -> None:
     seen = https(port, "/LiveApp/", FORGED).seen
     assert seen.all("X-Forwarded-For") == [CLIENT]
     assert seen.all("X-Forwarded-Proto") == ["https"]
@@ -58,7 +60,9 @@ def test_the_login_of_the_rest_api_passes(balancer: Balancer) -> None:
 def test_no_upgrade_but_to_a_websocket(balancer: Balancer, port: int, protocol: str) -> None:
     """AMS says 101 to h2c, and what follows would be out of HAProxy's sight."""
     settings = "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
-    response = https(port, "/LiveApp/", f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n{settings}")
+    response = https(
+        port, "/LiveApp/", f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n{settings}"
+    )
     assert response.status == 200
     assert response.seen.all("Upgrade") == response.seen.all("HTTP2-Settings") == []
 
@@ -66,9 +70,16 @@ def test_no_upgrade_but_to_a_websocket(balancer: Balancer, port: int, protocol: 
 @MEDIA_AND_PANEL
 @pytest.mark.parametrize(
     "upgrade",
-    ["Upgrade: websocket, h2c", "Upgrade: h2c, websocket", "Upgrade: websocket\r\nUpgrade: h2c", "Upgrade: h2c\r\nUpgrade: websocket"],
+    [
+        "Upgrade: websocket, h2c",
+        "Upgrade: h2c, websocket",
+        "Upgrade: websocket\r\nUpgrade: h2c",
+        "Upgrade: h2c\r\nUpgrade: websocket",
+    ],
 )
-def test_another_protocol_beside_a_websocket_never_arrives(balancer: Balancer, port: int, upgrade: str) -> None:
+def test_another_protocol_beside_a_websocket_never_arrives(
+    balancer: Balancer, port: int, upgrade: str
+) -> None:
     response = https(port, "/LiveApp/websocket", WEBSOCKET.replace("Upgrade: websocket", upgrade))
     seen = response.header("X-Seen-Upgrade") if response.status == 101 else response.seen.all("Upgrade")
     assert seen in ("websocket", [])
@@ -126,7 +137,11 @@ def test_the_session_cookie_of_ams_is_left_alone(balancer: Balancer) -> None:
 def test_panel_and_media_ports_do_not_overwrite_each_others_node(balancer: Balancer) -> None:
     cookies = "Cookie: AMS_PANEL=origin2; AMS_ORIGIN=origin1; AMS_EDGE=edge2\r\n"
     for _ in range(4):
-        assert [https(port, "/LiveApp/", cookies).node for port in (4444, 443, 5443)] == ["origin2", "origin1", "edge2"]
+        assert [https(port, "/LiveApp/", cookies).node for port in (4444, 443, 5443)] == [
+            "origin2",
+            "origin1",
+            "edge2",
+        ]
 
 
 def test_server_connections_are_shared_between_clients(balancer: Balancer) -> None:

@@ -61,11 +61,23 @@ def test_a_tricky_path_is_refused(balancer: Balancer, port: int, path: str) -> N
 @pytest.mark.parametrize("octets", ODD_BYTES)
 def test_a_byte_that_no_path_has_is_refused(balancer: Balancer, port: int, octets: bytes) -> None:
     with connect_tls(port) as connection:
-        response = exchange(connection, b"GET /LiveApp/" + octets + b" HTTP/1.1\r\nHost: " + DOMAIN.encode() + b"\r\n")
+        response = exchange(
+            connection, b"GET /LiveApp/" + octets + b" HTTP/1.1\r\nHost: " + DOMAIN.encode() + b"\r\n"
+        )
     assert response.status == 400
 
 
-@pytest.mark.parametrize("path", ["/LiveApp/../rest", "/LiveApp/..;/rest", "/LiveApp/%2e%2e/rest", "/LiveApp/\x01", "/LiveApp/\x80", "/rest"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/LiveApp/../rest",
+        "/LiveApp/..;/rest",
+        "/LiveApp/%2e%2e/rest",
+        "/LiveApp/\x01",
+        "/LiveApp/\x80",
+        "/rest",
+    ],
+)
 def test_http2_is_no_way_around(balancer: Balancer, path: str) -> None:
     client = HTTP2(443)
     client.request([(":method", "GET"), (":scheme", "https"), (":authority", DOMAIN), (":path", path)])
@@ -98,5 +110,7 @@ def test_a_harmless_path_arrives_unchanged(balancer: Balancer, port: int, target
         "x:/LiveApp/",
     ],
 )
-def test_no_other_form_of_target_reaches_the_root_application(balancer: Balancer, method: str, target: str) -> None:
+def test_no_other_form_of_target_reaches_the_root_application(
+    balancer: Balancer, method: str, target: str
+) -> None:
     assert https(443, target, method=method).status in (400, 404)

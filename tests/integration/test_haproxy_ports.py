@@ -38,17 +38,25 @@ def statistics(target: str, password: str = PASSWORD) -> Response:
 @pytest.mark.parametrize("host", [DOMAIN, f"{DOMAIN}:80", f"{DOMAIN}:8080"])
 def test_http_on_80_redirects_to_443_with_path_and_query(balancer: Balancer, host: str) -> None:
     response = http(80, "/LiveApp/a.html?id=1&x=2", host)
-    assert (response.status, response.header("Location")) == (301, f"https://{DOMAIN}/LiveApp/a.html?id=1&x=2")
+    assert (response.status, response.header("Location")) == (
+        301,
+        f"https://{DOMAIN}/LiveApp/a.html?id=1&x=2",
+    )
 
 
 @pytest.mark.parametrize("host", [DOMAIN, f"{DOMAIN}:5080"])
 def test_http_on_5080_redirects_to_5443(balancer: Balancer, host: str) -> None:
     response = http(5080, "/LiveApp/a.html?id=1", host)
-    assert (response.status, response.header("Location")) == (301, f"https://{DOMAIN}:5443/LiveApp/a.html?id=1")
+    assert (response.status, response.header("Location")) == (
+        301,
+        f"https://{DOMAIN}:5443/LiveApp/a.html?id=1",
+    )
 
 
 @pytest.mark.parametrize(("port", "location"), [(80, ""), (5080, ":5443"), (6080, ":6080")])
-def test_a_client_that_names_no_host_is_sent_to_the_domain(balancer: Balancer, port: int, location: str) -> None:
+def test_a_client_that_names_no_host_is_sent_to_the_domain(
+    balancer: Balancer, port: int, location: str
+) -> None:
     assert http(port, "/x", host=None).header("Location") == f"https://{DOMAIN}{location}/x"
 
 
@@ -86,7 +94,10 @@ def test_a_websocket_reaches_the_node_that_its_target_names(balancer: Balancer) 
 def test_a_websocket_opens_over_http2_as_browsers_do(balancer: Balancer) -> None:
     client = HTTP2(443)
     pseudo = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "https", ":authority": DOMAIN}
-    client.request([*pseudo.items(), (":path", "/LiveApp/websocket?target=edge"), ("sec-websocket-version", "13")], end=False)
+    client.request(
+        [*pseudo.items(), (":path", "/LiveApp/websocket?target=edge"), ("sec-websocket-version", "13")],
+        end=False,
+    )
     assert client.status() == "200"
     assert client.read(0).startswith(b"edge")
     client.send(b"ping")
@@ -116,7 +127,9 @@ def test_the_panel_answers_on_4444_from_origins_only(balancer: Balancer) -> None
 
 
 @pytest.mark.parametrize("port", [443, 5443])
-@pytest.mark.parametrize("target", ["/", "/rest/v2/users/initial", "/rest/v2/liveness", "/openapi", "/LiveApp2/", "/liveapp/"])
+@pytest.mark.parametrize(
+    "target", ["/", "/rest/v2/users/initial", "/rest/v2/liveness", "/openapi", "/LiveApp2/", "/liveapp/"]
+)
 def test_media_ports_serve_applications_and_nothing_else(balancer: Balancer, port: int, target: str) -> None:
     assert https(port, target).status == 404
     assert https(port, f"/LiveApp/rest/x?_path={target}").status == 200
@@ -135,7 +148,10 @@ def test_hsts_of_the_panel_does_not_lock_browsers_out_of_port_5080(balancer: Bal
 def test_statistics_ask_for_the_password_over_tls(balancer: Balancer) -> None:
     for target in ("/haproxy_stats", "/haproxy_stats;csv", "/metrics", "/"):
         response = https(6080, target)
-        assert (response.status, response.header("WWW-Authenticate")) == (401, 'Basic realm="Haproxy Statistics"')
+        assert (response.status, response.header("WWW-Authenticate")) == (
+            401,
+            'Basic realm="Haproxy Statistics"',
+        )
         assert statistics(target, "wrong").status == 401
     page = statistics("/haproxy_stats")
     assert page.status == 200
@@ -193,7 +209,9 @@ def test_browsers_get_http2(balancer: Balancer, port: int) -> None:
 
 def test_the_process_has_the_connections_and_files_that_the_file_says(balancer: Balancer) -> None:
     limits = connection_limits(CLUSTER.memory_mib)
-    info = dict(line.split(": ", 1) for line in balancer.haproxy.ask("show info").splitlines() if ": " in line)
+    info = dict(
+        line.split(": ", 1) for line in balancer.haproxy.ask("show info").splitlines() if ": " in line
+    )
     assert (int(info["Maxconn"]), int(info["Ulimit-n"])) == (limits.maxconn, limits.ulimit_n)
     assert int(info["Maxsock"]) <= limits.ulimit_n
 

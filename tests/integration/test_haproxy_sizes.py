@@ -13,7 +13,9 @@ from components.haproxy_config import Server, render
 
 
 @pytest.mark.parametrize(("origins", "edges"), [(1, 0), (1, 1), (2, 2), (50, 500)])
-def test_haproxy_accepts_the_file(origins: int, edges: int, layers: str, certificate: Path, tmp_path: Path) -> None:
+def test_haproxy_accepts_the_file(
+    origins: int, edges: int, layers: str, certificate: Path, tmp_path: Path
+) -> None:
     config = replace(
         CLUSTER,
         origins=tuple(Server(f"origin{n}", f"10.0.0.{n}") for n in range(1, origins + 1)),

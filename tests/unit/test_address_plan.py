@@ -87,6 +87,8 @@ def test_a_subnet_is_used_to_the_last_address():
     assert {machine.address for machine in machines(full)} == {
         f"10.1.0.{offset}" for offset in (4, 5, *range(8, 15))
     }
+    uneven = ExistingSubnets(subnets=(Subnet("subnet-87654321", "10.2.0.0/27"), *network.subnets))
+    assert sum(edge.subnet for edge in plan(uneven, origins=7, edges=8).edges) == 4
     with pytest.raises(AddressPlanError) as refusal:
         plan(network, origins=4, edges=4)
     assert str(refusal.value) == (

@@ -226,8 +226,8 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
             'publisherCidrs is ["10.0.0.0/8", "10.0.0.0/8"]: give each only once',
         ),
         (
-            {"route53Zone": "ant-media.org"},
-            'route53Zone is "ant-media.org": live.ant-media.test is not in this zone: give the zone '
+            {"route53Zone": "media.test"},
+            'route53Zone is "media.test": live.ant-media.test is not in this zone: give the zone '
             "that holds it",
         ),
         (
@@ -370,6 +370,10 @@ def test_no_error_shows_a_secret(key: str, secret: str, encrypted: bool):
     except SettingsError as error:
         said = str(error)
     assert "zq7" not in said
+
+
+def test_a_url_that_the_parser_quotes_in_its_error_is_not_shown():
+    assert "zq7" not in complaint(databaseUrl="mongodb://zq7\u2100@db.test")
 
 
 def test_neither_an_encrypted_nor_an_unknown_value_is_shown():

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # Makes the machine image `ant-media` in TARGET, a writable Debian 13 tree: a stand-in for Ant Media's Marketplace image.
 # It is not Ant Media's software; images/ant-media/README says what it does and does not.
+# With AMS_ZIP (the path of an ant-media-server-….zip) it is the real one, from that archive.
 set -euo pipefail
 
 target=$1
+if [[ -n ${AMS_ZIP:-} ]]; then
+  exec "${BASH_SOURCE[0]%.sh}-zip.sh" "$target" "$AMS_ZIP"
+fi
+
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/ant-media
 packages=(nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-yaml curl)
 

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,10 +18,9 @@ from shlex import split as words
 
 import pytest
 
-from sandbox import host
+from sandbox.images import SCRIPTS, Layers, build_missing
 from sandbox.process_tree import CLONE_NEWNET, setns
 
-IMAGE_SCRIPT = Path(__file__).resolve().parents[2] / "sandbox/images/ant-media.sh"
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
 DATABASE_PASSWORD = "pass&word/with\\signs"
 HOME = "/usr/local/antmedia"
@@ -88,7 +88,7 @@ def eventually(condition: str, test: Callable[[], object], seconds: float = 15) 
 class Lab:
     """Namespaces of the network and the mounts, and what runs in them."""
 
-    def __init__(self, folder: Path, image: list[Path]) -> None:
+    def __init__(self, folder: Path, image: Layers) -> None:
         self.folder = folder
         self.image = image
         self.keeper = subprocess.Popen(
@@ -123,7 +123,7 @@ class Lab:
     def ip(self, arguments: str) -> None:
         self.run("ip", *words(arguments))
 
-    def machine(self, address: str) -> Path:
+    def machine(self, address: str, image: Layers) -> Path:
         """A root and a network for one machine."""
         name = f"m{address.rpartition('.')[2]}"
         self.ip(f"netns add {name}")
@@ -135,7 +135,7 @@ class Lab:
         self.ip(f"-n {name} route add default via 10.0.0.1")
         root, upper, work = (self.folder / name / part for part in ("root", "upper", "work"))
         self.run("mkdir", "-p", str(root), str(upper), str(work))
-        lower = ":".join(map(str, self.image))
+        lower = ":".join(map(str, image))
         options = f"lowerdir={lower},upperdir={upper},workdir={work}"
         self.run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
         return root
@@ -144,7 +144,7 @@ class Lab:
         self.run("tee", str(file), text=text)
 
     def boot(self, address: str) -> None:
-        root = self.machine(address)
+        root = self.machine(address, self.image)
         name = root.parent.name
         host_name = f"ip-{address.replace('.', '-')}"
         self.write(root / "etc/hostname", f"{host_name}\n")
@@ -184,12 +184,12 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    base = debian_13()
-    image = build(tmp_path_factory.mktemp("image"), base)
-    lab = Lab(tmp_path_factory.mktemp("machines"), [image, base])
+    images = build_missing()
+    database = with_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
+    lab = Lab(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:
         with inside(lab):
-            start_database(lab)
+            start_database(lab, database)
             for address in (ORIGIN, EDGE, SINGLE):
                 lab.boot(address)
             for address in (ORIGIN, EDGE, SINGLE):
@@ -199,34 +199,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.end()
 
 
-def debian_13() -> Path:
-    """The tree that the sandbox's machines are made of."""
-    trees = sorted((host.CACHE / "images").glob("debian-13*"))
-    tree = os.environ.get("DEBIAN_13_TREE") or (trees[-1] if trees else None)
-    if tree is None:
-        pytest.skip("no Debian 13 tree yet: sandbox/cloud start makes one")
-    return Path(tree)
-
-
-def build(folder: Path, base: Path) -> Path:
-    """The image's layer over `base`, and Valkey with it, for the database."""
-    layers = [folder / part for part in ("upper", "work", "root")]
-    for layer in layers:
+def with_valkey(folder: Path, layers: Layers) -> Layers:
+    """What the database runs, as a layer over `layers`."""
+    upper, work, root = (folder / part for part in ("upper", "work", "root"))
+    for layer in (upper, work, root):
         layer.mkdir()
-    upper, work, root = layers
-    options = f"lowerdir={base},upperdir={upper},workdir={work}"
+    lower = ":".join(map(str, layers))
     script = f"""
-        mount -t overlay overlay -o {options} {root}
-        {IMAGE_SCRIPT} {root}
+        mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}
+        mount -t tmpfs tmpfs {root}/run
         touch {root}/etc/resolv.conf
         mount --bind /etc/resolv.conf {root}/etc/resolv.conf
-        mount -t tmpfs tmpfs {root}/run
         chroot {root} sh -c 'apt-get update -qq && apt-get install -qq --yes valkey-server >/dev/null'
-        chroot {root} systemctl --quiet disable valkey-server
     """
-    unshared = [*words("unshare --mount --propagation private bash -euc"), script]
-    subprocess.run(unshared, check=True, timeout=120)
-    return upper
+    subprocess.run(
+        [*words("unshare --mount --propagation private bash -euc"), script], check=True, timeout=60
+    )
+    return (upper, *layers)
 
 
 @contextmanager
@@ -242,8 +231,8 @@ def inside(lab: Lab) -> Generator[None]:
         os.close(outside)
 
 
-def start_database(lab: Lab) -> None:
-    root = lab.machine(DATABASE)
+def start_database(lab: Lab, image: Layers) -> None:
+    root = lab.machine(DATABASE, image)
     quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
     lab.write(root / "etc/valkey/test.conf", f'requirepass "{quoted}"\nsave ""\nprotected-mode no\n')
     lab.run(
@@ -585,3 +574,23 @@ def test_port_5000_is_for_streams_of_the_own_node_only(cluster: Lab) -> None:
 def test_a_stopped_node_leaves_the_cluster_at_once(cluster: Lab) -> None:
     cluster.shell(EDGE, "systemctl stop antmedia")
     assert nodes(ORIGIN) == {ORIGIN: "alive"}
+
+
+# The real one
+
+
+def test_an_archive_that_is_no_ant_media_server_is_refused_at_once(tmp_path: Path) -> None:
+    archive = tmp_path / "other.zip"
+    with zipfile.ZipFile(archive, "w") as other:
+        other.writestr("something/else", "")
+    script = SCRIPTS / "ant-media.sh"
+    done = subprocess.run(
+        [script, tmp_path],
+        env={**os.environ, "AMS_ZIP": str(archive)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{archive} is no Ant Media Server archive")

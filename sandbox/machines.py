@@ -19,8 +19,12 @@ from sandbox.process_tree import quietly
 REBOOT = 133
 """What systemd-nspawn exits with when its machine asked for a reboot."""
 
-CONTROL_GROUP = f"ant-media-sandbox-{hashlib.sha256(str(host.STATE).encode()).hexdigest()[:8]}"
 SHUTDOWN_SECONDS = 15.0
+
+
+def control_group(state: Path) -> str:
+    """The name of the folder that holds the control groups of all machines of the cloud with this state."""
+    return f"ant-media-sandbox-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
 
 
 def hostname(address: str) -> str:
@@ -69,7 +73,8 @@ class Machine:
             *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no"),
             *(f"--machine={self.instance.id}", f"--hostname={hostname(self.instance.private_address)}"),
             *(f"--network-namespace-path=/run/netns/{self.instance.id}", "--resolv-conf=off", "--timezone=off"),
-            *("--console=pipe", f"--directory={self.folder / 'root'}"),
+            *("--setenv=TERM=dumb", "--setenv=SYSTEMD_COLORS=0"),
+            *("--console=read-only", f"--directory={self.folder / 'root'}"),
             *("systemd.show_status=1", "systemd.journald.forward_to_console=1"),
         ]
         # The shell joins the control groups before it becomes nspawn: machines that share one mix up their services.
@@ -122,10 +127,10 @@ def leader(nspawn: int) -> int | None:
 
 def _control_groups(name: str = "") -> list[Path]:
     """A folder in each hierarchy that systemd uses: one, or two on a host that still mounts version 1 beside it."""
-    base = Path("/sys/fs/cgroup")
+    base, group = Path("/sys/fs/cgroup"), control_group(host.STATE)
     if (base / "cgroup.procs").exists():
-        return [base / CONTROL_GROUP / name]
-    return [base / tree / CONTROL_GROUP / name for tree in ("systemd", "unified") if (base / tree / "cgroup.procs").exists()]
+        return [base / group / name]
+    return [base / tree / group / name for tree in ("systemd", "unified") if (base / tree / "cgroup.procs").exists()]
 
 
 def remove_control_groups(name: str = "") -> None:

@@ -47,24 +47,30 @@ def _run(*command: str, text: str = "") -> None:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}\n{text}".rstrip())
 
 
+def _sysctl(*settings: str, namespace: str = "") -> None:
+    _run(*(("ip", "netns", "exec", namespace) if namespace else ()), "sysctl", "-q", "-w", *settings)
+
+
 def add_namespace(name: str) -> None:
     """An IPv4 network of its own; ::1 stays, as on any machine."""
     ip("netns", "add", name)
-    settings = "net.ipv6.conf.default.disable_ipv6=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0"
-    _run("ip", "netns", "exec", name, "sysctl", "-qw", *settings.split())
+    _sysctl("net.ipv6.conf.default.disable_ipv6=1", *(f"net.ipv4.conf.{of}.rp_filter=0" for of in ("all", "default")), namespace=name)
     ip("link", "set", "lo", "up", namespace=name)
 
 
-def route_packets(namespace: str = "") -> None:
-    settings = "net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0"
-    _run(*(("ip", "netns", "exec", namespace) if namespace else ()), "sysctl", "-qw", *settings.split())
+def _route_packets(namespace: str = "") -> None:
+    settings = ("ip_forward=1", "conf.all.send_redirects=0", "conf.default.send_redirects=0")
+    _sysctl(*(f"net.ipv4.{setting}" for setting in settings), namespace=namespace)
+    if Path("/proc/sys/net/bridge").exists():
+        # Otherwise what a bridge passes on is translated before it is routed, and a machine never meets itself.
+        _sysctl("net.bridge.bridge-nf-call-iptables=0", namespace=namespace)
 
 
 def build_internet(package_servers: int) -> None:
     """The namespace that this process is in becomes the internet: services, the operator, a stranger, and nothing beyond."""
     _run("mount", "-t", "tmpfs", "-o", "mode=755", "netns", _folder("/run/netns"))
-    _run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
-    route_packets()
+    _sysctl("net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
+    _route_packets()
     ip("link", "set", "lo", "up")
     own = (addresses.OPERATOR, addresses.STRANGER, addresses.API, addresses.ACME, addresses.DNS)
     for address in (*own, *(package_address(number) for number in range(package_servers))):
@@ -154,7 +160,7 @@ class Vpc:
         here, there = (str(LINK_NETWORKS[4 * number + side]) for side in (1, 2))
         self._there = there
         add_namespace(id)
-        route_packets(id)
+        _route_packets(id)
         ip("link", "add", f"vpc{number}", "type", "veth", "peer", "name", "internet", "netns", id)
         ip("address", "add", f"{here}/30", "dev", f"vpc{number}")
         ip("link", "set", f"vpc{number}", "up")

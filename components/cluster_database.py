@@ -8,7 +8,7 @@ import pulumi_command as command
 from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript
+from components.remote_script import RemoteScript, ScriptHost
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class ClusterDatabase(pulumi.ComponentResource):
         self.ready = RemoteScript(
             f"{name}-valkey",
             "install-valkey.sh",
-            self.machine,
-            self.machine.connection(self.machine.private_ip, args.jump_host),
+            ScriptHost(
+                name, self.machine, self.machine.connection(self.machine.private_ip, args.jump_host), child
+            ),
             args=[self.machine.private_ip],
-            secret_stdin=args.password,
+            secrets=[args.password],
             timeout=600,
             opts=child,
         )

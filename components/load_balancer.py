@@ -8,7 +8,7 @@ import pulumi_command as command
 from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
-from components.remote_script import SCRIPTS, RemoteScript
+from components.remote_script import RemoteScript, ScriptHost
 from components.settings import AcmeSettings
 
 
@@ -38,8 +38,8 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
     """The name under which clients know it."""
     public_ip: pulumi.Output[str]
     """The Elastic IP."""
-    connection: command.remote.ConnectionArgs
-    """SSH to the load balancer."""
+    host: ScriptHost
+    """The load balancer as a machine that runs scripts."""
     jump_host: command.remote.ProxyConnectionArgs
     """The load balancer as the way to every other machine."""
     configuration: RemoteScript
@@ -66,35 +66,31 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         )
         self.public_ip = elastic_ip.public_ip
         # Through the association, so that nobody dials before the address leads to the machine.
-        host = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
-        self.connection = self.machine.connection(host)
-        self.jump_host = self.machine.as_proxy(host)
+        address = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
+        self.host = ScriptHost(name, self.machine, self.machine.connection(address), child)
+        self.jump_host = self.machine.as_proxy(address)
         records = self._dns_record(name, args.route53_zone, args.domain)
 
         installed = RemoteScript(
             f"{name}-haproxy",
             "install-haproxy.sh",
-            self.machine,
-            self.connection,
+            self.host,
             args=[args.domain],
-            stdin=(SCRIPTS / "reload-haproxy.sh").read_text(),
             timeout=600,
             opts=child,
         )
         credentials = RemoteScript(
             f"{name}-credentials",
             "set-statistics-password.sh",
-            self.machine,
-            self.connection,
+            self.host,
             args=[args.statistics_user],
-            secret_stdin=args.statistics_password,
+            secrets=[args.statistics_password],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[installed]),
         )
         self.configuration = RemoteScript(
             f"{name}-configuration",
             "apply-haproxy-config.sh",
-            self.machine,
-            self.connection,
+            self.host,
             stdin=args.haproxy_cfg,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[credentials]),
         )
@@ -102,10 +98,8 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         self.certificate = RemoteScript(
             f"{name}-certificate",
             "issue-certificate.sh",
-            self.machine,
-            self.connection,
+            self.host,
             args=[args.domain, args.acme.email, args.acme.directory],
-            stdin=(SCRIPTS / "deploy-certificate.sh").read_text(),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration, *records]),
         )
         self.register_outputs({"public_ip": self.public_ip, "haproxy_cfg": self.haproxy_cfg})

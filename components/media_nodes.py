@@ -9,7 +9,7 @@ import pulumi_command as command
 from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript
+from components.remote_script import RemoteScript, ScriptHost
 
 
 @dataclass(frozen=True)
@@ -59,25 +59,25 @@ class MediaNodes(pulumi.ComponentResource):
             node = machine_args.planned.name
             before = self.ready[index - at_a_time : index - at_a_time + 1] if index >= at_a_time else []
             machine = Machine(node, machine_args, pulumi.ResourceOptions(parent=self, depends_on=before))
+            host = ScriptHost(
+                node,
+                machine,
+                machine.connection(machine.private_ip, join.jump_host),
+                pulumi.ResourceOptions(parent=self),
+            )
             script = RemoteScript(
                 f"{node}-ant-media",
                 "set-up-media-node.sh",
-                machine,
-                machine.connection(machine.private_ip, join.jump_host),
+                host,
                 args=[
                     "install" if join.install else "installed",
                     "cluster" if join.database_url else "standalone",
                     join.panel_email,
                 ],
-                secret_stdin=lines(join.license_key, join.panel_password, join.database_url),
+                secrets=[join.license_key, join.panel_password, join.database_url],
                 timeout=1200,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[*join.after]),
             )
             self.machines.append(machine)
             self.ready.append(script)
         self.register_outputs({"private_ips": [machine.private_ip for machine in self.machines]})
-
-
-def lines(*secrets: SecretStr | None) -> SecretStr:
-    """Secrets as the lines of a script's standard input; an empty line for one that is not there."""
-    return SecretStr("".join(f"{secret.get_secret_value() if secret else ''}\n" for secret in secrets))

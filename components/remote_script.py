@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pulumi
@@ -11,46 +12,91 @@ from pydantic import SecretStr
 from components.machine import Machine
 
 SCRIPTS = Path(__file__).parent.parent / "templates" / "scripts"
+INSTALLED = "/usr/local/lib/ant-media-cluster"
 
 
-def command_line(script: str, args: Sequence[str], timeout: int) -> str:
-    """The shell command that runs ``templates/scripts/<script>`` as root with ``args``, ``timeout`` seconds at most.
+class ScriptHost:
+    """A machine that has the scripts of ``templates/scripts``, ready to run them.
 
-    The limit holds on the machine itself: the provider would wait for ever.
+    Installs them when cloud-init is done, in ``INSTALLED``, so that a command is one readable line, in previews as in errors.
     """
-    text = (SCRIPTS / "prelude.sh").read_text() + (SCRIPTS / script).read_text()
-    return shlex.join(["sudo", "timeout", str(timeout), "bash", "-c", text, script, *args])
+
+    machine: Machine
+    connection: command.remote.ConnectionArgs
+    scripts: command.remote.Command
+    """Done when the machine has the scripts."""
+
+    def __init__(
+        self,
+        name: str,
+        machine: Machine,
+        connection: command.remote.ConnectionArgs,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        self.machine = machine
+        self.connection = connection
+        self.scripts = command.remote.Command(
+            f"{name}-scripts",
+            connection=connection,
+            create=shlex.join(
+                ["sudo", "timeout", "600", "bash", "-c", script_text("install-scripts.sh"), "", INSTALLED]
+            ),
+            stdin="".join(f"=== {path.name}\n{path.read_text()}" for path in sorted(SCRIPTS.glob("*.sh"))),
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions.merge(follow(machine), opts),
+        )
 
 
 class RemoteScript(command.remote.Command):
-    """A script of ``templates/scripts`` run as root on a machine: when it is new, and whenever an input changes.
+    """A script of ``templates/scripts`` run as root on a machine: when it is new, and whenever an input or the script changes.
 
     The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again on a machine that was
     replaced (``replace_with``) and is forgotten with a machine that is gone (``deleted_with``), which may be dead.
-    Arguments are shown in previews and process lists. Secrets go to ``stdin``, as a secret output; nothing is logged then.
+
+    ``args`` are shown in previews and process lists. ``stdin`` is shown in previews. ``secrets`` go to the script's standard
+    input, a line each (empty for ``None``); then nothing that the script prints is logged. ``timeout`` (seconds) holds on the
+    machine itself: the provider would wait for ever.
     """
 
     def __init__(
         self,
         name: str,
         script: str,
-        machine: Machine,
-        connection: command.remote.ConnectionArgs,
+        host: ScriptHost,
         args: Sequence[str] = (),
-        stdin: pulumi.Input[str] | None = None,
-        secret_stdin: SecretStr | None = None,
+        stdin: str | None = None,
+        secrets: Sequence[SecretStr | None] = (),
         timeout: int = 300,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        version = sha256((script_text("prelude.sh") + script_text(script)).encode()).hexdigest()[:12]
+        line = shlex.join(["sudo", "timeout", str(timeout), f"{INSTALLED}/{script}", *args])
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
-            connection=connection,
-            create=command_line(script, args, timeout),
-            stdin=stdin if secret_stdin is None else pulumi.Output.secret(secret_stdin.get_secret_value()),
-            logging=None if secret_stdin is None else command.remote.Logging.NONE,
+            connection=host.connection,
+            create=f"{line}  # version {version}",
+            stdin=pulumi.Output.secret(lines(secrets)) if secrets else stdin,
+            logging=command.remote.Logging.NONE if secrets else None,
             # The previous output would travel in the environment, which sshd does not accept.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(
-                pulumi.ResourceOptions(replace_with=[machine.instance], deleted_with=machine.instance), opts
+                pulumi.ResourceOptions.merge(
+                    follow(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
+                ),
+                opts,
             ),
         )
+
+
+def script_text(name: str) -> str:
+    """The text of a script of ``templates/scripts``."""
+    return (SCRIPTS / name).read_text()
+
+
+def follow(machine: Machine) -> pulumi.ResourceOptions:
+    """The life of what is on a machine is the machine's: made again with it, gone with it."""
+    return pulumi.ResourceOptions(replace_with=[machine.instance], deleted_with=machine.instance)
+
+
+def lines(secrets: Sequence[SecretStr | None]) -> str:
+    return "".join(f"{secret.get_secret_value() if secret else ''}\n" for secret in secrets)

@@ -9,7 +9,7 @@ import pulumi_command as command
 
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
-from components.remote_script import SCRIPTS, RemoteScript
+from components.remote_script import RemoteScript, script_text
 from components.settings import ACME_DIRECTORIES
 
 
@@ -39,8 +39,7 @@ class Verification(pulumi.ComponentResource):
         healthy = RemoteScript(
             f"{name}-servers",
             "wait-for-servers.sh",
-            balancer.machine,
-            balancer.connection,
+            balancer.host,
             args=[digest],
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[balancer.configuration, *nodes_ready], replace_with=[*instances]
@@ -48,7 +47,7 @@ class Verification(pulumi.ComponentResource):
         )
         command.local.Command(
             f"{name}-endpoints",
-            create=(SCRIPTS / "check-endpoints.sh").read_text(),
+            create=script_text("check-endpoints.sh"),
             interpreter=["bash", "-c"],
             environment={
                 "DOMAIN": balancer.domain,

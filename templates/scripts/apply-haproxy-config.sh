@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Puts a new haproxy.cfg into service: validate, swap, reload, verify; anything that fails brings the old one back.
 # usage: apply-haproxy-config.sh < haproxy.cfg
+source "$(dirname "$0")/prelude.sh"
 current=/etc/haproxy/haproxy.cfg
 previous=$current.previous
 new=$current.new
@@ -15,7 +16,7 @@ validate() {
 
 roll_back() {
   cp -p "$previous" "$current"
-  reload-haproxy || true
+  "$(dirname "$0")/reload-haproxy.sh" || true
   echo "The configuration before it serves again." >&2
   exit 1
 }
@@ -48,6 +49,6 @@ else
   cp -p "$current" "$previous"
   mv "$new" "$current"
 fi
-reload-haproxy || roll_back
+"$(dirname "$0")/reload-haproxy.sh" || roll_back
 verify || roll_back
 echo "HAProxy serves the new configuration"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # certbot's deploy hook: puts a certificate that was just issued or renewed into HAProxy's service.
-# Installed on the load balancer as /usr/local/sbin/deploy-certificate; certbot sets RENEWED_LINEAGE.
+# certbot calls it by its installed path and sets RENEWED_LINEAGE.
 set -euo pipefail
 lineage=${RENEWED_LINEAGE:?is set by certbot}
 pem=/etc/haproxy/certs/$(basename "$lineage").pem
@@ -21,7 +21,7 @@ trap 'rm -f "$previous" "$new"' EXIT
 cp -p "$pem" "$previous"
 cat "$lineage/fullchain.pem" "$lineage/privkey.pem" >"$new"
 mv "$new" "$pem"
-if ! reload-haproxy; then
+if ! "$(dirname "$0")/reload-haproxy.sh"; then
   mv "$previous" "$pem"
   echo "The certificate before it stays in service." >&2
   exit 1

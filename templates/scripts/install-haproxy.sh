@@ -1,11 +1,8 @@
 #!/usr/bin/env bash
 # Installs HAProxy and certbot and makes HAProxy ready to be given its configuration and a certificate.
-# usage: install-haproxy.sh DOMAIN < reload-haproxy.sh
+# usage: install-haproxy.sh DOMAIN
+source "$(dirname "$0")/prelude.sh"
 domain=$1
-
-install_reload_command() {
-  install -m 0755 /dev/stdin /usr/local/sbin/reload-haproxy
-}
 
 # HAProxy does not start without a certificate, and the ACME server's challenge needs HAProxy.
 make_placeholder_certificate() {
@@ -34,8 +31,6 @@ load_credentials_file() {
   fi
 }
 
-install_reload_command
-wait_for_cloud_init
 install_packages haproxy certbot openssl socat curl
 make_placeholder_certificate
 load_credentials_file

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs Valkey as the cluster database: password, append-only file, reachable at the private address.
 # usage: install-valkey.sh PRIVATE_ADDRESS < password
+source "$(dirname "$0")/prelude.sh"
 address=$1
 own=/etc/valkey/cluster.conf
 
@@ -35,7 +36,6 @@ wait_until_it_answers() {
 }
 
 read -r password
-wait_for_cloud_init
 install_packages valkey-server valkey-tools
 configure
 wait_until_it_answers

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # Gets a certificate for the domain through the running HAProxy and lets certbot's timer renew it the same way.
-# usage: issue-certificate.sh DOMAIN EMAIL DIRECTORY_URL < deploy-certificate.sh
+# usage: issue-certificate.sh DOMAIN EMAIL DIRECTORY_URL
+source "$(dirname "$0")/prelude.sh"
 domain=$1 email=$2 directory=$3
-hook=/usr/local/sbin/deploy-certificate
+hook=$(dirname "$0")/deploy-certificate.sh
 log=/var/log/issue-certificate.log
-
-install -m 0755 /dev/stdin "$hook"
 
 # A certificate of another ACME server does not count; one of this server is kept until it is due.
 renewal=(--keep-until-expiring)

@@ -1,4 +1,4 @@
-# Put before every script that runs on a machine: what several of them need.
+# Sourced by the scripts that run on a machine: what several of them need.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -7,15 +7,6 @@ fail() {
   echo "$*" >&2
   cat >&2
   exit 1
-}
-
-wait_for_cloud_init() {
-  local status=0
-  cloud-init status --wait >/dev/null || status=$?
-  # 2 stands for warnings.
-  if ((status != 0 && status != 2)); then
-    cloud-init status --long | tail -n 20 | fail "cloud-init failed on this machine:"
-  fi
 }
 
 install_packages() {

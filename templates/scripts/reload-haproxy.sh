@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # Puts HAProxy's files as they are now into service without losing a connection, or says what HAProxy says against them.
-# Installed on the load balancer as /usr/local/sbin/reload-haproxy.
 set -euo pipefail
 
 if ! message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1); then

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets who may see HAProxy's statistics and metrics.
 # usage: set-statistics-password.sh USER < password
+source "$(dirname "$0")/prelude.sh"
 user=$1
 credentials=/etc/haproxy/credentials.cfg
 
@@ -15,7 +16,7 @@ userlist statistics
     user $user password $(openssl passwd -6 -stdin <<<"$password")
 END
 mv "$credentials.new" "$credentials"
-if ! reload-haproxy; then
+if ! "$(dirname "$0")/reload-haproxy.sh"; then
   echo "$previous" >"$credentials"
   exit 1
 fi

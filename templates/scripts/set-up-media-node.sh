@@ -2,6 +2,7 @@
 # Makes a machine a serving node of the cluster: licence, cluster mode, start, first administrator.
 # usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL
 # standard input, three lines: licence key (or empty), panel password, database URL (or empty)
+source "$(dirname "$0")/prelude.sh"
 image=$1 mode=$2 panel_email=$3
 ams=/usr/local/antmedia
 # Stands in for the database URL on command lines, where everybody on the machine could read it.
@@ -114,7 +115,6 @@ IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
 
-wait_for_cloud_init
 if [[ $image == install ]]; then
   install_ant_media
 fi

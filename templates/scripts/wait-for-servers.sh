@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Waits until HAProxy calls every server healthy.
 # usage: wait-for-servers.sh CONFIGURATION_DIGEST   (the digest only makes the step run again when the configuration changed)
+source "$(dirname "$0")/prelude.sh"
 readonly limit=180
 
 # Name and state of every server that is checked, or tracks one that is; see "show stat" in HAProxy's management guide.

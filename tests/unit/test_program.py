@@ -27,9 +27,10 @@ def test_two_origins_and_two_edges_need_six_machines(two_and_two: Run) -> None:
 
 
 def test_every_machine_is_encrypted_and_speaks_imdsv2_only(two_and_two: Run) -> None:
-    for inputs in two_and_two.of_type(INSTANCE).values():
+    for name, inputs in two_and_two.of_type(INSTANCE).items():
         assert inputs["rootBlockDevice"] == {
             "encrypted": True, "volumeType": "gp3", "volumeSize": 16, "deleteOnTermination": True,
+            "tags": {"Name": f"ant-media-cluster-unit-{name}"},
         }  # fmt: skip
         assert inputs["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required"}
 
@@ -100,12 +101,12 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
 
 def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 10
+    assert len(commands) == 6 + 10  # every machine is given the scripts, then runs some
     for name, inputs in commands.items():
         assert set(inputs) <= {"connection", "create", "stdin", "logging", "addPreviousOutputInEnv"}, name
         connection = revealed(inputs["connection"])
         assert connection["hostKey"].startswith("ssh-ed25519 "), name
-        assert re.match(r"sudo timeout \d+ bash -c ", inputs["create"]), name
+        assert re.match(r"sudo timeout \d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)", inputs["create"]), name
 
 
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
@@ -149,7 +150,7 @@ def test_one_node_needs_no_database_and_stays_standalone() -> None:
     single = run(origins={"count": 1}, edges={"count": 0})
     assert sorted(single.of_type(INSTANCE)) == ["load-balancer", "origin1"]
     create = single.of_type(REMOTE)["origin1-ant-media"]["create"]
-    assert create.endswith("set-up-media-node.sh installed standalone admin@live.ant-media.test")
+    assert "set-up-media-node.sh installed standalone admin@live.ant-media.test " in create
     assert not any("database" in rule["securityGroupId"] for rule in single.of_type(INGRESS).values())
 
 

@@ -54,7 +54,11 @@ def _sysctl(*settings: str, namespace: str = "") -> None:
 def add_namespace(name: str) -> None:
     """An IPv4 network of its own; ::1 stays, as on any machine."""
     ip("netns", "add", name)
-    _sysctl("net.ipv6.conf.default.disable_ipv6=1", *(f"net.ipv4.conf.{of}.rp_filter=0" for of in ("all", "default")), namespace=name)
+    _sysctl(
+        "net.ipv6.conf.default.disable_ipv6=1",
+        *(f"net.ipv4.conf.{of}.rp_filter=0" for of in ("all", "default")),
+        namespace=name,
+    )
     ip("link", "set", "lo", "up", namespace=name)
 
 
@@ -169,6 +173,9 @@ class Vpc:
         ip("route", "add", "default", "via", here, namespace=id)
         # Link-local addresses never leave a link; without this, a look for EC2's metadata service would count as leaving.
         ip("route", "add", "unreachable", "169.254.0.0/16", namespace=id)
+        # Nor do private ones leave a VPC: a packet for a machine that is not there yet is lost, as in AWS.
+        for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"):
+            ip("route", "add", "blackhole", private, namespace=id)
         ip("link", "add", "subnets", "type", "bridge", namespace=id)
         ip("link", "set", "subnets", "up", namespace=id)
 
@@ -180,7 +187,19 @@ class Vpc:
             self._gateways.add(instance.network)
         add_namespace(instance.id)
         port = _port(instance)
-        ip("link", "add", port, "type", "veth", "peer", "name", "ens5", "netns", instance.id, namespace=self.id)
+        ip(
+            "link",
+            "add",
+            port,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "ens5",
+            "netns",
+            instance.id,
+            namespace=self.id,
+        )
         ip("link", "set", port, "master", "subnets", "up", namespace=self.id)
         address = f"{instance.private_address}/{instance.network.prefixlen}"
         ip("address", "add", address, "dev", "ens5", namespace=instance.id)
@@ -199,7 +218,9 @@ class Vpc:
         for address in sorted(public - self._public):
             ip("route", "replace", address, "via", self._there, "src", addresses.OPERATOR)
         for address in sorted(self._public - public):
-            subprocess.run(["ip", "route", "del", address, "via", self._there], check=False, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                ["ip", "route", "del", address, "via", self._there], check=False, stderr=subprocess.DEVNULL
+            )
         self._public = public
 
     def remove(self) -> None:

@@ -11,6 +11,9 @@ else
 PULUMI := pulumi
 endif
 
+# For what runs pulumi itself.
+export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
+
 PYTHON_FILES := __main__.py components scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
@@ -54,7 +57,7 @@ shell: ## Open a root shell on a machine (MACHINE=edge1)
 	@sandbox/cloud shell $(MACHINE)
 
 stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
-	@scripts/new-stack $(STACK)
+	@.venv/bin/python scripts/new_stack.py $(STACK)
 
 test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
 	@sandbox/setup.sh

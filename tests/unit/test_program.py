@@ -36,7 +36,10 @@ def test_every_machine_is_encrypted_and_speaks_imdsv2_only(two_and_two: Run) -> 
 
 
 def test_machines_sit_at_their_planned_addresses_spread_over_zones(two_and_two: Run) -> None:
-    subnets = {name: subnet["availabilityZone"] for name, subnet in two_and_two.of_type("aws:ec2/subnet:Subnet").items()}
+    subnets = {
+        name: subnet["availabilityZone"]
+        for name, subnet in two_and_two.of_type("aws:ec2/subnet:Subnet").items()
+    }
     placed = {
         name: (inputs["privateIp"], subnets[inputs["subnetId"].removesuffix("-id")])
         for name, inputs in two_and_two.of_type(INSTANCE).items()
@@ -57,7 +60,8 @@ def test_the_groups_open_the_port_table_and_nothing_else(two_and_two: Run) -> No
             rule["securityGroupId"].removeprefix("firewall-").removesuffix("-id"),
             rule["ipProtocol"],
             (rule["fromPort"], rule["toPort"]),
-            rule.get("cidrIpv4") or rule["referencedSecurityGroupId"].removeprefix("firewall-").removesuffix("-id"),
+            rule.get("cidrIpv4")
+            or rule["referencedSecurityGroupId"].removeprefix("firewall-").removesuffix("-id"),
         )
         for rule in two_and_two.of_type(INGRESS).values()
     }
@@ -106,7 +110,9 @@ def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None
         assert set(inputs) <= {"connection", "create", "stdin", "logging", "addPreviousOutputInEnv"}, name
         connection = revealed(inputs["connection"])
         assert connection["hostKey"].startswith("ssh-ed25519 "), name
-        assert re.match(r"sudo timeout \d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)", inputs["create"]), name
+        assert re.match(
+            r"sudo timeout \d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)", inputs["create"]
+        ), name
 
 
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
@@ -142,7 +148,11 @@ def test_scripts_that_get_secrets_log_nothing(two_and_two: Run) -> None:
 
 def test_the_a_record_points_to_the_elastic_ip_where_a_zone_is_given(two_and_two: Run) -> None:
     (record,) = two_and_two.of_type("aws:route53/record:Record").values()
-    assert (record["name"], record["type"], record["records"]) == ("live.ant-media.test", "A", ["198.51.100.1"])
+    assert (record["name"], record["type"], record["records"]) == (
+        "live.ant-media.test",
+        "A",
+        ["198.51.100.1"],
+    )
     assert not run().of_type("aws:route53/record:Record")
 
 
@@ -162,12 +172,30 @@ def test_a_database_of_the_users_own_takes_the_place_of_the_machine() -> None:
 
 
 def test_existing_subnets_are_used_as_they_are() -> None:
-    cloud = Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"), "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-1")})
-    run(cloud, network={"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.1.0/24"}]})
+    cloud = Run(
+        subnets={
+            "subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"),
+            "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-1"),
+        }
+    )
+    run(
+        cloud,
+        network={
+            "subnets": [
+                {"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"},
+                {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.1.0/24"},
+            ]
+        },
+    )
     assert not cloud.of_type("aws:ec2/vpc:Vpc")
     instances = cloud.of_type(INSTANCE)
-    assert (instances["origin2"]["subnetId"], instances["origin2"]["privateIp"]) == ("subnet-0bbbbbbbbbbbbbbbb", "10.1.1.8")
-    assert {group["vpcId"] for group in cloud.of_type("aws:ec2/securityGroup:SecurityGroup").values()} == {"vpc-1"}
+    assert (instances["origin2"]["subnetId"], instances["origin2"]["privateIp"]) == (
+        "subnet-0bbbbbbbbbbbbbbbb",
+        "10.1.1.8",
+    )
+    assert {group["vpcId"] for group in cloud.of_type("aws:ec2/securityGroup:SecurityGroup").values()} == {
+        "vpc-1"
+    }
 
 
 @pytest.mark.parametrize(

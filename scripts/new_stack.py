@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Make a stack, or complete one: its keys and passwords as encrypted configuration.
 
 What is there already is never changed, so it may be run again at any time.
@@ -7,7 +6,6 @@ What is there already is never changed, so it may be run again at any time.
 import argparse
 import json
 import secrets
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402 (found by the line above)
+from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
 
 
 def ssh_private_key() -> str:
@@ -48,21 +46,9 @@ def pulumi(*arguments: str, stdin: str | None = None) -> str:
     ).stdout
 
 
-def create_or_select(stack: str, own_config_file: bool) -> None:
-    default_file = ROOT / f"Pulumi.{stack}.yaml"
-    before = default_file.read_bytes() if default_file.exists() else None
-    pulumi("stack", "select", "--create", stack)
-    if own_config_file:
-        # This command alone knows no --config-file: it wrote its salt where nobody will look for it.
-        if before is None:
-            default_file.unlink(missing_ok=True)
-        else:
-            default_file.write_bytes(before)
-
-
-def read_configuration(options: list[str]) -> dict[str, Any]:
+def read_configuration(stack: str) -> dict[str, Any]:
     """The stack's values by key; a secret is True."""
-    entries = json.loads(pulumi("config", "--json", *options))
+    entries = json.loads(pulumi("config", "--json", "--stack", stack))
     prefix = f"{NAMESPACE}:"
     return {
         key.removeprefix(prefix): entry["secret"] or entry.get("objectValue", entry.get("value"))
@@ -83,24 +69,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stack", help="the stack's name, such as dev")
-    parser.add_argument("--config-file", type=Path, metavar="FILE", help="in place of Pulumi.STACK.yaml")
-    arguments = parser.parse_args()
-    stack: str = arguments.stack
-    file_option = ["--config-file", str(arguments.config_file.resolve())] if arguments.config_file else []
-    options = ["--stack", stack, *file_option]
+    stack: str = parser.parse_args().stack
 
-    create_or_select(stack, own_config_file=bool(file_option))
-    configuration = read_configuration(options)
+    pulumi("stack", "select", "--create", stack)
+    configuration = read_configuration(stack)
     for key, generate in GENERATED.items():
         if not is_set(configuration, key):
-            pulumi("config", "set", "--secret", *options, f"{NAMESPACE}:{key}", stdin=generate())
+            pulumi("config", "set", "--secret", "--stack", stack, f"{NAMESPACE}:{key}", stdin=generate())
             print(f"generated {key}")
 
     missing = [command for key, command in SET_BY_HAND.items() if not is_set(configuration, key)]
     if missing:
         print(f"Stack {stack} is ready but for what only you know:")
         for command in missing:
-            print("  " + command.replace("config set", shlex.join(["config", "set", *file_option])))
+            print(f"  {command}")
     else:
         print(f"Stack {stack} is ready: pulumi up")
 
@@ -109,6 +91,6 @@ if __name__ == "__main__":
     try:
         main()
     except FileNotFoundError as error:
-        sys.exit(f"new-stack needs {error.filename} on PATH.")
+        sys.exit(f"new_stack.py needs {error.filename} on PATH.")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

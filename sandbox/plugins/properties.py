@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from google.protobuf import struct_pb2
 
-Value: TypeAlias = "None | bool | int | float | str | list[Value] | dict[str, Value]"
+Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | None"
 Properties: TypeAlias = dict[str, Value]
 
 # What Pulumi sends in place of a value that only the update itself will tell.

@@ -11,11 +11,13 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
-from google.rpc import status_pb2
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from sandbox.plugins.properties import Properties, Value, differences, from_struct, to_struct
-from sandbox.plugins.serving import CHANNEL_OPTIONS, serve
+from sandbox.plugins.serving import CHANNEL_OPTIONS, Context, serve
+
+# ruff: noqa: N802 - the protocol's method names are not ours
 
 T = TypeVar("T")
 Failures = dict[str, str]
@@ -26,7 +28,7 @@ class ProviderError(Exception):
     """Something went wrong in a way that the user is told about, word by word."""
 
 
-class NotReady(ProviderError):
+class NotReadyError(ProviderError):
     """The resource exists, but never got into the state that it should be in."""
 
     def __init__(self, message: str, resource_id: str, state: Properties) -> None:
@@ -96,7 +98,9 @@ class Run:
     async def error(self, message: str) -> None:
         await self._log(engine_pb2.ERROR, message)
 
-    async def _log(self, severity: engine_pb2.LogSeverity, message: str, ephemeral: bool = False) -> None:
+    async def _log(
+        self, severity: engine_pb2.LogSeverity.ValueType, message: str, ephemeral: bool = False
+    ) -> None:
         if self.engine is not None:
             request = engine_pb2.LogRequest(
                 severity=severity, message=message, urn=self.urn, ephemeral=ephemeral
@@ -127,37 +131,36 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     # ---- the protocol
 
     async def Handshake(
-        self, request: provider_pb2.ProviderHandshakeRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.ProviderHandshakeRequest, context: Context
     ) -> provider_pb2.ProviderHandshakeResponse:
         channel = grpc.aio.insecure_channel(request.engine_address, options=CHANNEL_OPTIONS)
         self.engine = engine_pb2_grpc.EngineStub(channel)
         return provider_pb2.ProviderHandshakeResponse()
 
-    async def GetPluginInfo(
-        self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext
-    ) -> plugin_pb2.PluginInfo:
+    async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=self.version)
 
     async def CheckConfig(
-        self, request: provider_pb2.CheckRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.CheckRequest, context: Context
     ) -> provider_pb2.CheckResponse:
         failures = self.check_config(from_struct(request.news))
         return provider_pb2.CheckResponse(inputs=request.news, failures=_failures(failures))
 
     async def DiffConfig(
-        self, request: provider_pb2.DiffRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.DiffRequest, context: Context
     ) -> provider_pb2.DiffResponse:
         return _diff_response(Diff(_changes(from_struct(request.old_inputs), from_struct(request.news))))
 
     async def Configure(
-        self, request: provider_pb2.ConfigureRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.ConfigureRequest, context: Context
     ) -> provider_pb2.ConfigureResponse:
-        self.configure(from_struct(request.args))
-        return provider_pb2.ConfigureResponse(supportsPreview=True)
+        async def work() -> provider_pb2.ConfigureResponse:
+            self.configure(from_struct(request.args))
+            return provider_pb2.ConfigureResponse(supportsPreview=True)
 
-    async def Check(
-        self, request: provider_pb2.CheckRequest, context: grpc.aio.ServicerContext
-    ) -> provider_pb2.CheckResponse:
+        return await self._answer(context, work())
+
+    async def Check(self, request: provider_pb2.CheckRequest, context: Context) -> provider_pb2.CheckResponse:
         async def work() -> provider_pb2.CheckResponse:
             run, kind = self._resource(request.urn)
             news, failures = kind.check(run.name, from_struct(request.olds), from_struct(request.news))
@@ -165,9 +168,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         return await self._answer(context, work())
 
-    async def Diff(
-        self, request: provider_pb2.DiffRequest, context: grpc.aio.ServicerContext
-    ) -> provider_pb2.DiffResponse:
+    async def Diff(self, request: provider_pb2.DiffRequest, context: Context) -> provider_pb2.DiffResponse:
         async def work() -> provider_pb2.DiffResponse:
             _, kind = self._resource(request.urn)
             old_inputs, state = from_struct(request.old_inputs), from_struct(request.olds)
@@ -176,7 +177,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return await self._answer(context, work())
 
     async def Create(
-        self, request: provider_pb2.CreateRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.CreateRequest, context: Context
     ) -> provider_pb2.CreateResponse:
         async def work() -> provider_pb2.CreateResponse:
             run, kind = self._resource(request.urn)
@@ -188,9 +189,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         return await self._answer(context, work())
 
-    async def Read(
-        self, request: provider_pb2.ReadRequest, context: grpc.aio.ServicerContext
-    ) -> provider_pb2.ReadResponse:
+    async def Read(self, request: provider_pb2.ReadRequest, context: Context) -> provider_pb2.ReadResponse:
         async def work() -> provider_pb2.ReadResponse:
             run, kind = self._resource(request.urn)
             state = await kind.read(run, request.id, from_struct(request.properties))
@@ -204,7 +203,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return await self._answer(context, work())
 
     async def Update(
-        self, request: provider_pb2.UpdateRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.UpdateRequest, context: Context
     ) -> provider_pb2.UpdateResponse:
         async def work() -> provider_pb2.UpdateResponse:
             run, kind = self._resource(request.urn)
@@ -218,9 +217,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         return await self._answer(context, work())
 
-    async def Delete(
-        self, request: provider_pb2.DeleteRequest, context: grpc.aio.ServicerContext
-    ) -> empty_pb2.Empty:
+    async def Delete(self, request: provider_pb2.DeleteRequest, context: Context) -> empty_pb2.Empty:
         async def work() -> empty_pb2.Empty:
             run, kind = self._resource(request.urn)
             await kind.delete(run, request.id, from_struct(request.properties))
@@ -229,7 +226,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return await self._answer(context, work())
 
     async def Invoke(
-        self, request: provider_pb2.InvokeRequest, context: grpc.aio.ServicerContext
+        self, request: provider_pb2.InvokeRequest, context: Context
     ) -> provider_pb2.InvokeResponse:
         async def work() -> provider_pb2.InvokeResponse:
             answer = await self.invoke(request.tok, from_struct(request.args))
@@ -237,7 +234,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
         return await self._answer(context, work())
 
-    async def Cancel(self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext) -> empty_pb2.Empty:
+    async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         for task in self.running:
             task.cancel()
         return empty_pb2.Empty()
@@ -252,13 +249,13 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             )
         return Run(urn, self.engine), self.kinds[token]
 
-    async def _answer(self, context: grpc.aio.ServicerContext, work: Coroutine[Any, Any, T]) -> T:
+    async def _answer(self, context: Context, work: Coroutine[Any, Any, T]) -> T:
         """Does the work so that Cancel reaches it and what goes wrong becomes the error the user reads."""
         task = asyncio.ensure_future(work)
         self.running.add(task)
         try:
             return await task
-        except NotReady as problem:
+        except NotReadyError as problem:
             await _abort_partially(context, problem)
         except ProviderError as problem:
             await context.abort(grpc.StatusCode.UNKNOWN, str(problem))
@@ -274,7 +271,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         serve(lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(cls(), server))
 
 
-async def _abort_partially(context: grpc.aio.ServicerContext, problem: NotReady) -> None:
+async def _abort_partially(context: Context, problem: NotReadyError) -> None:
     """Ends the call with an error that still hands the resource over, so that it is not forgotten."""
     detail = any_pb2.Any()
     detail.Pack(

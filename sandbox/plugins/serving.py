@@ -3,8 +3,11 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 # Pulumi's own limit: a state with many resources does not fit into gRPC's default of 4 MiB.
 MESSAGE_LIMIT = 400 * 1024 * 1024

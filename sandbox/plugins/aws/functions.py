@@ -13,11 +13,15 @@ NOTHING = "Your query returned no results. Please change your search criteria an
 TOO_MANY = "Your query returned more than one result. Please try a more specific search criteria"
 
 
+def _list(value: Value) -> list[Value]:
+    return value if isinstance(value, list) else []
+
+
 def _filters(arguments: Properties) -> list[dict[str, Any]]:
-    given = arguments.get("filters")
-    entries = given if isinstance(given, list) else []
     return [
-        {"Name": entry["name"], "Values": entry["values"]} for entry in entries if isinstance(entry, dict)
+        {"Name": entry["name"], "Values": entry["values"]}
+        for entry in _list(arguments.get("filters"))
+        if isinstance(entry, dict)
     ]
 
 
@@ -112,16 +116,11 @@ def _get_availability_zones(cloud: Cloud, arguments: Properties) -> Properties:
         zones = cloud.ec2.describe_availability_zones(
             Filters=filters, AllAvailabilityZones=bool(arguments.get("allAvailabilityZones"))
         )["AvailabilityZones"]
-    without: tuple[Value, Value] = (
-        arguments.get("excludeNames") or [],
-        arguments.get("excludeZoneIds") or [],
-    )
-    zones = [
-        zone for zone in zones if zone["ZoneName"] not in without[0] and zone["ZoneId"] not in without[1]
-    ]
+    without = {str(name) for key in ("excludeNames", "excludeZoneIds") for name in _list(arguments.get(key))}
+    zones = [zone for zone in zones if not {zone["ZoneName"], zone["ZoneId"]} & without]
     zones.sort(key=lambda zone: str(zone["ZoneName"]))
     return {
-        "groupNames": sorted({str(zone.get("GroupName", cloud.region)) for zone in zones}),
+        "groupNames": [*sorted({str(zone.get("GroupName", cloud.region)) for zone in zones})],
         "id": cloud.region,
         "names": [zone["ZoneName"] for zone in zones],
         "zoneIds": [zone["ZoneId"] for zone in zones],

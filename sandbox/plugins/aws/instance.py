@@ -190,7 +190,8 @@ def _merged(old: Value, new: Value) -> Properties:
 
 def _update_root_volume(cloud: Cloud, instance_id: str, state: Properties, inputs: Properties) -> None:
     old, wanted = state["rootBlockDevice"], inputs["rootBlockDevice"]
-    assert isinstance(old, dict) and isinstance(wanted, dict)
+    assert isinstance(old, dict)
+    assert isinstance(wanted, dict)
     changed = {name: value for name, value in wanted.items() if value != old.get(name)}
     sizes = {"volumeSize": "Size", "volumeType": "VolumeType", "iops": "Iops", "throughput": "Throughput"}
     if request := renamed(changed, sizes):
@@ -236,6 +237,7 @@ INSTANCE = Kind(
         }
     ),
     members={"metadataOptions": frozenset(METADATA), "rootBlockDevice": frozenset(VOLUME) | {"tags"}},
+    member_outputs={"rootBlockDevice": frozenset({"deviceName", "volumeId"})},
     chosen=frozenset(
         {
             "subnetId", "privateIp", "availabilityZone", "keyName", "associatePublicIpAddress",

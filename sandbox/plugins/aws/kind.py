@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sandbox.plugins.aws.cloud import Cloud, tag_list, told
 from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
-from sandbox.plugins.provider import Diff, Failures, NotReady, ProviderError, top_level
+from sandbox.plugins.provider import Diff, Failures, NotReadyError, ProviderError, top_level
 
 DEFAULTS = "__defaults"
 """The input that remembers which others the user did not give, under the official provider's name for it."""
@@ -47,6 +47,8 @@ class Kind:
     """Inputs of which a change is applied to the resource that exists."""
     members: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """The members of inputs that are objects."""
+    member_outputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Further members that only AWS can tell."""
     required: frozenset[str] = frozenset()
     chosen: frozenset[str] = frozenset()
     """Inputs that AWS chooses where they are not given; no longer giving one changes nothing."""
@@ -125,10 +127,20 @@ class Kind:
         known = {key: value for key, value in inputs.items() if key != DEFAULTS}
         if self.taggable:
             known["tagsAll"] = inputs.get("tags") or {}
-        if not state:
-            unknown = dict.fromkeys((self.outputs | self.chosen) - known.keys(), UNKNOWN)
-            return {**unknown, "region": region, **known}
-        return {**state, **known}
+        base: Properties = state or {
+            "region": region,
+            **dict.fromkeys(self.outputs | self.chosen, UNKNOWN),
+            **{
+                name: dict.fromkeys(members | self.member_outputs.get(name, frozenset()), UNKNOWN)
+                for name, members in self.members.items()
+                if name in inputs
+            },
+        }
+        for name in self.members:
+            given, before = known.get(name), base.get(name)
+            if isinstance(given, dict) and isinstance(before, dict):
+                known[name] = {**before, **given}
+        return {**base, **known}
 
     # ---- what the API does
 
@@ -140,7 +152,7 @@ class Kind:
             with told(f"waiting for {self.called} ({resource_id}) create"):
                 self.ready(cloud, resource_id)
         except ProviderError as problem:
-            raise NotReady(str(problem), resource_id, state) from problem
+            raise NotReadyError(str(problem), resource_id, state) from problem
         return resource_id, self._state(cloud, resource_id, inputs)
 
     def update_now(

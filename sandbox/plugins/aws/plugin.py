@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import grpc
 from google.protobuf import empty_pb2
 
 from sandbox.plugins.aws import functions
@@ -29,6 +28,7 @@ from sandbox.plugins.aws.network import (
 from sandbox.plugins.aws.security import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Diff, Failures, Provider, Run
+from sandbox.plugins.serving import Context
 
 T = TypeVar("T")
 
@@ -84,7 +84,10 @@ class AwsProvider(Provider):
     version = "7.51.1"
 
     def check_config(self, inputs: Properties) -> Failures:
-        failures = dict.fromkeys(sorted(inputs.keys() - SETTINGS), "unknown setting of the aws provider: the sandbox's stand-in does not have it")
+        failures = dict.fromkeys(
+            sorted(inputs.keys() - SETTINGS),
+            "unknown setting of the aws provider: the sandbox's stand-in does not have it",
+        )
         if not region_of(inputs):
             failures["region"] = (
                 "Missing region information\n"
@@ -99,7 +102,9 @@ class AwsProvider(Provider):
     async def invoke(self, token: str, arguments: Properties) -> Properties:
         return await _thread(lambda: functions.call(self.cloud, token, arguments))
 
-    async def Cancel(self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext) -> empty_pb2.Empty:
+    async def Cancel(  # noqa: N802
+        self, request: empty_pb2.Empty, context: Context
+    ) -> empty_pb2.Empty:
         """Lets waiting end. What is under way at the API is finished, so that the state tells what exists."""
         self.cloud.cancelled.set()
         return empty_pb2.Empty()

@@ -113,7 +113,7 @@ OPEN_CONNECTIONS: list[asyncssh.SSHClientConnection] = []
 async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value: str) -> bool:
     """Whether sshd takes the variable. asyncssh does not ask for an answer, so a channel of its own does."""
     channel = asyncssh.SSHClientChannel[bytes](
-        client, asyncio.get_running_loop(), None, "strict", 1 << 21, 1 << 15
+        client, asyncio.get_running_loop(), "strict", None, "strict", 1 << 21, 1 << 15
     )
     await channel._open(b"session")
     accepted = await channel._make_request(b"env", String(name), String(value))
@@ -162,7 +162,9 @@ async def execute_locally(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
 
     async def feed(stdin: asyncio.StreamWriter) -> None:
         stdin.write(str(inputs.get("stdin", "")).encode())
@@ -278,16 +280,19 @@ class Command:
         return {**inputs, "stdout": output.text("stdout"), "stderr": output.text("stderr")}
 
 
+KINDS = {
+    kind.token: kind
+    for kind in (
+        Command("command:remote:Command", COMMON_INPUTS | {"connection"}, execute_remotely),
+        Command("command:local:Command", COMMON_INPUTS | {"dir", "interpreter"}, execute_locally),
+    )
+}
+
+
 class CommandProvider(Provider):
     name = "command"
     version = "1.2.1"
-    kinds = {
-        kind.token: kind
-        for kind in (
-            Command("command:remote:Command", COMMON_INPUTS | {"connection"}, execute_remotely),
-            Command("command:local:Command", COMMON_INPUTS | {"dir", "interpreter"}, execute_locally),
-        )
-    }
+    kinds = KINDS
 
 
 main: Callable[[], None] = CommandProvider.main

@@ -111,13 +111,13 @@ async def dial(run: Run, connection: Properties) -> asyncssh.SSHClientConnection
 async def _dial_through(
     run: Run, proxy: asyncssh.SSHClientConnection, target: Endpoint
 ) -> asyncssh.SSHClientConnection:
-    handshake: _HandshakeFailed | None = None
+    handshake: _HandshakeError | None = None
 
     async def connect() -> asyncssh.SSHClientConnection | None:
         nonlocal handshake
         try:
             return await _log_in(target, proxy)
-        except _HandshakeFailed as problem:
+        except _HandshakeError as problem:
             handshake = problem
             return None
 
@@ -127,14 +127,16 @@ async def _dial_through(
         raise handshake
 
     connected = await _retried(run, "Dial from proxy", target.dial_error_limit, connect)
-    return connected or await _retried(run, "Dial", target.dial_error_limit, repeat_handshake)
+    if connected is not None:
+        return connected
+    return await _retried(run, "Dial", target.dial_error_limit, repeat_handshake)
 
 
-class _DialFailed(Exception):
+class _DialError(Exception):
     """One attempt failed; its text is what the official provider would say."""
 
 
-class _HandshakeFailed(_DialFailed):
+class _HandshakeError(_DialError):
     """The machine was reached, but logging in failed."""
 
 
@@ -143,7 +145,10 @@ async def _log_in(
 ) -> asyncssh.SSHClientConnection:
     # The time limit covers the TCP connection alone: a server that accepts and says nothing is waited for, for ever.
     connected = None if proxy is not None else await _connect(target)
-    known_hosts = None if target.host_key is None else ([target.host_key], [], [])
+    # Keys trusted for the machine, keys trusted to certify it, keys revoked; None takes any.
+    trusted: tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]] | None = (
+        None if target.host_key is None else ([target.host_key], [], [])
+    )
     try:
         return await asyncssh.connect(
             target.host,
@@ -155,26 +160,26 @@ async def _log_in(
             password=target.password,
             client_keys=[target.private_key] if target.private_key else None,
             agent_path=target.agent,
-            known_hosts=known_hosts,
+            known_hosts=trusted,
             server_host_key_algs=HOST_KEY_ORDER,
             login_timeout=0,
             keepalive_interval=0,
             client_version="Go",
         )
     except asyncssh.ChannelOpenError as problem:
-        raise _DialFailed(f"ssh: rejected: connect failed ({problem.reason})") from problem
+        raise _DialError(f"ssh: rejected: connect failed ({problem.reason})") from problem
     except asyncssh.HostKeyNotVerifiable as problem:
-        raise _HandshakeFailed("ssh: handshake failed: ssh: host key mismatch") from problem
+        raise _HandshakeError("ssh: handshake failed: ssh: host key mismatch") from problem
     except asyncssh.PermissionDenied as problem:
         methods = ["none", *["publickey"] * bool(target.private_key), *["password"] * bool(target.password)]
-        raise _HandshakeFailed(
+        raise _HandshakeError(
             "ssh: handshake failed: ssh: unable to authenticate, attempted methods "
             f"[{' '.join(methods)}], no supported methods remain"
         ) from problem
     except (asyncssh.ConnectionLost, ConnectionError) as problem:
-        raise _HandshakeFailed("ssh: handshake failed: EOF") from problem
+        raise _HandshakeError("ssh: handshake failed: EOF") from problem
     except asyncssh.Error as problem:
-        raise _HandshakeFailed(f"ssh: handshake failed: {problem}") from problem
+        raise _HandshakeError(f"ssh: handshake failed: {problem}") from problem
 
 
 async def _connect(target: Endpoint) -> socket.socket:
@@ -192,11 +197,11 @@ async def _connect(target: Endpoint) -> socket.socket:
                 raise
             return connected
     except TimeoutError as problem:
-        raise _DialFailed(f"dial tcp {target.address}: i/o timeout") from problem
+        raise _DialError(f"dial tcp {target.address}: i/o timeout") from problem
     except socket.gaierror as problem:
-        raise _DialFailed(f"dial tcp: lookup {target.host}: no such host") from problem
+        raise _DialError(f"dial tcp: lookup {target.host}: no such host") from problem
     except OSError as problem:
-        raise _DialFailed(f"dial tcp {target.address}: connect: {_reason(problem)}") from problem
+        raise _DialError(f"dial tcp {target.address}: connect: {_reason(problem)}") from problem
 
 
 def _reason(problem: OSError) -> str:
@@ -209,7 +214,7 @@ async def _retried(run: Run, what: str, limit: int, attempt: Callable[[], Awaita
     while True:
         try:
             return await attempt()
-        except _DialFailed as problem:
+        except _DialError as problem:
             if -1 < limit < failures + 1:
                 raise ProviderError(f"after {failures} failed attempts: {problem}") from problem
             failures += 1

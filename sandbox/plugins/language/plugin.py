@@ -10,15 +10,13 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
 
-import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-from sandbox.plugins.serving import serve
+from sandbox.plugins.serving import Context, serve
 
-T = TypeVar("T")
+# ruff: noqa: N802 - the protocol's method names are not ours
 
 RUN_PROGRAM = Path(__file__).with_name("run_program.py")
 # The program's exit code when it has told the user itself what went wrong; the official host uses the same.
@@ -30,25 +28,21 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         self.engine = ""
 
     async def Handshake(
-        self, request: language_pb2.LanguageHandshakeRequest, context: grpc.aio.ServicerContext
+        self, request: language_pb2.LanguageHandshakeRequest, context: Context
     ) -> language_pb2.LanguageHandshakeResponse:
         self.engine = request.engine_address
         return language_pb2.LanguageHandshakeResponse()
 
-    async def GetPluginInfo(
-        self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext
-    ) -> plugin_pb2.PluginInfo:
+    async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=metadata.version("pulumi"))
 
     async def GetRequiredPackages(
-        self, request: language_pb2.GetRequiredPackagesRequest, context: grpc.aio.ServicerContext
+        self, request: language_pb2.GetRequiredPackagesRequest, context: Context
     ) -> language_pb2.GetRequiredPackagesResponse:
         """None: the engine would try to download each. Those that the program uses it finds on PATH."""
         return language_pb2.GetRequiredPackagesResponse()
 
-    async def Run(
-        self, request: language_pb2.RunRequest, context: grpc.aio.ServicerContext
-    ) -> language_pb2.RunResponse:
+    async def Run(self, request: language_pb2.RunRequest, context: Context) -> language_pb2.RunResponse:
         try:
             python, environment = interpreter(request.info)
         except FileNotFoundError as problem:
@@ -79,13 +73,11 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         error = f"Program exited with non-zero exit code: {code}" if code else ""
         return language_pb2.RunResponse(error=error)
 
-    async def About(
-        self, request: language_pb2.AboutRequest, context: grpc.aio.ServicerContext
-    ) -> language_pb2.AboutResponse:
+    async def About(self, request: language_pb2.AboutRequest, context: Context) -> language_pb2.AboutResponse:
         return language_pb2.AboutResponse(executable=sys.executable, version=sys.version.split()[0])
 
     async def GetProgramDependencies(
-        self, request: language_pb2.GetProgramDependenciesRequest, context: grpc.aio.ServicerContext
+        self, request: language_pb2.GetProgramDependenciesRequest, context: Context
     ) -> language_pb2.GetProgramDependenciesResponse:
         return language_pb2.GetProgramDependenciesResponse(
             dependencies=[
@@ -95,11 +87,11 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         )
 
     async def RuntimeOptionsPrompts(
-        self, request: language_pb2.RuntimeOptionsRequest, context: grpc.aio.ServicerContext
+        self, request: language_pb2.RuntimeOptionsRequest, context: Context
     ) -> language_pb2.RuntimeOptionsResponse:
         return language_pb2.RuntimeOptionsResponse()
 
-    async def Cancel(self, request: empty_pb2.Empty, context: grpc.aio.ServicerContext) -> empty_pb2.Empty:
+    async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         return empty_pb2.Empty()
 
 

@@ -6,11 +6,11 @@ Arguments: the run's settings as JSON, the program, and the program's own argume
 import asyncio
 import json
 import logging
-import os
 import runpy
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pulumi
 import pulumi.runtime
@@ -25,10 +25,12 @@ def run(program: str, parallel: int) -> int:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ThreadPoolExecutor(max_workers=max(parallel, 1)))
+
+    def run_it() -> None:
+        runpy.run_path(program, run_name="__main__")
+
     try:
-        loop.run_until_complete(
-            pulumi.runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__"))
-        )
+        loop.run_until_complete(pulumi.runtime.run_in_stack(run_it))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
         return FAILED
@@ -44,10 +46,10 @@ def run(program: str, parallel: int) -> int:
 
 def users_traceback(error: BaseException, program: str) -> str:
     """The traceback from the program's own first frame on: the frames before it are not the user's."""
-    folder = os.path.abspath(program)
+    folder = Path(program).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     for index, frame in enumerate(frames):
-        if os.path.abspath(frame.filename) in (folder, os.path.join(folder, "__main__.py")):
+        if Path(frame.filename).resolve() in (folder, folder / "__main__.py"):
             return "".join(traceback.format_exception(error, limit=index - len(frames)))
     return "".join(traceback.format_exception(error))
 

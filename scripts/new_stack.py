@@ -58,10 +58,10 @@ def read_configuration(stack: str) -> dict[str, Any]:
 
 
 def is_set(configuration: Mapping[str, Any], key: str) -> bool:
-    value: Any = configuration
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return bool(value)
+    *objects, last = key.split(".")
+    for name in objects:
+        configuration = configuration.get(name) or {}
+    return bool(configuration.get(last))
 
 
 def main() -> None:

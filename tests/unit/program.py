@@ -49,21 +49,21 @@ class Run(mocks.Mocks):
             outputs |= {"publicIp": "198.51.100.2"}
         return f"{args.name}-id", outputs
 
-    def call(self, args: mocks.MockCallArgs) -> dict[str, Any] | tuple[dict[str, Any], list[tuple[str, str]]]:
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         match args.token:
             case "aws:ec2/getAmi:getAmi" if not self.images:
                 return {}, [("", "your query returned no results")]
             case "aws:ec2/getAmi:getAmi":
-                return {"id": f"ami-of-{args.args['owners'][0]}"}
+                return {"id": f"ami-of-{args.args['owners'][0]}"}, []
             case "aws:ec2/getInstanceType:getInstanceType":
-                return {"memorySize": 4096}
+                return {"memorySize": 4096}, []
             case "aws:index/getAvailabilityZones:getAvailabilityZones":
-                return {"names": list(self.zones)}
+                return {"names": list(self.zones)}, []
             case "aws:ec2/getSubnet:getSubnet":
                 cidr, vpc = self.subnets[args.args["id"]]
-                return {"id": args.args["id"], "cidrBlock": cidr, "vpcId": vpc}
+                return {"id": args.args["id"], "cidrBlock": cidr, "vpcId": vpc}, []
             case "aws:route53/getZone:getZone":
-                return {"zoneId": "ZONE"}
+                return {"zoneId": "ZONE"}, []
             case _:
                 raise AssertionError(f"the program asked for {args.token}")
 

@@ -50,7 +50,9 @@ def make_api_certificate(folder: Path) -> Path:
             ),
             critical=False,
         )
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
         .sign(ca_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
@@ -80,7 +82,11 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             ["pebble", "-config", folder / "pebble.json", "-dnsserver", f"{addresses.DNS}:53"],
             # It would wait at random, and refuse one nonce in twenty, to try clients out.
-            env={"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            env={
+                "PEBBLE_VA_NOSLEEP": "1",
+                "PEBBLE_WFE_NONCEREJECT": "0",
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            },
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -93,7 +99,9 @@ def fetch_root(ca: Path) -> bytes:
     deadline = time.monotonic() + 20
     while True:
         try:
-            with urllib.request.urlopen(f"https://{addresses.ACME}:15000/roots/0", context=trust, timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"https://{addresses.ACME}:15000/roots/0", context=trust, timeout=5
+            ) as answer:
                 root: bytes = answer.read()
                 return root
         except urllib.error.URLError:

@@ -13,7 +13,8 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 # What the host says about reaching its archives; everything else in its apt.conf is its own business.
 _CARRIED = re.compile(
-    r"Acquire::(https?::|Check-|Allow(Insecure|Weak|Downgrade)|Force|Retries|Queue-Mode|BrokenProxy)", re.IGNORECASE
+    r"Acquire::(https?::|Check-|Allow(Insecure|Weak|Downgrade)|Force|Retries|Queue-Mode|BrokenProxy)",
+    re.IGNORECASE,
 )
 _DEFAULT_PORT = {"http": 80, "https": 443}
 
@@ -48,8 +49,14 @@ def parse_deb822(text: str) -> Iterator[Source]:
     for stanza in re.split(r"\n[ \t]*\n", text):
         lines = [line for line in stanza.splitlines() if not line.startswith("#")]
         folded = re.sub(r"\n[ \t]+", " ", "\n".join(lines))
-        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in folded.splitlines())}
-        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false"):
+        fields = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in folded.splitlines())
+        }
+        if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in (
+            "no",
+            "false",
+        ):
             continue
         for uri in fields.get("uris", "").split():
             for suite in fields.get("suites", "").split():
@@ -59,7 +66,11 @@ def parse_deb822(text: str) -> Iterator[Source]:
 def source_files(root: Path) -> list[Path]:
     """The files in which apt under `root` finds its archives."""
     folder = root / "etc/apt"
-    listed = [folder / "sources.list", *folder.glob("sources.list.d/*.list"), *folder.glob("sources.list.d/*.sources")]
+    listed = [
+        folder / "sources.list",
+        *folder.glob("sources.list.d/*.list"),
+        *folder.glob("sources.list.d/*.sources"),
+    ]
     return sorted(path for path in listed if path.is_file())
 
 
@@ -94,12 +105,16 @@ def carried_configuration(dump: str) -> str:
 
 
 def host_configuration() -> str:
-    return carried_configuration(subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout)
+    return carried_configuration(
+        subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout
+    )
 
 
 def proxies(configuration: str) -> list[str]:
     """The proxies (URLs) that an apt.conf names."""
-    found = re.findall(r'^Acquire::https?::Proxy(?:::\S+)?\s+"([^"]+)";', configuration, re.MULTILINE | re.IGNORECASE)
+    found = re.findall(
+        r'^Acquire::https?::Proxy(?:::\S+)?\s+"([^"]+)";', configuration, re.MULTILINE | re.IGNORECASE
+    )
     return sorted({url for url in found if url.upper() != "DIRECT"})
 
 
@@ -126,5 +141,9 @@ def name_of(host: str) -> str:
 def with_names(text: str, servers: list[Upstream]) -> str:
     """Sources or apt.conf text with every server under the name that machines reach it by."""
     for server in servers:
-        text = re.sub(rf"(//(?:[^/@\s\"]*@)?)\[?{re.escape(server.host)}]?(?=[:/\s\"]|$)", rf"\g<1>{name_of(server.host)}", text)
+        text = re.sub(
+            rf"(//(?:[^/@\s\"]*@)?)\[?{re.escape(server.host)}]?(?=[:/\s\"]|$)",
+            rf"\g<1>{name_of(server.host)}",
+            text,
+        )
     return text

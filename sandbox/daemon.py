@@ -5,14 +5,13 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox import acme, addresses, apt, dns, ec2, host, network, relay, security_groups
+from sandbox import acme, addresses, apt, dns, ec2, host, network, security_groups
 from sandbox.ec2 import Changes, Client, Instance, World
 from sandbox.images import BASE, Layers
 from sandbox.machines import REBOOT, Machine
@@ -22,7 +21,9 @@ SITE = host.STATE / "site"
 """The layer over every image: whom to trust, whom to ask for names."""
 OPERATOR = host.STATE / "operator"
 OPERATOR_FILES = {
-    path: OPERATOR / path.name for path in (Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf")) if path.exists()
+    path: OPERATOR / path.name
+    for path in (Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf"))
+    if path.exists()
 }
 STATUS = host.STATE / "status.json"
 BOOT_ID = host.STATE / "boot_id"
@@ -144,7 +145,9 @@ class Cloud:
         for id, machine in list(self._machines.items()):
             self._settle(machine, wanted.get(id), restart=id in restarted)
         # An address is free when the machine that had it is gone, which may be a while after its instance is.
-        taken = {(machine.instance.vpc, machine.instance.private_address) for machine in self._machines.values()}
+        taken = {
+            (machine.instance.vpc, machine.instance.private_address) for machine in self._machines.values()
+        }
         for instance in world.instances:
             if instance.running and (instance.vpc, instance.private_address) not in taken:
                 self._add(instance, world)
@@ -177,7 +180,10 @@ class Cloud:
             self._vpcs[instance.vpc].attach(instance)
             self._guard(instance, world)
             machine = Machine(
-                instance, [SITE / "upper", *layers], self._client.user_data(instance.id), self._changes.happened
+                instance,
+                [SITE / "upper", *layers],
+                self._client.user_data(instance.id),
+                self._changes.happened,
             )
             machine.boot()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -230,7 +236,9 @@ class Cloud:
                 "state": "running" if instance.running else "stopped",
                 "private_address": instance.private_address,
                 "public_address": instance.public_address,
-                "process": machine.process.pid if (machine := self._machines.get(instance.id)) and machine.process else None,
+                "process": machine.process.pid
+                if (machine := self._machines.get(instance.id)) and machine.process
+                else None,
             }
             for instance in sorted(world.instances, key=lambda instance: instance.name)
         ]

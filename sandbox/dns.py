@@ -22,7 +22,9 @@ _OWN_NAME = re.compile(
 class Zones(BaseResolver):
     """Answers from the fixed names and from `read`, which is asked again after each change of a zone."""
 
-    def __init__(self, fixed: Mapping[str, str], read: Callable[[], Records], changed: threading.Event) -> None:
+    def __init__(
+        self, fixed: Mapping[str, str], read: Callable[[], Records], changed: threading.Event
+    ) -> None:
         self._fixed: Records = [(f"{name}.", "A", 60, address) for name, address in fixed.items()]
         self._read = read
         self._changed = changed
@@ -77,4 +79,6 @@ def _parse(records: Records) -> dict[str, list[RR]]:
 def serve(zones: Zones) -> None:
     """Answers over UDP and TCP in threads of this process."""
     for tcp in (False, True):
-        DNSServer(zones, address=addresses.DNS, port=53, tcp=tcp, logger=DNSLogger("-request,-reply")).start_thread()
+        DNSServer(
+            zones, address=addresses.DNS, port=53, tcp=tcp, logger=DNSLogger("-request,-reply")
+        ).start_thread()

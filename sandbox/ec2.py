@@ -126,7 +126,9 @@ def _mend_public_addresses() -> None:
         return next(address for address in itertools.islice(turn, 254) if address not in taken)
 
     def elastic(interface: NetworkInterface) -> str | None:
-        return next((item.public_ip for item in interface.ec2_backend.addresses if item.eni is interface), None)
+        return next(
+            (item.public_ip for item in interface.ec2_backend.addresses if item.eni is interface), None
+        )
 
     def unless_elastic(change: Callable[[NetworkInterface], None]) -> Callable[[NetworkInterface], None]:
         return lambda interface: None if elastic(interface) else change(interface)
@@ -162,7 +164,8 @@ class Client:
 
     def world(self) -> World:
         subnets: dict[str, IPv4Network] = {
-            subnet["SubnetId"]: IPv4Network(subnet["CidrBlock"]) for subnet in self._ec2.describe_subnets()["Subnets"]
+            subnet["SubnetId"]: IPv4Network(subnet["CidrBlock"])
+            for subnet in self._ec2.describe_subnets()["Subnets"]
         }
         public = self._public_subnets()
         elastic: dict[str, str] = {
@@ -174,7 +177,9 @@ class Client:
         found = [
             Instance(
                 id=item["InstanceId"],
-                name=next((tag["Value"] for tag in item.get("Tags", []) if tag["Key"] == "Name"), item["InstanceId"]),
+                name=next(
+                    (tag["Value"] for tag in item.get("Tags", []) if tag["Key"] == "Name"), item["InstanceId"]
+                ),
                 running=item["State"]["Name"] in ("pending", "running"),
                 image=item["ImageId"],
                 vpc=item["VpcId"],
@@ -187,7 +192,10 @@ class Client:
                     # moto keeps them at the instance or at its interfaces, as they were given
                     {
                         group["GroupId"]
-                        for groups in (item["SecurityGroups"], *(nic["Groups"] for nic in item["NetworkInterfaces"]))
+                        for groups in (
+                            item["SecurityGroups"],
+                            *(nic["Groups"] for nic in item["NetworkInterfaces"]),
+                        )
                         for group in groups
                     }
                 ),
@@ -212,7 +220,8 @@ class Client:
         tables: dict[str, bool] = {}
         for table in self._ec2.describe_route_tables()["RouteTables"]:
             routed = any(
-                route.get("GatewayId", "").startswith("igw-") and route.get("DestinationCidrBlock") == "0.0.0.0/0"
+                route.get("GatewayId", "").startswith("igw-")
+                and route.get("DestinationCidrBlock") == "0.0.0.0/0"
                 for route in table["Routes"]
             )
             for association in table["Associations"]:
@@ -224,7 +233,9 @@ class Client:
         return [
             (record["Name"], record["Type"], record.get("TTL", 60), value["Value"])
             for zone in self._route53.list_hosted_zones()["HostedZones"]
-            for page in self._route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone["Id"])
+            for page in self._route53.get_paginator("list_resource_record_sets").paginate(
+                HostedZoneId=zone["Id"]
+            )
             for record in page["ResourceRecordSets"]
             for value in record.get("ResourceRecords", [])
         ]

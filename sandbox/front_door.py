@@ -36,7 +36,7 @@ class MachineStatus(TypedDict):
 def start() -> None:
     """Build machine images where they are missing, start the cloud, wait until it is ready."""
     started = time.monotonic()
-    while (lock := LOCK.take(wait=False)) is None:  # it runs, or another start is at work on it
+    while (lock := LOCK.take()) is None:  # it runs, or another start is at work on it
         if BOOT_ID.exists():
             return
         time.sleep(0.2)
@@ -84,6 +84,8 @@ def stop() -> None:
     if not host.STATE.exists():
         return
     lock = end(PID_FILE, LOCK)
+    if lock is None:
+        sys.exit("the local cloud is still being started: stop it when that has ended, or end that first")
     sweep()
     LOG.unlink(missing_ok=True)
     LOCK.path.unlink(missing_ok=True)
@@ -121,7 +123,11 @@ def execute(command: Sequence[str]) -> NoReturn:
     operator = host.STATE / "operator"
     certificates = str(operator / "ca-certificates.crt")
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy") and name != "AWS_PROFILE"},
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if not name.lower().endswith("_proxy") and name != "AWS_PROFILE"
+        },
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": addresses.REGION,
@@ -190,7 +196,9 @@ def _machine(name: str) -> MachineStatus:
     ):
         if len(matches) == 1:
             return matches[0]
-    sys.exit(f"no one machine is called {name}; there are: {', '.join(machine['name'] for machine in machines) or 'none'}")
+    sys.exit(
+        f"no one machine is called {name}; there are: {', '.join(machine['name'] for machine in machines) or 'none'}"
+    )
 
 
 def _keep(layers: str, descriptors: Sequence[str]) -> None:
@@ -209,7 +217,9 @@ def _relay(arguments: Sequence[str]) -> None:
     host_network, host_mounts, cloud_network, *listeners = map(int, arguments[:split])
     setns(host_network, CLONE_NEWNET)
     setns(host_mounts, CLONE_NEWNS)
-    upstreams = [Upstream(name, int(port)) for name, port in (server.split() for server in arguments[split + 1 :])]
+    upstreams = [
+        Upstream(name, int(port)) for name, port in (server.split() for server in arguments[split + 1 :])
+    ]
     sockets = [socket.socket(fileno=descriptor) for descriptor in listeners]
     asyncio.run(Relay(host_network, cloud_network).serve(upstreams, sockets))
 
@@ -239,7 +249,9 @@ def main() -> None:
 
     if complaint := host.complaint():
         sys.exit(complaint)
-    command = [argument for number, argument in enumerate(getattr(chosen, "argv", [])) if number or argument != "--"]
+    command = [
+        argument for number, argument in enumerate(getattr(chosen, "argv", [])) if number or argument != "--"
+    ]
     match chosen.command:
         case "start":
             start()

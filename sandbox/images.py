@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox import apt, host
-from sandbox.process_tree import mount, private_mounts
+from sandbox.process_tree import CLONE_NEWPID, die_with_parent, mount, private_mounts, unshare
 
 SCRIPTS = host.SANDBOX / "images"
 FOLDER = host.CACHE / "images"
@@ -36,7 +36,18 @@ def build_missing() -> dict[str, Layers]:
         for name in OVERLAYS:
             if (SCRIPTS / f"{name}.sh").exists():
                 images[name] = (_overlay(name, base), base)
+        _forget(layer for layers in images.values() for layer in layers)
         return images
+
+
+def _forget(used: Iterable[Path]) -> None:
+    """Removes what no cloud was started with for a week: scripts change, and each change is another image."""
+    for layer in used:
+        os.utime(layer)
+    for name in (BASE, *OVERLAYS):
+        for path in FOLDER.glob(f"{name}-*"):
+            if path.stat().st_mtime < time.time() - 7 * 24 * 3600:
+                shutil.rmtree(path)
 
 
 @contextmanager
@@ -72,7 +83,6 @@ def _overlay(name: str, base: Path) -> Path:
         root, upper, work = (building / part for part in ("root", "upper", "work"))
         for folder in (root, upper, work):
             folder.mkdir()
-        private_mounts()
         mount("overlay", str(root), "overlay", options=f"lowerdir={base},upperdir={upper},workdir={work}")
         _run_script(name, root)
         return upper
@@ -83,14 +93,19 @@ def _overlay(name: str, base: Path) -> Path:
 def _key(files: Iterable[Path], facts: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes())
+        digest.update(
+            f"{file.relative_to(SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes()
+        )
     for fact in facts:
         digest.update(fact.encode())
     return digest.hexdigest()[:12]
 
 
 def _run_script(name: str, target: Path) -> None:
-    subprocess.run([SCRIPTS / f"{name}.sh", target], check=True, stdin=subprocess.DEVNULL)
+    # Process 1 of a namespace: when it goes, as it does with its parent, nothing is left to write into the next attempt.
+    unshare(CLONE_NEWPID)
+    script = [SCRIPTS / f"{name}.sh", target]
+    subprocess.run(script, check=True, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
 def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
@@ -103,6 +118,8 @@ def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
     log = building / "log"
 
     def work() -> None:
+        die_with_parent()
+        private_mounts()  # so do its mounts
         with log.open("wb") as output:
             for descriptor in (1, 2):
                 os.dup2(output.fileno(), descriptor)

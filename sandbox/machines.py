@@ -35,13 +35,18 @@ def seed(instance: Instance, user_data: bytes) -> dict[str, bytes]:
     """cloud-init's NoCloud files: what the instance's user data and metadata are on EC2."""
     name = hostname(instance.private_address)
     meta = {"instance-id": instance.id, "local-hostname": f"{name}.{addresses.REGION}.compute.internal"}
-    return {"user-data": user_data or b"#cloud-config\n{}\n", "meta-data": json.dumps(meta, indent=2).encode() + b"\n"}
+    return {
+        "user-data": user_data or b"#cloud-config\n{}\n",
+        "meta-data": json.dumps(meta, indent=2).encode() + b"\n",
+    }
 
 
 class Machine:
     """One instance's machine. Its disk lives until `remove`; it runs between `boot` and the end of `process`."""
 
-    def __init__(self, instance: Instance, layers: Sequence[Path], user_data: bytes, ended: threading.Event) -> None:
+    def __init__(
+        self, instance: Instance, layers: Sequence[Path], user_data: bytes, ended: threading.Event
+    ) -> None:
         self.instance = instance
         self.folder = host.STATE / "machines" / instance.id
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,10 +77,14 @@ class Machine:
         command = [
             *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no"),
             *(f"--machine={self.instance.id}", f"--hostname={hostname(self.instance.private_address)}"),
-            *(f"--network-namespace-path=/run/netns/{self.instance.id}", "--resolv-conf=off", "--timezone=off"),
+            *(
+                f"--network-namespace-path=/run/netns/{self.instance.id}",
+                "--resolv-conf=off",
+                "--timezone=off",
+            ),
             *("--setenv=TERM=dumb", "--setenv=SYSTEMD_COLORS=0"),
             *("--console=read-only", f"--directory={self.folder / 'root'}"),
-            *("systemd.show_status=1", "systemd.journald.forward_to_console=1"),
+            *("systemd.show_status=0", "systemd.journald.forward_to_console=1"),
         ]
         # The shell joins the control groups before it becomes nspawn: machines that share one mix up their services.
         join = 'for group; do [ "$group" = -- ] && break; echo 0 >"$group/cgroup.procs"; shift; done; shift; exec "$@"'
@@ -130,7 +139,11 @@ def _control_groups(name: str = "") -> list[Path]:
     base, group = Path("/sys/fs/cgroup"), control_group(host.STATE)
     if (base / "cgroup.procs").exists():
         return [base / group / name]
-    return [base / tree / group / name for tree in ("systemd", "unified") if (base / tree / "cgroup.procs").exists()]
+    return [
+        base / tree / group / name
+        for tree in ("systemd", "unified")
+        if (base / tree / "cgroup.procs").exists()
+    ]
 
 
 def remove_control_groups(name: str = "") -> None:

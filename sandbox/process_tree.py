@@ -1,10 +1,11 @@
 """The cloud is one process tree with a network, mounts and process ids of its own, so that its end is the end of all of it.
 
-    keeper      on the host: holds the lock, sweeps up when everything else is gone, however it ended
-    └─ init     process 1 of the tree: reaps; when it dies the kernel kills whatever else is in there
-       └─ daemon
+keeper      on the host: holds the lock, sweeps up when everything else is gone, however it ended
+└─ init     process 1 of the tree: reaps; when it dies the kernel kills whatever else is in there
+   └─ daemon
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -62,13 +63,13 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def take(self, *, wait: bool) -> int | None:
+    def take(self) -> int | None:
         """The descriptor that holds the lock, or None when another process holds it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(descriptor)
                 return None
@@ -120,14 +121,17 @@ def _init(daemon: Callable[[HostView], None], view: HostView) -> None:
 
 
 def run_inside(
-    init: int, command: Callable[[], Sequence[str]], environment: Mapping[str, str], files: Mapping[Path, Path]
+    init: int,
+    command: Callable[[], Sequence[str]],
+    environment: Mapping[str, str],
+    files: Mapping[Path, Path],
 ) -> int:
     """Runs a command in the tree, with the host's files but for `files` (path → shown there); returns its exit code.
 
     The command is asked for inside, where process ids are the tree's.
     """
     for kind, flag in (("pid", CLONE_NEWPID), ("net", CLONE_NEWNET)):
-        with open(f"/proc/{init}/ns/{kind}", "rb") as namespace:
+        with Path(f"/proc/{init}/ns/{kind}").open("rb") as namespace:
             setns(namespace.fileno(), flag)
     child = os.fork()
     if child == 0:
@@ -153,16 +157,12 @@ def run_inside(
     return status if status >= 0 else 128 - status
 
 
-def end(pid_file: Path, lock: Lock) -> int:
+def end(pid_file: Path, lock: Lock) -> int | None:
     """Ends the tree, if there is one, and returns when all of it is gone, with the descriptor that holds the lock now."""
     deadline = time.monotonic() + 20
-    while (descriptor := lock.take(wait=False)) is None:
-        try:
+    while (descriptor := lock.take()) is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError, LookupError):  # still on its way up, or already on its way down
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
-        except (FileNotFoundError, ProcessLookupError, IndexError):
-            pass  # still on its way up, or already on its way down
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the local cloud does not end: see the processes in {pid_file}")
         time.sleep(0.05)
     return descriptor
 

@@ -59,7 +59,9 @@ def render(groups: Iterable[Group], members: Members) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _chain(groups: Iterable[tuple[Group, tuple[Rule, ...]]], direction: str, members: Members) -> Iterable[str]:
+def _chain(
+    groups: Iterable[tuple[Group, tuple[Rule, ...]]], direction: str, members: Members
+) -> Iterable[str]:
     for group, rules in groups:
         yield f"    # {group.id} {group.name}"
         for rule in sorted(rules):

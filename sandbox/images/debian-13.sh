@@ -58,6 +58,7 @@ quieten() {
     systemd-pstore.service getty@tty1.service cloud-init-hotplugd.socket; do
     systemctl --root="$target" --quiet disable "$unit" 2>/dev/null || true
   done
+  systemctl --root="$target" --quiet mask console-getty.service  # nobody logs in at the console
 }
 
 make_anonymous() {

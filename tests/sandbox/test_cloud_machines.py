@@ -56,7 +56,12 @@ class Sandbox:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [CLOUD, *arguments], env=self.environment, capture_output=True, text=True, timeout=300, check=False
+            [CLOUD, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def __call__(self, *arguments: str) -> str:
@@ -78,7 +83,7 @@ class Sandbox:
 
     def on_its_internet(self, function: Callable[[], T]) -> T:
         def there() -> T:
-            with open(f"/proc/{self.init()}/ns/net", "rb") as network:  # noqa: PTH123
+            with Path(f"/proc/{self.init()}/ns/net").open("rb") as network:
                 setns(network.fileno(), CLONE_NEWNET)
             return function()
 
@@ -227,7 +232,9 @@ def test_a_port_is_open_to_those_whom_a_rule_names_and_to_nobody_else(
     ask = ("curl", "-s", "--http0.9", "--max-time", "1", f"http://{back.private}:8080")
     members = {"UserIdGroupPairs": [{"GroupId": front.group}]}
     back.permit(8080, **members)
-    eventually(lambda: sandbox.status() and front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private, 2)
+    eventually(
+        lambda: sandbox.status() and front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private, 2
+    )
     assert sandbox.answer(back.public, 8080) is None
     back.forbid(8080, **members)
     eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == "", 3)
@@ -248,9 +255,7 @@ def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
     drawn = back.public
     elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
     allocation = elastic["AllocationId"]
-    link = sandbox.on_its_internet(
-        lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id)
-    )
+    link = sandbox.on_its_internet(lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id))
     eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR, within=2)
     assert sandbox.answer(drawn, 80) is None
     sandbox.on_its_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
@@ -275,7 +280,8 @@ def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_c
             "ResourceRecords": [{"Value": front.public}],
         }
         route53.change_resource_record_sets(
-            HostedZoneId=zone["Id"], ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+            HostedZoneId=zone["Id"],
+            ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]},
         )
 
     sandbox.on_its_internet(add_record)
@@ -310,7 +316,13 @@ def test_the_operator_has_the_hosts_files_folder_and_exit_codes(sandbox: Sandbox
     script = 'cat file; echo "$AWS_ACCESS_KEY_ID $AWS_REGION"; exit 7'
     command = [CLOUD, "exec", "--", "sh", "-c", script]
     done = subprocess.run(
-        command, env=sandbox.environment, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False
+        command,
+        env=sandbox.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (7, "here\ntest eu-west-1\n")
 
@@ -330,7 +342,9 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
     back.run("sh", "-c", "echo kept > /root/disk")
 
     def up_since() -> str:
-        return back.sandbox.attempt("shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic")
+        return back.sandbox.attempt(
+            "shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic"
+        )
 
     def by_a_stop_and_a_start() -> None:
         address = back.public
@@ -370,7 +384,7 @@ def test_killed_anywhere_it_starts_afresh_and_stopped_it_leaves_nothing(sandbox:
     after = sandbox.status()
     assert after["boot_id"] != before["boot_id"]
     assert after["machines"] == []
-    network = os.stat(f"/proc/{sandbox.init()}/ns/net").st_ino  # noqa: PTH116
+    network = Path(f"/proc/{sandbox.init()}/ns/net").stat().st_ino
     sandbox("stop")
     assert not sandbox.state.exists()
     assert str(sandbox.state) not in Path("/proc/mounts").read_text()

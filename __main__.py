@@ -1,10 +1,11 @@
-"""An Ant Media Server cluster behind HAProxy, top down: settings, network, load balancer, database, nodes, outputs."""
+"""An Ant Media Server cluster behind HAProxy, top down: settings, network, balancer, database, nodes, service."""
 
 import pulumi
 
 from components.address_plan import plan
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
 from components.haproxy_config import HAProxyConfig, Server, render
+from components.haproxy_service import HAProxyService, HAProxyServiceArgs
 from components.images import find_image
 from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs, memory_mib
 from components.machine import SshAccess
@@ -14,7 +15,6 @@ from components.port_table import SecurityGroup, egress_rules, rules
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.site import Site
 from components.stack_settings import stack_settings
-from components.verification import Verification, VerificationArgs
 
 settings = stack_settings()
 cluster = f"{pulumi.get_project()}-{pulumi.get_stack()}"
@@ -52,10 +52,8 @@ balancer = HAProxyLoadBalancer(
         machine=site.machine(
             addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER
         ),
-        haproxy_cfg=haproxy_cfg,
         domain=settings.domain,
         route53_zone=settings.route53_zone,
-        acme=settings.acme,
         statistics_user=settings.statistics_user,
         statistics_password=settings.statistics_password,
     ),
@@ -101,14 +99,11 @@ edges = MediaNodes(
     ),
 )
 
-Verification(
-    "verification",
-    VerificationArgs(
-        balancer, [origins, edges], haproxy_cfg, settings.applications[0], settings.acme.directory
-    ),
+application = settings.applications[0]
+service = HAProxyService(
+    "service", HAProxyServiceArgs(balancer, [origins, edges], haproxy_cfg, settings.acme, application)
 )
 
-application = settings.applications[0]
 pulumi.export("rtmp_url", f"rtmp://{settings.domain}:1935/{application}")
 pulumi.export("publish_url", f"https://{settings.domain}/{application}/")
 pulumi.export("play_url", f"https://{settings.domain}:5443/{application}/")
@@ -116,4 +111,4 @@ pulumi.export("panel_url", f"https://{settings.domain}:4444/")
 pulumi.export("statistics_url", f"https://{settings.domain}:6080/haproxy_stats")
 pulumi.export("load_balancer_ip", balancer.public_ip)
 pulumi.export("nodes", [machine.as_output() for machine in origins.machines + edges.machines])
-pulumi.export("haproxy_cfg", balancer.haproxy_cfg)
+pulumi.export("haproxy_cfg", service.haproxy_cfg)

@@ -1,4 +1,4 @@
-"""The HAProxy virtual machine: packages, credentials, configuration, certificate, address and name."""
+"""The HAProxy virtual machine: packages, credentials, address and name."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,22 @@ from pydantic import SecretStr
 
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript, ScriptHost
-from components.settings import AcmeSettings
 
 
 @dataclass(frozen=True)
 class HAProxyLoadBalancerArgs:
-    """The machine, what HAProxy is to do on it, and who may see its statistics."""
+    """The machine, its name for clients, and who may see HAProxy's statistics."""
 
     machine: MachineArgs
-    haproxy_cfg: str
     domain: str
     route53_zone: str | None
     """Name of the hosted zone in which the domain's A record is made; ``None``: the user makes it."""
-    acme: AcmeSettings
     statistics_user: str
     statistics_password: SecretStr
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
-    """HAProxy 3.0 behind an Elastic IP.
-
-    The configuration is applied as a transaction: validated, swapped, reloaded, verified, and rolled back when any of it fails. The
-    certificate is issued through the running HAProxy.
-    """
+    """A machine with HAProxy 3.0 and certbot behind an Elastic IP, and the way to all other machines."""
 
     machine: Machine
     domain: str
@@ -42,12 +35,10 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
     """The load balancer as a machine that runs scripts."""
     jump_host: command.remote.ProxyConnectionArgs
     """The load balancer as the way to every other machine."""
-    configuration: RemoteScript
-    """Done when the configuration serves."""
-    haproxy_cfg: pulumi.Output[str | None]
-    """The text that was applied last; after a failed ``up`` still the old one."""
-    certificate: RemoteScript
-    """Done when HAProxy serves a certificate from the ACME server."""
+    records: list[pulumi.Resource]
+    """The DNS records that were made."""
+    ready: RemoteScript
+    """Done when HAProxy can be given its configuration."""
 
     def __init__(
         self, name: str, args: HAProxyLoadBalancerArgs, opts: pulumi.ResourceOptions | None = None
@@ -69,17 +60,12 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         address = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
         self.host = ScriptHost(name, self.machine, self.machine.connection(address), child)
         self.jump_host = self.machine.as_proxy(address)
-        records = self._dns_record(name, args.route53_zone, args.domain)
+        self.records = self._dns_record(name, args.route53_zone, args.domain)
 
         installed = RemoteScript(
-            f"{name}-haproxy",
-            "install-haproxy.sh",
-            self.host,
-            args=[args.domain],
-            timeout=600,
-            opts=child,
+            f"{name}-haproxy", "install-haproxy.sh", self.host, args=[args.domain], timeout=600, opts=child
         )
-        credentials = RemoteScript(
+        self.ready = RemoteScript(
             f"{name}-credentials",
             "set-statistics-password.sh",
             self.host,
@@ -87,22 +73,7 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             secrets=[args.statistics_password],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[installed]),
         )
-        self.configuration = RemoteScript(
-            f"{name}-configuration",
-            "apply-haproxy-config.sh",
-            self.host,
-            stdin=args.haproxy_cfg,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[credentials]),
-        )
-        self.haproxy_cfg = self.configuration.stdin
-        self.certificate = RemoteScript(
-            f"{name}-certificate",
-            "issue-certificate.sh",
-            self.host,
-            args=[args.domain, args.acme.email, args.acme.directory],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration, *records]),
-        )
-        self.register_outputs({"public_ip": self.public_ip, "haproxy_cfg": self.haproxy_cfg})
+        self.register_outputs({"public_ip": self.public_ip})
 
     def _dns_record(self, name: str, zone: str | None, domain: str) -> list[pulumi.Resource]:
         if zone is None:

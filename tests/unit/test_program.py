@@ -118,7 +118,7 @@ def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(REMOTE).items():
         connection = revealed(inputs["connection"])
-        if name.startswith(("load-balancer", "verification")):
+        if name.startswith(("load-balancer", "service")):
             assert (connection["host"], connection.get("proxy")) == ("198.51.100.1", None)
         else:
             assert connection["host"].startswith("10.0.")

@@ -1,0 +1,95 @@
+"""HAProxy's work for the cluster: the configuration, the certificate, and a last look at all of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import pulumi
+import pulumi_command as command
+
+from components.load_balancer import HAProxyLoadBalancer
+from components.media_nodes import MediaNodes
+from components.remote_script import RemoteScript, script_text
+from components.settings import ACME_DIRECTORIES, AcmeSettings
+
+
+@dataclass(frozen=True)
+class HAProxyServiceArgs:
+    """What is served, for whom, by which nodes."""
+
+    balancer: HAProxyLoadBalancer
+    nodes: Sequence[MediaNodes]
+    haproxy_cfg: str
+    acme: AcmeSettings
+    application: str
+    """An application that the media ports serve, for the last look."""
+
+
+class HAProxyService(pulumi.ComponentResource):
+    """Puts the configuration into service once its nodes serve, gets the certificate through it, and verifies both.
+
+    The configuration is applied as a transaction: validated, swapped, reloaded, verified, and rolled back when any of it fails.
+    It comes after the nodes because HAProxy takes a server for healthy until checks have failed: viewers would meet one
+    that is not there yet. A node that is taken away leaves the configuration first.
+    """
+
+    configuration: RemoteScript
+    """Done when the configuration serves."""
+    haproxy_cfg: pulumi.Output[str | None]
+    """The text that was applied last; after a failed ``up`` still the old one."""
+    certificate: RemoteScript
+    """Done when HAProxy serves a certificate from the ACME server."""
+
+    def __init__(
+        self, name: str, args: HAProxyServiceArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ant-media:balancer:HAProxyService", name, None, opts)
+        host = args.balancer.host
+        nodes_ready = [script for role in args.nodes for script in role.ready]
+        instances = [machine.instance for role in args.nodes for machine in role.machines]
+        self.configuration = RemoteScript(
+            f"{name}-configuration",
+            "apply-haproxy-config.sh",
+            host,
+            stdin=args.haproxy_cfg,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[args.balancer.ready, *nodes_ready]),
+        )
+        self.haproxy_cfg = self.configuration.stdin
+        self.certificate = RemoteScript(
+            f"{name}-certificate",
+            "issue-certificate.sh",
+            host,
+            args=[args.balancer.domain, args.acme.email, args.acme.directory],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration, *args.balancer.records]),
+        )
+        # The digest makes both looks happen again whenever the configuration changed.
+        digest = sha256(args.haproxy_cfg.encode()).hexdigest()[:12]
+        healthy = RemoteScript(
+            f"{name}-servers",
+            "wait-for-servers.sh",
+            host,
+            args=[digest],
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[self.configuration], replace_with=[*instances]
+            ),
+        )
+        command.local.Command(
+            f"{name}-endpoints",
+            create=script_text("check-endpoints.sh"),
+            interpreter=["bash", "-c"],
+            environment={
+                "DOMAIN": args.balancer.domain,
+                "ADDRESS": args.balancer.public_ip,
+                "APPLICATION": args.application,
+                # Certificates of Let's Encrypt's staging directory are trusted by nobody, and so not here.
+                "TRUSTED_CERTIFICATE": "no" if args.acme.directory == ACME_DIRECTORIES["staging"] else "yes",
+                "HAPROXY_CFG": digest,
+            },
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[healthy, self.certificate],
+                replace_with=[args.balancer.machine.instance, *instances],
+            ),
+        )
+        self.register_outputs({"haproxy_cfg": self.haproxy_cfg})

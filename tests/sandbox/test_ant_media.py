@@ -184,7 +184,9 @@ class Lab:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    images = build_missing()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("AMS_ZIP", raising=False)
+        images = build_missing()
     database = with_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
     lab = Lab(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:

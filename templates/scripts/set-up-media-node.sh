@@ -5,8 +5,8 @@
 source "$(dirname "$0")/prelude.sh"
 image=$1 mode=$2 panel_email=$3
 ams=/usr/local/antmedia
-# Stands in for the database URL on command lines, where everybody on the machine could read it.
-readonly placeholder=ant-media-cluster-database
+# Stands in for secrets on command lines, where everybody on the machine could read them.
+readonly placeholder=ant-media-cluster-placeholder
 
 install_ant_media() {
   local log=/var/log/install-ant-media.log installer
@@ -68,24 +68,38 @@ set_licence() {
 }
 
 join_cluster() {
-  local file
+  local file scheme=${database_url%%://*}
+  # change_server_mode.sh takes no rediss://, the server does.
+  [[ $scheme == rediss ]] && scheme=redis
   (
     # The script stops and starts the server itself: here once, at the end, when the files are whole.
     # shellcheck disable=SC2317
     service() { :; }
     export -f service
-    "$ams/change_server_mode.sh" cluster "${database_url%%://*}://$placeholder" </dev/null >/var/log/change-server-mode.log 2>&1
+    "$ams/change_server_mode.sh" cluster "$scheme://$placeholder" </dev/null >/var/log/change-server-mode.log 2>&1
   ) || true
   if ! grep -qF "$placeholder" "$ams/conf/red5.properties"; then
     tail -n 10 /var/log/change-server-mode.log | fail "change_server_mode.sh did not set the database:"
   fi
   grep -rlF "$placeholder" "$ams/conf" "$ams"/webapps/*/WEB-INF | while read -r file; do
     chmod o-rwx "$file"
-    replace_in_file "$file" "${database_url%%://*}://$placeholder" "$database_url"
+    replace_in_file "$file" "$scheme://$placeholder" "$database_url"
   done
 }
 
 answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+
+# Without its database the server stops, and says that all is well; a node may well boot before the database.
+keep_trying_to_start() {
+  local drop_in=/etc/systemd/system/antmedia.service.d/restart.conf
+  [[ -e $drop_in ]] && return
+  install -D -m 0644 /dev/stdin "$drop_in" <<END
+[Service]
+Restart=always
+RestartSec=5
+END
+  systemctl daemon-reload
+}
 
 wait_until_it_serves() {
   until answers; do
@@ -125,6 +139,7 @@ resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
   join_cluster
+  keep_trying_to_start
 fi
 started=$SECONDS
 if [[ $(fingerprint) != "$before" ]] || ! systemctl --quiet is-active antmedia; then

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Waits for cloud-init, then installs the scripts on standard input, each after a line "=== name", into a directory.
+# usage: install-scripts.sh DIRECTORY < scripts
+set -euo pipefail
+directory=$1
+
+status=0
+cloud-init status --wait >/dev/null || status=$?
+# 2 stands for warnings.
+if ((status != 0 && status != 2)); then
+  echo "cloud-init failed on this machine:" >&2
+  cloud-init status --long | tail -n 20 >&2
+  exit 1
+fi
+rm -rf "$directory.new"
+mkdir -p "$directory.new"
+cd "$directory.new"
+awk '/^=== / { file = $2; next } { print > file }'
+chmod 0755 ./*.sh
+rm -rf "$directory"
+mv "$directory.new" "$directory"

@@ -133,10 +133,13 @@ def _mend_public_addresses() -> None:
     def unless_elastic(change: Callable[[NetworkInterface], None]) -> Callable[[NetworkInterface], None]:
         return lambda interface: None if elastic(interface) else change(interface)
 
-    elastic_ip_addresses.random_ip = draw
-    elastic_network_interfaces.random_public_ip = draw
-    NetworkInterface.stop = unless_elastic(NetworkInterface.stop)
-    NetworkInterface.start = unless_elastic(NetworkInterface.start)
+    for owner, name, mended in (
+        (elastic_ip_addresses, "random_ip", draw),
+        (elastic_network_interfaces, "random_public_ip", draw),
+        (NetworkInterface, "stop", unless_elastic(NetworkInterface.stop)),
+        (NetworkInterface, "start", unless_elastic(NetworkInterface.start)),
+    ):
+        setattr(owner, name, mended)
 
 
 class Client:

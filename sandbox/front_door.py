@@ -254,7 +254,10 @@ def main() -> None:
     ]
     match chosen.command:
         case "start":
-            start()
+            try:
+                start()
+            except KeyboardInterrupt:
+                sys.exit(130)  # whatever was begun is completed or cleaned up by the next start
         case "stop":
             stop()
         case "status":

@@ -152,8 +152,9 @@ def remove_control_groups(name: str = "") -> None:
         for _ in range(50):
             for folder, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
-                    for pid in (Path(folder) / "cgroup.procs").read_text().split():
-                        os.kill(int(pid), signal.SIGKILL)
+                    for pid in map(int, (Path(folder) / "cgroup.procs").read_text().split()):
+                        if pid:  # 0 stands for one that this process cannot see
+                            os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(OSError):
                     Path(folder).rmdir()
             if not top.exists():

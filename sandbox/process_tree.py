@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +90,12 @@ class HostView:
 def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[], None]) -> None:
     """Runs `daemon` in a new tree until it ends or this process is told to end."""
     view = HostView(*(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")))
-    unshare(CLONE_NEWPID | CLONE_NEWNET)
-    private_mounts()
+    unshare(CLONE_NEWPID)
     init = os.fork()
     if init == 0:
         _init(daemon, view)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(init, signal.SIGKILL))
+        signal.signal(number, lambda _number, _frame: os.kill(init, signal.SIGKILL))
     pid_file.write_text(f"{os.getpid()} {init}\n")
     os.waitpid(init, 0)
     sweep()
@@ -103,6 +103,8 @@ def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[],
 
 def _init(daemon: Callable[[HostView], None], view: HostView) -> None:
     die_with_parent()
+    unshare(CLONE_NEWNET)
+    private_mounts()
     own_proc()
     child = os.fork()
     if child == 0:
@@ -111,7 +113,7 @@ def _init(daemon: Callable[[HostView], None], view: HostView) -> None:
             daemon(view)
             status = 0
         except Exception:
-            sys.excepthook(*sys.exc_info())
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)

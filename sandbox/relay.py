@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from dnslib import DNSRecord
@@ -31,7 +31,7 @@ class Relay:
     cloud_network: int
 
     @contextlib.contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self) -> Generator[None]:
         setns(self.cloud_network, CLONE_NEWNET)
         try:
             yield

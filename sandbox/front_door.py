@@ -40,6 +40,8 @@ def start() -> None:
         if BOOT_ID.exists():
             return
         time.sleep(0.2)
+    if subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False).returncode != 0:
+        sys.exit("the local cloud needs to make namespaces: use a machine, or a container that is privileged")
     sweep()
     from sandbox.images import build_missing
     from sandbox.relay import listen_on_loopback

@@ -84,7 +84,7 @@ class Machine:
             ),
             *("--setenv=TERM=dumb", "--setenv=SYSTEMD_COLORS=0"),
             *("--console=read-only", f"--directory={self.folder / 'root'}"),
-            *("systemd.show_status=0", "systemd.journald.forward_to_console=1"),
+            "systemd.show_status=1",
         ]
         # The shell joins the control groups before it becomes nspawn: machines that share one mix up their services.
         join = 'for group; do [ "$group" = -- ] && break; echo 0 >"$group/cgroup.procs"; shift; done; shift; exec "$@"'

@@ -63,7 +63,7 @@ def _chain(
     groups: Iterable[tuple[Group, tuple[Rule, ...]]], direction: str, members: Members
 ) -> Iterable[str]:
     for group, rules in groups:
-        yield f"    # {group.id} {group.name}"
+        yield f"    # {group.id} {' '.join(group.name.split())}"
         for rule in sorted(rules):
             # Collapsed because nftables refuses a set with overlaps. Empty: a group that nobody is in.
             peers = collapse_addresses(map(IPv4Network, (*rule.networks, *_in(rule.groups, members))))

@@ -132,8 +132,6 @@ IFS= read -r database_url
 if [[ $image == install ]]; then
   install_ant_media
 fi
-# Keeps the Marketplace image from making an administrator of its own.
-touch "$ams/conf/initialized"
 before=$(fingerprint)
 resolve_own_name
 set_licence

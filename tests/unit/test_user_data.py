@@ -38,6 +38,10 @@ write_files:
       PermitRootLogin no
       PasswordAuthentication no
 
+# Ant Media's Marketplace image would make an administrator of its own; other machines have no such folder.
+bootcmd:
+  - [sh, -c, "[ ! -d /usr/local/antmedia/conf ] || touch /usr/local/antmedia/conf/initialized"]
+
 # The remote steps install what they need, when they run.
 package_update: false
 package_upgrade: false

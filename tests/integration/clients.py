@@ -50,7 +50,7 @@ def connect(port: int) -> socket.socket:
 
 
 def tls_context(*protocols: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(list(protocols or ("http/1.1",)))

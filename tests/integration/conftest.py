@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from clients import CLIENT
 from dummy_node import Node
-from haproxy_image import image_layers
 from haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
 from network_namespace import Network, own_network
 
 from components.haproxy_config import HAProxyConfig, Server, render
+from sandbox import images
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
 EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))
@@ -21,7 +21,8 @@ GROWN = replace(CLUSTER, edges=EDGES)
 
 @pytest.fixture(scope="session")
 def layers() -> str:
-    return image_layers()
+    """The folders of a Debian 13 tree with HAProxy, as an overlay's `lowerdir`."""
+    return ":".join(map(str, images.build("haproxy")))
 
 
 @pytest.fixture(scope="session")

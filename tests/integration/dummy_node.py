@@ -9,7 +9,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -137,13 +136,13 @@ class _HTTP(BaseHTTPRequestHandler):
 
 
 class _RTMP(BaseRequestHandler):
-    VERSIONS: ClassVar[bytes] = b"\x03\x06"
+    """No judge of what it is sent: the balancer has to be."""
+
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def handle(self) -> None:
         connection: socket.socket = self.request
-        first = connection.recv(1537)
-        if first[:1] and first[:1] in self.VERSIONS:
+        if connection.recv(1537):
             _greet_and_echo(connection, b"\x03" + self.server.node.name.encode())
 
 

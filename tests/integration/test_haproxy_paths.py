@@ -24,6 +24,7 @@ TRICKS = (
     "/LiveApp\\..\\rest",
     "/LiveApp/x\\y",
     "/LiveApp/x%5Cy",
+    "/LiveApp/x%2fy",
     "/LiveApp/x%3By",
     "/LiveApp//rest/v2/version",
     "//LiveApp/",

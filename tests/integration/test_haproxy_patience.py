@@ -1,13 +1,17 @@
 """How long a silence may be on each kind of connection. The scenarios wait side by side; each test asks for one."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from clients import connect, connect_tls, echoes, exchange, https, open_rtmp, open_websocket, read_response
-from conftest import Balancer
+from conftest import CLUSTER, Balancer
 from haproxy_process import DOMAIN
+from network_namespace import Network
+
+from components.haproxy_config import render
 
 # Longer than the guide's five seconds for everything.
 SILENCE = 6
@@ -117,3 +121,19 @@ def test_who_connects_and_says_nothing_holds_no_slot(waiting: Waiting, port: int
 
 def test_half_a_request_is_not_waited_for(waiting: Waiting) -> None:
     assert 9 < waiting.half_a_request.result(20) < 12
+
+
+def test_a_node_that_is_gone_without_a_word_is_noticed(balancer: Balancer, network: Network) -> None:
+    """As the file has it after 30 seconds for one that is written to and 2 minutes for a silent one; here in a hurry."""
+    hurried = render(CLUSTER).replace("tcp-ut 30s", "tcp-ut 2s").replace("tcpka-idle 1m", "tcpka-idle 1s")
+    balancer.haproxy.reload(hurried.replace("tcpka-intvl 15s", "tcpka-intvl 1s"))
+    rtmp, _ = open_rtmp()
+    websocket, _ = open_websocket(443, "/LiveApp/websocket")
+    with network.at_nodes():
+        subprocess.run(["ip", "address", "flush", "dev", "balancer"], check=True)
+    with rtmp, websocket:
+        rtmp.sendall(b"a frame that nobody will acknowledge")
+        rtmp.settimeout(8)
+        assert rtmp.recv(1) == b""
+        websocket.settimeout(8)
+        assert websocket.recv(1) == b""

@@ -56,7 +56,7 @@ download_release() {
 build_engine() {
   local target=$1
   cd "$root/sandbox/engine" || return
-  GOFLAGS=-mod=readonly go build -o "$target/pulumi" \
+  GOFLAGS=-mod=readonly go build -v -o "$target/pulumi" \
     -ldflags "-s -w -X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=$engine_version" \
     github.com/pulumi/pulumi/pkg/v3/cmd/pulumi
 }

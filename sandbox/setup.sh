@@ -12,7 +12,7 @@ fail() {
   exit 1
 }
 
-# Runs a long command with its output in the log; says what runs and, every ten seconds, how long so far.
+# Runs a long command with its output in the log; says what runs and, every ten seconds, for how long and how far it is.
 step() {
   local what=$1 started=$SECONDS pid
   shift
@@ -23,7 +23,7 @@ step() {
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     if ((SECONDS - started > 0 && (SECONDS - started) % 10 == 0 && SECONDS != last_said)); then
-      echo "    … $((SECONDS - started)) s"
+      echo "    … $((SECONDS - started)) s: $(tail -n 1 "$log" | tr -d '\r' | cut -c 1-90)"
       last_said=$SECONDS
     fi
   done

@@ -3,9 +3,8 @@
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from components.templates import TEMPLATES
 
 # The hard limit of open files that systemd gives a service where nothing else is set.
 FILE_LIMIT = 524288
@@ -15,15 +14,6 @@ SPARE_FILES = 1024
 
 # What HAProxy takes for one proxied connection: two buffers of 16 KiB, the TLS session and the bookkeeping.
 KIB_PER_CONNECTION = 64
-
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent.parent / "templates"),
-    undefined=StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,7 @@ def connection_limits(memory_mib: int) -> ConnectionLimits:
 def render(config: HAProxyConfig) -> str:
     """The text of haproxy.cfg. Nothing secret is in it; the `userlist` is a file of its own."""
     limits = connection_limits(config.memory_mib)
-    return _templates.get_template("haproxy.cfg.j2").render(config=config, limits=limits)
+    return TEMPLATES.get_template("haproxy.cfg.j2").render(config=config, limits=limits)
 
 
 def _require(pattern: str, value: str, what: str) -> None:

@@ -303,13 +303,13 @@ def _diff_response(diff: Diff) -> provider_pb2.DiffResponse:
     kinds = provider_pb2.PropertyDiff
     detailed = {}
     for path, (before, after) in diff.paths.items():
-        top = top_level(path)
+        replace = bool({path, top_level(path)} & diff.replaces)
         if before is None:
-            kind = kinds.ADD_REPLACE if top in diff.replaces else kinds.ADD
+            kind = kinds.ADD_REPLACE if replace else kinds.ADD
         elif after is None:
-            kind = kinds.DELETE_REPLACE if top in diff.replaces else kinds.DELETE
+            kind = kinds.DELETE_REPLACE if replace else kinds.DELETE
         else:
-            kind = kinds.UPDATE_REPLACE if top in diff.replaces else kinds.UPDATE
+            kind = kinds.UPDATE_REPLACE if replace else kinds.UPDATE
         detailed[path] = kinds(kind=kind, inputDiff=True)
     return provider_pb2.DiffResponse(
         changes=provider_pb2.DiffResponse.DIFF_SOME,

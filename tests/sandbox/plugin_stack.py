@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,17 @@ class Stack:
             "SANDBOX_PYTHON": sys.executable,
         }
         self.run("stack", "init", "test")
+        self.salt = (folder / "Pulumi.test.yaml").read_text().split()[1]
 
     def program(self, source: str) -> "Stack":
         (self.folder / "__main__.py").write_text(source)
         return self
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Writes the stack's file, in which `config set` would take a run of pulumi for each setting."""
+        (self.folder / "Pulumi.test.yaml").write_text(
+            json.dumps({"encryptionsalt": self.salt, "config": dict(settings)})
+        )
 
     def run(self, *arguments: str, fails: bool = False, timeout: float = 60) -> str:
         """What pulumi prints, diagnostics included; the outcome must be the one expected."""
@@ -62,19 +70,16 @@ class Stack:
 
     def planned(self) -> dict[str, str]:
         """What a preview would do with each resource, by name."""
-        steps: list[dict[str, Any]] = json.loads(self._json("preview", "--json"))["steps"]
+        printed = self.run("preview", "--json")  # the engine's warnings come before the document
+        steps: list[dict[str, Any]] = json.loads(printed[printed.index("{\n") :])["steps"]
         return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps}
 
-    def _json(self, *arguments: str) -> str:
-        """The JSON document in what is printed: the engine's warnings come before it."""
-        printed = self.run(*arguments)
-        return printed[printed.index("{\n") if "{\n" in printed else printed.index("{") :]
-
     def outputs(self) -> dict[str, Any]:
-        outputs: dict[str, Any] = json.loads(self._json("stack", "output", "--json"))
+        outputs: dict[str, Any] = self.resources()["plugins-test"]["outputs"]
         return outputs
 
     def resources(self) -> dict[str, dict[str, Any]]:
         """The state as it is stored, secrets encrypted."""
-        state = json.loads(self._json("stack", "export"))["deployment"].get("resources", [])
-        return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in state}
+        (file,) = self.folder.glob("state/.pulumi/stacks/plugins/test.json")
+        deployment = json.loads(file.read_text())["checkpoint"]["latest"] or {}
+        return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in deployment.get("resources", [])}

@@ -110,9 +110,7 @@ def test_create_runs_once_and_not_again_while_nothing_changes(remote: Stack, ssh
     printed = remote.up()
     assert remote.outputs() == {"out": "hello\nthere", "err": "oops", "in": "hello\nthere\n"}
     assert "creating (0s) there" in printed, "output shows while the command runs"
-    remote.preview("--expect-no-changes")
-    remote.up()
-    remote.run("refresh", "--yes")
+    assert "unchanged" in remote.up("--refresh", "--expect-no-changes")
     assert marks(sshd) == ["created"]
 
 
@@ -237,7 +235,9 @@ def test_a_type_or_property_that_is_not_there_is_named(remote: Stack) -> None:
     assert "command:remote:CopyToRemote" in remote.program(HEADER + program).up(fails=True)
     program = "local.Command('c', create='true', asset_paths=['*'])\n"
     shown = remote.program(HEADER + program).up(fails=True)
-    assert "assetPaths: unknown property of command:local:Command" in " ".join(shown.replace('"', "").split())
+    assert "property assetPaths value" in shown
+    assert "unknown property of command:local:Command" in shown
+    assert "Traceback" not in shown
 
 
 # ---- dialling
@@ -400,7 +400,7 @@ def test_a_local_command_runs_here_with_its_environment_and_interpreter(tmp_path
     assert not failures
     assert at_once(LOCAL.create(Recorded(), given))[1]["stdout"] == f"{tmp_path} b typed"
     given, _ = LOCAL.check("c", {}, {"create": "echo no; exit 4"})
-    with pytest.raises(ProviderError, match='^exit status 4: running "echo no; exit 4":\nno\n$'):
+    with pytest.raises(ProviderError, match=r'^exit status 4: running "echo no; exit 4":\nno\n$'):
         at_once(LOCAL.create(Recorded(), given))
 
 

@@ -25,10 +25,10 @@ def test_a_program_sees_its_configuration_its_name_and_whether_it_is_a_preview(s
         "pulumi.export('known', pulumi.runtime.is_config_secret('plugins:token'))\n"
         "pulumi.export('where', f'{pulumi.get_project()} {pulumi.get_stack()} {pulumi.runtime.is_dry_run()}')\n"
     )
-    assert "plugins test True" in stack.preview()
-    printed = stack.up()
-    assert "hush-hush" not in printed
-    state = stack.resources()["plugins-test"]["outputs"]
+    preview, printed = stack.preview(), stack.up()
+    assert "plugins test True" in preview
+    assert "hush-hush" not in preview + printed
+    state = stack.outputs()
     assert (state["colour"], state["known"], state["where"]) == ("blue", True, "plugins test False")
     assert "ciphertext" in state["token"]
 

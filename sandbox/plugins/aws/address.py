@@ -2,17 +2,21 @@
 
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, described, tag_specifications, tags_of
+from sandbox.plugins.aws.cloud import Cloud, described, renamed, tag_specifications, tags_of
 from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.properties import Properties
 
 
 def _create_address(cloud: Cloud, inputs: Properties) -> str:
     tags = tag_specifications("elastic-ip", inputs.get("tags"))
-    allocation_id = str(cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
+    return str(cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
+
+
+def _associate(cloud: Cloud, allocation_id: str, inputs: Properties) -> None:
     if "instance" in inputs:
-        cloud.ec2.associate_address(AllocationId=allocation_id, InstanceId=inputs["instance"])
-    return allocation_id
+        cloud.ec2.associate_address(
+            AllocationId=allocation_id, InstanceId=inputs["instance"], AllowReassociation=True
+        )
 
 
 def _address(cloud: Cloud, **query: Any) -> dict[str, Any] | None:
@@ -44,8 +48,7 @@ def _update_address(
 ) -> None:
     if "instance" in changed:
         _disassociate(cloud, str(state.get("associationId") or ""))
-        if "instance" in inputs:
-            cloud.ec2.associate_address(AllocationId=allocation_id, InstanceId=inputs["instance"])
+        _associate(cloud, allocation_id, inputs)
 
 
 def _disassociate(cloud: Cloud, association_id: str) -> None:
@@ -73,6 +76,7 @@ EIP = Kind(
         }
     ),
     create=_create_address,
+    ready=_associate,
     read=_read_address,
     update=_update_address,
     delete=_delete_address,
@@ -80,7 +84,6 @@ EIP = Kind(
 
 ASSOCIATION = {
     "allocationId": "AllocationId",
-    "allowReassociation": "AllowReassociation",
     "instanceId": "InstanceId",
     "networkInterfaceId": "NetworkInterfaceId",
     "privateIpAddress": "PrivateIpAddress",
@@ -88,7 +91,8 @@ ASSOCIATION = {
 
 
 def _create_association(cloud: Cloud, inputs: Properties) -> str:
-    request = {theirs: inputs[name] for name, theirs in ASSOCIATION.items() if name in inputs}
+    # In a VPC an address moves freely from one machine to the next; so AWS has it by default, but not moto.
+    request = {"AllowReassociation": True, **renamed(inputs, ASSOCIATION)}
     return str(cloud.ec2.associate_address(**request)["AssociationId"])
 
 
@@ -106,8 +110,8 @@ def _read_association(cloud: Cloud, association_id: str, known: Properties) -> P
 EIP_ASSOCIATION = Kind(
     token="aws:ec2/eipAssociation:EipAssociation",
     called="EC2 EIP Association",
-    replacing=frozenset(ASSOCIATION),
-    chosen=frozenset(ASSOCIATION) - {"allowReassociation"},
+    replacing=frozenset(ASSOCIATION) | {"allowReassociation"},
+    chosen=frozenset(ASSOCIATION),
     taggable=False,
     outputs=frozenset({"publicIp"}),
     create=_create_association,

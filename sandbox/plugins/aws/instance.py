@@ -54,16 +54,16 @@ def _create(cloud: Cloud, inputs: Properties) -> str:
 
 
 def _network(inputs: Properties) -> dict[str, Any]:
-    """Whether there is a public address can only be said of a network interface, not of the instance."""
-    of_interface = "associatePublicIpAddress" in inputs
+    """The primary network interface, which alone can be told to have a public address, and which ends with its instance."""
     names = {
         "subnetId": "SubnetId",
         "privateIp": "PrivateIpAddress",
         "associatePublicIpAddress": "AssociatePublicIpAddress",
-        "vpcSecurityGroupIds": "Groups" if of_interface else "SecurityGroupIds",
+        "vpcSecurityGroupIds": "Groups",
     }
-    request = renamed(inputs, names)
-    return {"NetworkInterfaces": [{"DeviceIndex": 0, **request}]} if of_interface else request
+    interface = renamed(inputs, names)
+    ends = {"DeviceIndex": 0, "DeleteOnTermination": True}
+    return {"NetworkInterfaces": [{**ends, **interface}]} if interface else {}
 
 
 def _volume_tags(properties: Properties) -> Properties:
@@ -254,7 +254,7 @@ INSTANCE = Kind(
         }
     ),
     create=_create,
-    ready=lambda cloud, instance_id: _state_is(cloud, instance_id, "running"),
+    ready=lambda cloud, instance_id, _: _state_is(cloud, instance_id, "running"),
     read=_read,
     update=_update,
     delete=_delete,

@@ -22,8 +22,8 @@ def _nothing_to_change(
     """For kinds of which nothing but tags can change in place."""
 
 
-def _ready_at_once(cloud: Cloud, resource_id: str) -> None:
-    """For kinds that are there as soon as they are created."""
+def _ready_at_once(cloud: Cloud, resource_id: str, inputs: Properties) -> None:
+    """For kinds that are as they should be as soon as they are created."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Kind:
     delete: Callable[[Cloud, str, Properties], None]
     update: Callable[[Cloud, str, Properties, Properties, set[str]], None] = _nothing_to_change
     """Takes the cloud, the id, the old state, the new inputs and the names of the inputs that changed."""
-    ready: Callable[[Cloud, str], None] = _ready_at_once
-    """Waits until a resource just created is in use."""
+    ready: Callable[[Cloud, str, Properties], None] = _ready_at_once
+    """Whatever is left to do or to wait for once a resource exists. Where it fails, the next run repeats it."""
 
     replacing: frozenset[str] = frozenset()
     """Inputs (or `input.member`) of which a change takes a new resource."""
@@ -99,9 +99,8 @@ class Kind:
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
         paths = self._changes(old_inputs, state, inputs)
-        tops = {top_level(path) for path in paths}
-        replaces = {top_level(path) for path in paths if {path, top_level(path)} & self.replacing}
-        replaces |= {top for top in tops & self.replaces_if.keys() if inputs.get(self.replaces_if[top])}
+        replaces = {path for path in paths if {path, top_level(path)} & self.replacing}
+        replaces |= {path for path in paths if inputs.get(self.replaces_if.get(top_level(path), ""))}
         defaults = inputs.get(DEFAULTS)
         named = self.auto_named and not (isinstance(defaults, list) and "name" in defaults)
         return Diff(paths, frozenset(replaces), bool(replaces) and named)
@@ -150,7 +149,7 @@ class Kind:
         state = self._state(cloud, resource_id, inputs)
         try:
             with told(f"waiting for {self.called} ({resource_id}) create"):
-                self.ready(cloud, resource_id)
+                self.ready(cloud, resource_id, inputs)
         except ProviderError as problem:
             raise NotReadyError(str(problem), resource_id, state) from problem
         return resource_id, self._state(cloud, resource_id, inputs)
@@ -162,7 +161,10 @@ class Kind:
         with told(f"updating {self.called} ({resource_id})"):
             if "tags" in changed:
                 retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
-            self.update(cloud, resource_id, state, inputs, changed)
+            if changed - {"tags"}:
+                self.update(cloud, resource_id, state, inputs, changed)
+            if not changed:  # the engine asks nevertheless: the resource never got ready
+                self.ready(cloud, resource_id, inputs)
         return self._state(cloud, resource_id, inputs)
 
     def read_now(self, cloud: Cloud, resource_id: str, state: Properties) -> Properties | None:

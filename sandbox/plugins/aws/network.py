@@ -16,10 +16,12 @@ def _create_vpc(cloud: Cloud, inputs: Properties) -> str:
         InstanceTenancy=inputs["instanceTenancy"],
         TagSpecifications=tag_specifications("vpc", inputs.get("tags")),
     )
-    vpc_id = str(created["Vpc"]["VpcId"])
+    return str(created["Vpc"]["VpcId"])
+
+
+def _ready_vpc(cloud: Cloud, vpc_id: str, inputs: Properties) -> None:
     cloud.ec2.get_waiter("vpc_available").wait(VpcIds=[vpc_id])
     _update_vpc(cloud, vpc_id, {}, inputs, set(VPC_ATTRIBUTES) & inputs.keys())
-    return vpc_id
 
 
 def _read_vpc(cloud: Cloud, vpc_id: str, known: Properties) -> Properties | None:
@@ -62,8 +64,8 @@ VPC = Kind(
     token="aws:ec2/vpc:Vpc",
     called="EC2 VPC",
     required=frozenset({"cidrBlock"}),
-    replacing=frozenset({"cidrBlock"}),
-    in_place=frozenset({"enableDnsSupport", "enableDnsHostnames", "instanceTenancy"}),
+    replacing=frozenset({"cidrBlock", "instanceTenancy"}),
+    in_place=frozenset({"enableDnsSupport", "enableDnsHostnames"}),
     chosen=frozenset({"enableDnsHostnames"}),
     defaults={"enableDnsSupport": True, "instanceTenancy": "default"},
     outputs=frozenset(
@@ -73,6 +75,7 @@ VPC = Kind(
         }
     ),
     create=_create_vpc,
+    ready=_ready_vpc,
     read=_read_vpc,
     update=_update_vpc,
     delete=lambda cloud, vpc_id, _: cloud.when_free("EC2 VPC", lambda: cloud.ec2.delete_vpc(VpcId=vpc_id)),
@@ -87,11 +90,13 @@ def _create_subnet(cloud: Cloud, inputs: Properties) -> str:
         TagSpecifications=tag_specifications("subnet", inputs.get("tags")),
         **zone,
     )
-    subnet_id = str(created["Subnet"]["SubnetId"])
+    return str(created["Subnet"]["SubnetId"])
+
+
+def _ready_subnet(cloud: Cloud, subnet_id: str, inputs: Properties) -> None:
     cloud.ec2.get_waiter("subnet_available").wait(SubnetIds=[subnet_id])
     if inputs["mapPublicIpOnLaunch"]:
         _update_subnet(cloud, subnet_id, {}, inputs, {"mapPublicIpOnLaunch"})
-    return subnet_id
 
 
 def _read_subnet(cloud: Cloud, subnet_id: str, known: Properties) -> Properties | None:
@@ -130,6 +135,7 @@ SUBNET = Kind(
     defaults={"mapPublicIpOnLaunch": False},
     outputs=frozenset({"arn", "availabilityZoneId", "ownerId"}),
     create=_create_subnet,
+    ready=_ready_subnet,
     read=_read_subnet,
     update=_update_subnet,
     delete=lambda cloud, subnet_id, _: cloud.when_free(
@@ -141,10 +147,12 @@ SUBNET = Kind(
 def _create_gateway(cloud: Cloud, inputs: Properties) -> str:
     tags = tag_specifications("internet-gateway", inputs.get("tags"))
     created = cloud.ec2.create_internet_gateway(TagSpecifications=tags)
-    gateway_id = str(created["InternetGateway"]["InternetGatewayId"])
+    return str(created["InternetGateway"]["InternetGatewayId"])
+
+
+def _attach_gateway(cloud: Cloud, gateway_id: str, inputs: Properties) -> None:
     if "vpcId" in inputs:
         cloud.ec2.attach_internet_gateway(InternetGatewayId=gateway_id, VpcId=inputs["vpcId"])
-    return gateway_id
 
 
 def _read_gateway(cloud: Cloud, gateway_id: str, known: Properties) -> Properties | None:
@@ -175,8 +183,7 @@ def _update_gateway(
 ) -> None:
     if "vpcId" in changed:
         _detach_gateway(cloud, gateway_id, state.get("vpcId"))
-        if "vpcId" in inputs:
-            cloud.ec2.attach_internet_gateway(InternetGatewayId=gateway_id, VpcId=inputs["vpcId"])
+        _attach_gateway(cloud, gateway_id, inputs)
 
 
 def _delete_gateway(cloud: Cloud, gateway_id: str, state: Properties) -> None:
@@ -193,6 +200,7 @@ INTERNET_GATEWAY = Kind(
     chosen=frozenset({"vpcId"}),
     outputs=frozenset({"arn", "ownerId"}),
     create=_create_gateway,
+    ready=_attach_gateway,
     read=_read_gateway,
     update=_update_gateway,
     delete=_delete_gateway,

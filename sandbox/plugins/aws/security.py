@@ -10,18 +10,19 @@ from sandbox.plugins.properties import Properties
 
 def _create_group(cloud: Cloud, inputs: Properties) -> str:
     vpc = {"VpcId": inputs["vpcId"]} if "vpcId" in inputs else {}
-    group_id = str(
-        cloud.ec2.create_security_group(
-            GroupName=inputs["name"],
-            Description=inputs["description"],
-            TagSpecifications=tag_specifications("security-group", inputs.get("tags")),
-            **vpc,
-        )["GroupId"]
+    created = cloud.ec2.create_security_group(
+        GroupName=inputs["name"],
+        Description=inputs["description"],
+        TagSpecifications=tag_specifications("security-group", inputs.get("tags")),
+        **vpc,
     )
-    # AWS lets everything out of a new group. The official provider takes that rule away: only its own count.
+    return str(created["GroupId"])
+
+
+def _let_nothing_out(cloud: Cloud, group_id: str, inputs: Properties) -> None:
+    """AWS lets everything out of a new group. The official provider takes that rule away: only its own count."""
     everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     cloud.ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=[everything])
-    return group_id
 
 
 def _read_group(cloud: Cloud, group_id: str, known: Properties) -> Properties | None:
@@ -54,6 +55,7 @@ SECURITY_GROUP = Kind(
     auto_named=True,
     outputs=frozenset({"arn", "ownerId"}),
     create=_create_group,
+    ready=_let_nothing_out,
     read=_read_group,
     delete=_delete_group,
 )

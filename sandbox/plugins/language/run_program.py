@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import runpy
+import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,8 @@ def users_traceback(error: BaseException, program: str) -> str:
 
 
 def main() -> None:
+    # The engine interrupts a program that it has no more use for; that is not worth a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings, program, *arguments = sys.argv[1:]
     parsed = json.loads(settings)
     pulumi.runtime.set_all_config(

@@ -15,7 +15,7 @@ from sandbox import acme, addresses, apt, dns, ec2, host, network, security_grou
 from sandbox.ec2 import Changes, Client, Instance, World
 from sandbox.images import BASE, Layers
 from sandbox.machines import REBOOT, Machine
-from sandbox.process_tree import MS_BIND, HostView, mount
+from sandbox.process_tree import MS_BIND, HostView, mount, mount_overlay
 
 SITE = host.STATE / "site"
 """The layer over every image: whom to trust, whom to ask for names."""
@@ -92,7 +92,13 @@ def _start_relay(
 ) -> subprocess.Popen[bytes]:
     cloud_network = os.open("/proc/self/ns/net", os.O_RDONLY)
     servers = [f"{upstream.host} {upstream.port}" for upstream in upstreams]
-    descriptors = [view.network, view.mounts, cloud_network, *(listener.fileno() for listener in forwarders)]
+    descriptors = [
+        view.network,
+        view.mounts,
+        view.root,
+        cloud_network,
+        *(listener.fileno() for listener in forwarders),
+    ]
     process = subprocess.Popen(
         [sys.executable, host.SANDBOX, "relay", *map(str, descriptors), "--", *servers], pass_fds=descriptors
     )
@@ -103,10 +109,7 @@ def _start_relay(
 
 def _build_site(base: Path, roots: Sequence[bytes], upstreams: Sequence[apt.Upstream]) -> None:
     upper, work, root = (SITE / part for part in ("upper", "work", "root"))
-    for path in (upper, work, root):
-        path.mkdir(parents=True)
-    options = f"lowerdir={base},upperdir={upper},workdir={work}"
-    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", root], check=True)
+    mount_overlay([base], upper, work, root)
     for number, certificate in enumerate(roots):
         (root / f"usr/local/share/ca-certificates/sandbox-{number}.crt").write_bytes(certificate)
     subprocess.run(["chroot", root, "update-ca-certificates"], check=True, capture_output=True)

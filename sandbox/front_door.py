@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from sandbox import addresses, host
-from sandbox.process_tree import CLONE_NEWNET, CLONE_NEWNS, Lock, end, keep, run_inside, setns
+from sandbox.process_tree import HostView, Lock, end, keep, run_inside
 
 LOCK = Lock(host.STATE / "lock")
 PID_FILE = host.STATE / "pid"
@@ -40,7 +40,10 @@ def start() -> None:
         if BOOT_ID.exists():
             return
         time.sleep(0.2)
-    if subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False).returncode != 0:
+    if (
+        subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False).returncode
+        != 0
+    ):
         sys.exit("the local cloud needs to make namespaces: use a machine, or a container that is privileged")
     sweep()
     from sandbox.images import build_missing
@@ -216,14 +219,13 @@ def _relay(arguments: Sequence[str]) -> None:
     from sandbox.relay import Relay
 
     split = arguments.index("--")
-    host_network, host_mounts, cloud_network, *listeners = map(int, arguments[:split])
-    setns(host_network, CLONE_NEWNET)
-    setns(host_mounts, CLONE_NEWNS)
+    network, mounts, root, cloud_network, *listeners = map(int, arguments[:split])
+    HostView(network, mounts, root).enter()
     upstreams = [
         Upstream(name, int(port)) for name, port in (server.split() for server in arguments[split + 1 :])
     ]
     sockets = [socket.socket(fileno=descriptor) for descriptor in listeners]
-    asyncio.run(Relay(host_network, cloud_network).serve(upstreams, sockets))
+    asyncio.run(Relay(network, cloud_network).serve(upstreams, sockets))
 
 
 def main() -> None:

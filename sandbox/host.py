@@ -36,5 +36,7 @@ def complaint() -> str | None:
     if missing:
         return f"the local cloud needs packages that are not installed: apt-get install {' '.join(missing)}"
     if not any(Path("/usr/share/keyrings").glob("debian-archive-trixie-automatic.*")):
-        return "the local cloud needs Debian 13's keys: apt-get update && apt-get install debian-archive-keyring"
+        return (
+            "the local cloud needs Debian 13's keys: apt-get update && apt-get install debian-archive-keyring"
+        )
     return None

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox import apt, host
-from sandbox.process_tree import CLONE_NEWPID, die_with_parent, mount, private_mounts, unshare
+from sandbox.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, private_mounts, unshare
 
 SCRIPTS = host.SANDBOX / "images"
 FOLDER = host.CACHE / "images"
@@ -90,9 +90,7 @@ def _overlay(name: str, base: Path) -> Path:
 
     def build(building: Path) -> Path:
         root, upper, work = (building / part for part in ("root", "upper", "work"))
-        for folder in (root, upper, work):
-            folder.mkdir()
-        mount("overlay", str(root), "overlay", options=f"lowerdir={base},upperdir={upper},workdir={work}")
+        mount_overlay([base], upper, work, root)
         _run_script(name, root)
         return upper
 
@@ -132,7 +130,10 @@ def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
         with log.open("wb") as output:
             for descriptor in (1, 2):
                 os.dup2(output.fileno(), descriptor)
-        build(building).rename(building / "finished")
+        try:
+            build(building).rename(building / "finished")
+        except (OSError, subprocess.SubprocessError) as error:
+            sys.exit(str(error))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sandbox import addresses, host
 from sandbox.ec2 import Instance
-from sandbox.process_tree import quietly
+from sandbox.process_tree import mount_overlay, quietly
 
 REBOOT = 133
 """What systemd-nspawn exits with when its machine asked for a reboot."""
@@ -53,8 +53,6 @@ class Machine:
         self._ended = ended
         self._deadline: float | None = None
         upper, work, root = (self.folder / name for name in ("upper", "work", "root"))
-        for path in (upper, work, root):
-            path.mkdir(parents=True)
         nocloud = upper / "var/lib/cloud/seed/nocloud"
         nocloud.mkdir(parents=True)
         for name, content in seed(instance, user_data).items():
@@ -62,9 +60,7 @@ class Machine:
             (nocloud / name).chmod(0o600)
         (upper / "etc").mkdir()
         (upper / "etc/hostname").write_text(hostname(instance.private_address) + "\n")
-        lower = ":".join(map(str, layers))
-        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", root], check=True)
+        mount_overlay(layers, upper, work, root)
 
     @property
     def stopping(self) -> bool:

@@ -43,6 +43,21 @@ def mount(source: str, target: str, filesystem: str = "", flags: int = 0, option
     _check(_libc.mount(source.encode(), target.encode(), filesystem.encode(), flags, options.encode()))
 
 
+def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+    """Mounts `layers` (first on top) at `target`; what is written there goes to `upper`."""
+    for folder in (upper, work, target):
+        folder.mkdir(parents=True, exist_ok=True)
+    options = f"lowerdir={':'.join(map(str, layers))},upperdir={upper},workdir={work}"
+    try:
+        mount("overlay", str(target), "overlay", options=options)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{upper} cannot be laid over a machine image ({error.strerror}):"
+            " SANDBOX_STATE and XDG_CACHE_HOME must be on a disk, not on an overlay or a network",
+        ) from error
+
+
 def die_with_parent() -> None:
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
@@ -85,11 +100,23 @@ class HostView:
 
     network: int
     mounts: int
+    root: int
+    """The root directory in those mounts, which is another than theirs for a process in a chroot."""
+
+    @classmethod
+    def here(cls) -> "HostView":
+        return cls(*(os.open(path, os.O_RDONLY) for path in ("/proc/self/ns/net", "/proc/self/ns/mnt", "/")))
+
+    def enter(self) -> None:
+        setns(self.network, CLONE_NEWNET)
+        setns(self.mounts, CLONE_NEWNS)
+        os.fchdir(self.root)
+        os.chroot(".")
 
 
 def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[], None]) -> None:
     """Runs `daemon` in a new tree until it ends or this process is told to end."""
-    view = HostView(*(os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")))
+    view = HostView.here()
     unshare(CLONE_NEWPID)
     init = os.fork()
     if init == 0:

@@ -262,6 +262,25 @@ def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
     sandbox.on_its_internet(lambda: ec2.release_address(AllocationId=allocation))
 
 
+def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    front, _ = pair
+    vpc = front.api()["VpcId"]
+
+    def route(action: str, **target: str) -> None:
+        tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+        table = tables[0]["RouteTableId"]
+        getattr(ec2, action)(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", **target)
+
+    gateways = sandbox.on_its_internet(ec2.describe_internet_gateways)["InternetGateways"]
+    gateway = next(item for item in gateways if any(link["VpcId"] == vpc for link in item["Attachments"]))
+    sandbox.on_its_internet(lambda: route("delete_route"))
+    eventually(lambda: not front.answers(), within=2)
+    sandbox.on_its_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
+    eventually(front.answers, within=2)
+
+
 def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_cluster(
     sandbox: Sandbox, pair: tuple[Machine, Machine]
 ) -> None:
@@ -344,10 +363,14 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
             "shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic"
         )
 
+    elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
+
     def by_a_stop_and_a_start() -> None:
-        address = back.public
+        sandbox.on_its_internet(
+            lambda: ec2.associate_address(AllocationId=elastic["AllocationId"], InstanceId=back.id)
+        )
         ec2_here("stop_instances")
-        eventually(lambda: sandbox.answer(address, 80) is None, within=15)
+        eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) is None, within=15)
         ec2_here("start_instances")
 
     def ec2_here(action: str) -> None:
@@ -362,6 +385,7 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
         again()
         eventually(lambda before=before: up_since() not in ("", before) and back.answers(), within=30)
         assert back.run("cat", "/root/disk") == "kept\n"
+    assert back.public == elastic["PublicIp"]
 
     sandbox.attempt("shell", back.id, "systemctl", "poweroff")
     eventually(lambda: back.api()["State"]["Name"] == "stopped", within=15)

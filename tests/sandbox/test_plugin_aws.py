@@ -408,7 +408,6 @@ def test_default_tags_reach_every_resource_and_follow_their_setting(aws: Stack, 
         [("kind", "test"), ("project", "other"), ("stage", "test")],
         [("project", "ant-media"), ("stage", "test")],
     ]
-    aws.run("destroy", "--yes")
 
 
 @pytest.mark.parametrize(

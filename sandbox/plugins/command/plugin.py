@@ -18,6 +18,8 @@ from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
 from sandbox.plugins.provider import Diff, Failures, Provider, ProviderError, Run, top_level
 
 LINE_LIMIT = 64 * 1024
+# What sshd takes of standard input before the command reads any of it.
+SSHD_WINDOW = 2 * 1024 * 1024
 LOGGED = {"stdout": ("stdout",), "stderr": ("stderr",), "stdoutAndStderr": ("stdout", "stderr"), "none": ()}
 ENVIRONMENT_REFUSED = (
     "Unable to set '{}'. This only works if your SSH server is configured to accept\n"
@@ -144,7 +146,7 @@ async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, out
     finally:
         feeding.cancel()
         (unread,) = await asyncio.gather(feeding, return_exceptions=True)
-    return unread is not False
+    return unread is not False and len(stdin) > SSHD_WINDOW
 
 
 async def execute_locally(

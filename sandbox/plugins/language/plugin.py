@@ -65,9 +65,9 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         )  # fmt: skip
         try:
             code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.terminate()
+        except asyncio.CancelledError:  # the engine has no more use for the program
+            process.terminate()
+            return language_pb2.RunResponse(bail=True)
         if code == ALREADY_REPORTED:
             return language_pb2.RunResponse(bail=True)
         error = f"Program exited with non-zero exit code: {code}" if code else ""

@@ -81,11 +81,12 @@ def _base() -> Path:
 
 
 def _overlay(name: str, base: Path) -> Path:
-    script = SCRIPTS / f"{name}.sh"
+    scripts = [SCRIPTS / f"{name}.sh", SCRIPTS / "chroot.sh"]
     sources = sorted(path for path in (SCRIPTS / name).rglob("*") if path.is_file() and path.suffix != ".pyc")
     facts = [base.name]
     if archive := os.environ.get("AMS_ZIP"):  # a real server in place of the stand-in
         status = Path(archive).stat()
+        scripts.append(SCRIPTS / f"{name}-zip.sh")
         facts += [str(Path(archive).resolve()), str(status.st_size), str(status.st_mtime_ns)]
 
     def build(building: Path) -> Path:
@@ -94,7 +95,7 @@ def _overlay(name: str, base: Path) -> Path:
         _run_script(name, root)
         return upper
 
-    return _cached(name, _key([script, *sources], facts), build)
+    return _cached(name, _key([*scripts, *sources], facts), build)
 
 
 def _key(files: Iterable[Path], facts: Iterable[str]) -> str:

@@ -5,14 +5,10 @@
 # Ant Media builds for Java 17; Debian 13 has 21 as its oldest. It runs there too, but for options in the archive's
 # unit that Java 21 knows no more: a drop-in makes it pass over them.
 set -euo pipefail
+# shellcheck source=chroot.sh
+source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
 
 target=$1 zip=$2
-packages=(openjdk-21-jre-headless unzip curl libva-drm2 libva-x11-2 libvdpau1)
-
-# The script goes on in a mount namespace of its own: however it ends, its mounts end with it.
-if [[ ${ANT_MEDIA_BUILD:-} != inside ]]; then
-  exec env ANT_MEDIA_BUILD=inside unshare --mount --propagation private -- bash "${BASH_SOURCE[0]}" "$target" "$zip"
-fi
 
 # Before anything that takes time.
 listing=$(python3 -m zipfile -l "$zip" 2>/dev/null || true)
@@ -20,27 +16,6 @@ if [[ $listing != *$'\nant-media-server/antmedia.service '* ]]; then
   echo "$zip is no Ant Media Server archive: there is no ant-media-server/antmedia.service in it." >&2
   exit 1
 fi
-
-in_target() {
-  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$target" "$@"
-}
-
-install_packages() {
-  mount --rbind /dev "$target/dev"
-  mount -t proc proc "$target/proc"
-  mount -t tmpfs tmpfs "$target/run"
-  mount -t tmpfs tmpfs "$target/var/lib/apt/lists"
-  # The host's resolver, for the length of the build.
-  local had_resolver=true
-  [[ -e "$target/etc/resolv.conf" ]] || had_resolver=false
-  touch "$target/etc/resolv.conf"
-  mount --bind /etc/resolv.conf "$target/etc/resolv.conf"
-  in_target apt-get update -qq
-  in_target apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
-  in_target apt-get clean
-  umount "$target/etc/resolv.conf"
-  $had_resolver || rm "$target/etc/resolv.conf"
-}
 
 unpack() {
   touch "$target/run/server.zip"
@@ -66,6 +41,6 @@ UNIT
   in_target systemctl --quiet enable antmedia.service
 }
 
-install_packages
+install_packages openjdk-21-jre-headless unzip curl libva-drm2 libva-x11-2 libvdpau1
 unpack
 install_server

@@ -3,6 +3,8 @@
 # It is not Ant Media's software; images/ant-media/README says what it does and does not.
 # With AMS_ZIP (the path of an ant-media-server-….zip) it is the real one, from that archive.
 set -euo pipefail
+# shellcheck source=chroot.sh
+source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
 
 target=$1
 if [[ -n ${AMS_ZIP:-} ]]; then
@@ -10,35 +12,6 @@ if [[ -n ${AMS_ZIP:-} ]]; then
 fi
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/ant-media
-packages=(nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-yaml curl)
-
-# The script goes on in a mount namespace of its own: however it ends, its mounts end with it.
-if [[ ${ANT_MEDIA_BUILD:-} != inside ]]; then
-  exec env ANT_MEDIA_BUILD=inside unshare --mount --propagation private -- bash "${BASH_SOURCE[0]}" "$target"
-fi
-
-in_target() {
-  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$target" "$@"
-}
-
-install_packages() {
-  mount --rbind /dev "$target/dev"
-  mount -t proc proc "$target/proc"
-  mount -t tmpfs tmpfs "$target/run"
-  mount -t tmpfs tmpfs "$target/var/lib/apt/lists"
-  # The host's resolver, for the length of the build.
-  local had_resolver=true
-  [[ -e "$target/etc/resolv.conf" ]] || had_resolver=false
-  touch "$target/etc/resolv.conf"
-  mount --bind /etc/resolv.conf "$target/etc/resolv.conf"
-  in_target apt-get update -qq
-  in_target apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
-  in_target apt-get clean
-  umount "$target/etc/resolv.conf"
-  $had_resolver || rm "$target/etc/resolv.conf"
-  # antmedia.service runs an nginx of its own.
-  in_target systemctl --quiet disable nginx.service
-}
 
 install_server() {
   local home=$target/usr/local/antmedia app
@@ -56,8 +29,10 @@ install_server() {
   in_target chown -R antmedia:antmedia /usr/local/antmedia /var/log/antmedia
   in_target python3 -m compileall -q /usr/local/antmedia/standin
   install -m 0644 "$here"/*.service "$target/etc/systemd/system/"
+  # antmedia.service runs an nginx of its own.
+  in_target systemctl --quiet disable nginx.service
   in_target systemctl --quiet enable antmedia.service antmedia-first-boot.service
 }
 
-install_packages
+install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-yaml curl
 install_server

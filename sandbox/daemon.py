@@ -175,21 +175,19 @@ class Cloud:
         layers = self._images.get(self._client.image_of(instance.image))
         if layers is None:
             return self._refuse(instance, f"no machine image stands behind {instance.image}")
-        if instance.vpc not in self._vpcs:
+        vpc = self._vpcs.get(instance.vpc)
+        if vpc is None:
             used = {vpc.number for vpc in self._vpcs.values()}
             free = next(number for number in range(len(used) + 1) if number not in used)
-            self._vpcs[instance.vpc] = network.Vpc(instance.vpc, free)
+            vpc = self._vpcs[instance.vpc] = network.Vpc(instance.vpc, free)
+        vpc.attach(instance)
         try:
-            self._vpcs[instance.vpc].attach(instance)
             self._guard(instance, world)
-            machine = Machine(
-                instance,
-                [SITE / "upper", *layers],
-                self._client.user_data(instance.id),
-                self._changes.happened,
-            )
+            user_data = self._client.user_data(instance.id)
+            machine = Machine(instance, [SITE / "upper", *layers], user_data, self._changes.happened)
             machine.boot()
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        except (OSError, RuntimeError) as error:
+            vpc.detach(instance)
             return self._refuse(instance, str(error))
         self._machines[instance.id] = machine
         return None

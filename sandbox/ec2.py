@@ -161,8 +161,9 @@ class Client:
         return base64.b64decode(answer["UserData"].get("Value", ""))
 
     def image_of(self, ami: str) -> str:
-        """The name of the machine image that stands behind an AMI."""
-        tags = self._ec2.describe_images(ImageIds=[ami])["Images"][0].get("Tags", [])
+        """The name of the machine image that stands behind an AMI; empty for one that the cloud does not have."""
+        images = self._ec2.describe_images(Filters=[{"Name": "image-id", "Values": [ami]}])["Images"]
+        tags = (tag for image in images for tag in image.get("Tags", []))
         return next((tag["Value"] for tag in tags if tag["Key"] == "sandbox-image"), "")
 
     def world(self) -> World:

@@ -54,11 +54,11 @@ class Machine:
         self._deadline: float | None = None
         upper, work, root = (self.folder / name for name in ("upper", "work", "root"))
         nocloud = upper / "var/lib/cloud/seed/nocloud"
-        nocloud.mkdir(parents=True)
+        nocloud.mkdir(parents=True, exist_ok=True)
         for name, content in seed(instance, user_data).items():
             (nocloud / name).write_bytes(content)
             (nocloud / name).chmod(0o600)
-        (upper / "etc").mkdir()
+        (upper / "etc").mkdir(exist_ok=True)
         (upper / "etc/hostname").write_text(hostname(instance.private_address) + "\n")
         mount_overlay(layers, upper, work, root)
 

@@ -27,7 +27,7 @@ table ip egress {{
   chain input {{
     type filter hook input priority filter;
     # the way out of the machines' packages is for the machines
-    ip daddr {addresses.PACKAGES} ip saddr != {addresses.PUBLIC} reject with icmp admin-prohibited
+    ct state new ip daddr {addresses.PACKAGES} ip saddr != {addresses.PUBLIC} meta l4proto tcp reject with tcp reset
   }}
 }}
 """

@@ -16,6 +16,7 @@ import pytest
 
 from sandbox import addresses, host
 from sandbox.machines import control_group
+from sandbox.network import package_address
 from sandbox.process_tree import CLONE_NEWNET, setns
 
 pytestmark = pytest.mark.skipif(host.complaint() is not None, reason=str(host.complaint()))
@@ -77,6 +78,10 @@ class Sandbox:
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self("status", "--json"))
         return status
+
+    def state_of(self, instance: str) -> str | None:
+        machines = self.status()["machines"]
+        return next((machine["state"] for machine in machines if machine["instance_id"] == instance), None)
 
     def init(self) -> int:
         return int((self.state / "pid").read_text().split()[1])
@@ -321,6 +326,8 @@ def test_packages_come_in_and_nothing_goes_out(sandbox: Sandbox, pair: tuple[Mac
     front, _ = pair
     front.run("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
     assert sandbox.status()["escaped_packets"] == 0
+    with pytest.raises(ConnectionRefusedError):
+        sandbox.on_its_internet(lambda: socket.create_connection((package_address(0), 80), timeout=2))
     front.run("sh", "-c", "curl -s -m2 http://192.0.2.1:81/ || true")
     sandbox("exec", "--", "sh", "-c", "curl -s -m2 https://192.0.2.2/ || true")
     status = sandbox.status()
@@ -342,6 +349,23 @@ def test_the_operator_has_the_hosts_files_folder_and_exit_codes(sandbox: Sandbox
         check=False,
     )
     assert (done.returncode, done.stdout) == (7, "here\ntest eu-west-1\n")
+
+
+def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_why(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    subnet = pair[0].api()["SubnetId"]
+
+    def launch() -> str:
+        answer = ec2.run_instances(ImageId="ami-0ffffffffffffffff", MinCount=1, MaxCount=1, SubnetId=subnet)
+        id: str = answer["Instances"][0]["InstanceId"]
+        return id
+
+    id = sandbox.on_its_internet(launch)
+    eventually(lambda: sandbox.state_of(id) == "stopped", within=3)
+    assert "no machine image stands behind ami-0ffffffffffffffff" in sandbox("logs", id)
+    sandbox.on_its_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
+    eventually(lambda: sandbox.state_of(id) is None, within=3)
 
 
 def test_a_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:

@@ -5,13 +5,13 @@ the engine hands them over in clear and marks again what comes back under the sa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2
-from google.rpc import status_pb2  # type: ignore[import-untyped]
+from google.rpc import status_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from sandbox.plugins.properties import Properties, Value, differences, from_struct, to_struct
@@ -74,9 +74,6 @@ class Resource(Protocol):
     async def delete(self, run: "Run", resource_id: str, state: Properties) -> None: ...
 
 
-Log = Callable[[str], Awaitable[None]]
-
-
 @dataclass(frozen=True)
 class Run:
     """One operation on one resource, and its lines in the engine's log."""
@@ -105,7 +102,7 @@ class Run:
             request = engine_pb2.LogRequest(
                 severity=severity, message=message, urn=self.urn, ephemeral=ephemeral
             )
-            await self.engine.Log(request)
+            await cast(Awaitable[object], self.engine.Log(request))
 
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
@@ -230,7 +227,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     ) -> provider_pb2.InvokeResponse:
         async def work() -> provider_pb2.InvokeResponse:
             answer = await self.invoke(request.tok, from_struct(request.args))
-            return provider_pb2.InvokeResponse(**{"return": to_struct(answer)})
+            return provider_pb2.InvokeResponse(**{"return": to_struct(answer)})  # pyright: ignore[reportArgumentType]
 
         return await self._answer(context, work())
 

@@ -4,14 +4,14 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError
@@ -55,7 +55,7 @@ class Cloud:
     def _client(self, service: str) -> Any:
         endpoints = {k: v for entry in self.settings.get("endpoints") or [] for k, v in entry.items()}
         with self._making_clients:
-            return boto3.session.Session().client(
+            return boto3.Session().client(
                 service,
                 region_name=self.region,
                 endpoint_url=endpoints.get(service),
@@ -131,7 +131,7 @@ def described(describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any] | 
 
 
 @contextmanager
-def told(doing: str) -> Iterator[None]:
+def told(doing: str) -> Generator[None]:
     """Turns what the API refuses into the official provider's words for it."""
     try:
         yield

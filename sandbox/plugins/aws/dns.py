@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError
 
 from sandbox.plugins.aws.cloud import Cloud, code
 from sandbox.plugins.aws.kind import Kind

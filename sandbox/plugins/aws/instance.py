@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+from botocore.exceptions import ClientError
 
 from sandbox.plugins.aws.cloud import Cloud, described, is_gone, renamed, tag_specifications, tags_of
 from sandbox.plugins.aws.kind import Kind, retag

@@ -117,8 +117,9 @@ async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value
     channel = asyncssh.SSHClientChannel[bytes](
         client, asyncio.get_running_loop(), "strict", None, "strict", 1 << 21, 1 << 15
     )
-    await channel._open(b"session")
-    accepted = await channel._make_request(b"env", String(name), String(value))
+    await channel._open(b"session")  # pyright: ignore[reportPrivateUsage]
+    variable = String(name), String(value)
+    accepted = await channel._make_request(b"env", *variable)  # pyright: ignore[reportPrivateUsage]
     channel.close()
     return bool(accepted)
 

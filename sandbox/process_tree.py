@@ -81,7 +81,8 @@ class Lock:
 
     def take(self) -> int | None:
         """The descriptor that holds the lock, or None when another process holds it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # User data holds the machines' host keys: what is in here is root's alone.
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:

@@ -58,7 +58,7 @@ make_python_environment() {
   [[ -e $venv/requirements.sha256 && $(<"$venv/requirements.sha256") == "$wanted" ]] && return
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; this is $(python3 --version)."
   step "Making the Python environment .venv" python3 -m venv --clear "$venv"
-  step "Installing Python packages" "$venv/bin/pip" install --disable-pip-version-check --progress-bar off \
+  step "Installing Python packages" "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --no-compile \
     -r "$root/requirements.txt" -r "$root/requirements-dev.txt" -r "$root/sandbox/requirements.txt"
   echo "$wanted" >"$venv/requirements.sha256"
 }

@@ -22,7 +22,8 @@ END
     rm "$new"
   else
     mv "$new" "$own"
-    systemctl restart valkey-server
+    systemctl restart valkey-server ||
+      journalctl --unit valkey-server --lines 10 --no-pager --output cat | fail "Valkey does not start; its log ends:"
   fi
 }
 

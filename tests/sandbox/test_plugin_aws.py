@@ -306,7 +306,7 @@ world = aws.ec2.SecurityGroup("world", vpc_id=vpc.id, description="world")
 aws.vpc.SecurityGroupIngressRule("ssh", security_group_id=nodes.id, ip_protocol="tcp", from_port=22, to_port=22,
     cidr_ipv4="203.0.113.20/32", description="administrators")
 aws.vpc.SecurityGroupIngressRule("http", security_group_id=nodes.id, ip_protocol="tcp", from_port=5080, to_port=5080,
-    referenced_security_group_id=world.id)
+    referenced_security_group_id=world.id, description="the world")
 aws.vpc.SecurityGroupEgressRule("all", security_group_id=nodes.id, ip_protocol="-1", cidr_ipv4="0.0.0.0/0")
 machine = aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", subnet_id=subnet.id, private_ip="10.9.0.8",
     associate_public_ip_address=True, vpc_security_group_ids=[nodes.id, world.id], user_data="#!/bin/sh\\n",
@@ -351,7 +351,7 @@ def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon:
     assert [rule["CidrIpv4"] for rule in rules if rule["GroupId"] in groups and rule["IsEgress"]] == [
         "0.0.0.0/0"
     ]
-    aws.preview("--expect-no-changes")
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
     # In place: the type, the groups, the disk, the metadata options, user data.
     changed = (

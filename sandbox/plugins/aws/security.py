@@ -105,7 +105,6 @@ def _read_rule(cloud: Cloud, rule_id: str, known: Properties) -> Properties | No
         return None
     state: Properties = {
         "arn": cloud.arn(found.get("GroupOwnerId", ""), f"security-group-rule/{rule_id}"),
-        "description": found.get("Description", ""),
         "ipProtocol": found["IpProtocol"],
         "securityGroupId": found["GroupId"],
         "securityGroupRuleId": rule_id,
@@ -114,6 +113,8 @@ def _read_rule(cloud: Cloud, rule_id: str, known: Properties) -> Properties | No
     state |= {name: found[theirs] for name, (theirs, _) in ENDS.items() if theirs in found}
     if "ReferencedGroupInfo" in found:
         state["referencedSecurityGroupId"] = found["ReferencedGroupInfo"]["GroupId"]
+    if "Description" in found:  # moto forgets it where the other end is a group
+        state["description"] = found["Description"]
     if found["IpProtocol"] != "-1":
         state |= {"fromPort": found["FromPort"], "toPort": found["ToPort"]}
     return state

@@ -14,7 +14,8 @@ import pytest
 from plugin_sshd import PASSWORD, Sshd
 from plugin_stack import Stack
 
-from sandbox.plugins.command.plugin import KINDS, OPEN_CONNECTIONS
+from sandbox.plugins.command.plugin import KINDS
+from sandbox.plugins.command.ssh import OPEN_CONNECTIONS
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import ProviderError, Run
 

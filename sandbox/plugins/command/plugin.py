@@ -7,26 +7,14 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-import asyncssh
-from asyncssh.packet import String
-
-from sandbox.plugins.command import ssh
+from sandbox.plugins.command.output import LINE_LIMIT, Output
 from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
-from sandbox.plugins.provider import Diff, Failures, Provider, ProviderError, Run, top_level
+from sandbox.plugins.provider import Diff, Failures, Provider, Run, top_level
 
-LINE_LIMIT = 64 * 1024
-# What sshd takes of standard input before the command reads any of it.
-SSHD_WINDOW = 2 * 1024 * 1024
 LOGGED = {"stdout": ("stdout",), "stderr": ("stderr",), "stdoutAndStderr": ("stdout", "stderr"), "none": ()}
-ENVIRONMENT_REFUSED = (
-    "Unable to set '{}'. This only works if your SSH server is configured to accept\n"
-    "\tthese variables via AcceptEnv. Alternatively, if a Bash-like shell runs the command on the remote host, "
-    "you could\n\tprefix the command itself with the variables in the form 'VAR=value command'"
-)
-
 COMMON_INPUTS = frozenset(
     {"create", "update", "delete", "triggers", "stdin", "logging", "environment", "addPreviousOutputInEnv"}
 )
@@ -37,45 +25,6 @@ CONNECTION_INPUTS = frozenset(
     }
 )  # fmt: skip
 CONNECTION_DEFAULTS: Properties = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
-
-
-@dataclass
-class Output:
-    """What a command prints: collected per stream and in the order it came, and shown while it runs."""
-
-    run: Run
-    logged: tuple[str, ...]
-    streams: dict[str, bytearray] = field(
-        default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()}
-    )
-    together: bytearray = field(default_factory=bytearray)
-    line: bytearray = field(default_factory=bytearray)
-
-    async def add(self, stream: str, data: bytes) -> None:
-        self.streams[stream] += data
-        self.together += data
-        if stream not in self.logged:
-            return
-        *lines, rest = (bytes(self.line) + data).split(b"\n")
-        self.line = bytearray(rest)
-        for line in lines:
-            await self.run.status(line.decode(errors="replace").removesuffix("\r"))
-        if len(rest) >= LINE_LIMIT or any(len(line) >= LINE_LIMIT for line in lines):
-            await self.run.warn(
-                "a line of output is longer than 64 KiB: the command provider waits here for ever"
-            )
-            await asyncio.Event().wait()
-
-    async def finish(self) -> None:
-        if self.line:
-            await self.run.status(self.line.decode(errors="replace"))
-
-    def text(self, stream: str) -> str:
-        return self.streams[stream].decode(errors="replace").removesuffix("\n")
-
-    def failure(self, reason: str, command: str) -> ProviderError:
-        printed = self.together.decode(errors="replace")
-        return ProviderError(f"{reason}: running {ssh.quoted(command)}:\n{printed}")
 
 
 class Execute(Protocol):
@@ -89,65 +38,14 @@ class Execute(Protocol):
 async def execute_remotely(
     run: Run, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
 ) -> str | None:
+    # Only now: it takes a while to load, and a preview does without.
+    from sandbox.plugins.command import ssh
+
     connection = inputs["connection"]
     assert isinstance(connection, dict)
-    client = await ssh.dial(run, connection)
-    OPEN_CONNECTIONS.append(client)
-    environment = dict(_environment(inputs))
-    for name, value in environment.items():
-        if not await _server_accepts(client, name, value):
-            await run.error(ENVIRONMENT_REFUSED.format(name))
-            raise ProviderError(f'could not set environment variable "{name}": ssh: setenv failed')
-    for name, value in previous.items():
-        if await _server_accepts(client, name, value):
-            environment[name] = value
-        else:
-            await run.warn(ENVIRONMENT_REFUSED.format(name))
-    process = await client.create_process(command, env=environment, encoding=None)
-    unread = await _converse(process, str(inputs.get("stdin", "")).encode(), output)
-    return ssh.ended_badly(process) or ("EOF" if unread else None)
-
-
-# The official provider leaves each connection open until it is told to end.
-OPEN_CONNECTIONS: list[asyncssh.SSHClientConnection] = []
-
-
-async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value: str) -> bool:
-    """Whether sshd takes the variable. asyncssh does not ask for an answer, so a channel of its own does."""
-    channel = asyncssh.SSHClientChannel[bytes](
-        client, asyncio.get_running_loop(), "strict", None, "strict", 1 << 21, 1 << 15
+    return await ssh.execute(
+        run, connection, command, dict(_environment(inputs)), previous, _stdin(inputs), output
     )
-    await channel._open(b"session")  # pyright: ignore[reportPrivateUsage]
-    variable = String(name), String(value)
-    accepted = await channel._make_request(b"env", *variable)  # pyright: ignore[reportPrivateUsage]
-    channel.close()
-    return bool(accepted)
-
-
-async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, output: Output) -> bool:
-    """Feeds a remote command and collects what it prints until it ends; whether it left input unread."""
-
-    async def feed() -> bool:
-        try:
-            process.stdin.write(stdin)
-            await process.stdin.drain()
-            process.stdin.write_eof()
-        except (BrokenPipeError, ConnectionError, asyncssh.Error):
-            return True
-        return False
-
-    async def collect(stream: str, reader: asyncssh.SSHReader[bytes]) -> None:
-        while data := await reader.read(LINE_LIMIT):
-            await output.add(stream, data)
-
-    feeding = asyncio.ensure_future(feed())
-    try:
-        await asyncio.gather(collect("stdout", process.stdout), collect("stderr", process.stderr))
-        await process.wait_closed()
-    finally:
-        feeding.cancel()
-        (unread,) = await asyncio.gather(feeding, return_exceptions=True)
-    return unread is not False and len(stdin) > SSHD_WINDOW
 
 
 async def execute_locally(
@@ -170,7 +68,7 @@ async def execute_locally(
     assert process.stderr
 
     async def feed(stdin: asyncio.StreamWriter) -> None:
-        stdin.write(str(inputs.get("stdin", "")).encode())
+        stdin.write(_stdin(inputs))
         try:
             await stdin.drain()
             stdin.close()
@@ -200,6 +98,10 @@ def _environment(inputs: Properties) -> Iterator[tuple[str, str]]:
     if isinstance(variables, dict):
         for name, value in variables.items():
             yield name, str(value)
+
+
+def _stdin(inputs: Properties) -> bytes:
+    return str(inputs.get("stdin", "")).encode()
 
 
 @dataclass(frozen=True)

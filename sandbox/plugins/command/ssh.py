@@ -1,16 +1,17 @@
 """Dialling and running over SSH as Pulumi's official command provider does, down to its words when it fails."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import asyncssh
+from asyncssh.packet import String
 
+from sandbox.plugins.command.output import LINE_LIMIT, Output
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import ProviderError, Run
 
@@ -22,6 +23,16 @@ HOST_KEY_ORDER = [
     "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
     "rsa-sha2-256", "rsa-sha2-512", "ssh-ed25519",
 ]  # fmt: skip
+
+
+# What sshd takes of standard input before the command reads any of it.
+SSHD_WINDOW = 2 * 1024 * 1024
+
+ENVIRONMENT_REFUSED = (
+    "Unable to set '{}'. This only works if your SSH server is configured to accept\n"
+    "\tthese variables via AcceptEnv. Alternatively, if a Bash-like shell runs the command on the remote host, "
+    "you could\n\tprefix the command itself with the variables in the form 'VAR=value command'"
+)
 
 
 @dataclass(frozen=True)
@@ -223,7 +234,75 @@ async def _retried(run: Run, what: str, limit: int, attempt: Callable[[], Awaita
             delay *= 1.5
 
 
-def ended_badly(process: asyncssh.SSHClientProcess[bytes]) -> str | None:
+async def execute(
+    run: Run,
+    connection: Properties,
+    command: str,
+    environment: dict[str, str],
+    previous: Mapping[str, str],
+    stdin: bytes,
+    output: Output,
+) -> str | None:
+    """Runs a command on the machine; says what went wrong, if anything did."""
+    client = await dial(run, connection)
+    OPEN_CONNECTIONS.append(client)
+    for name, value in environment.items():
+        if not await _server_accepts(client, name, value):
+            await run.error(ENVIRONMENT_REFUSED.format(name))
+            raise ProviderError(f'could not set environment variable "{name}": ssh: setenv failed')
+    for name, value in previous.items():
+        if await _server_accepts(client, name, value):
+            environment[name] = value
+        else:
+            await run.warn(ENVIRONMENT_REFUSED.format(name))
+    process = await client.create_process(command, env=environment, encoding=None)
+    unread = await _converse(process, stdin, output)
+    return _ended_badly(process) or ("EOF" if unread else None)
+
+
+# The official provider leaves each connection open until it is told to end.
+OPEN_CONNECTIONS: list[asyncssh.SSHClientConnection] = []
+
+
+async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value: str) -> bool:
+    """Whether sshd takes the variable. asyncssh does not ask for an answer, so a channel of its own does."""
+    channel = asyncssh.SSHClientChannel[bytes](
+        client, asyncio.get_running_loop(), "strict", None, "strict", 1 << 21, 1 << 15
+    )
+    await channel._open(b"session")  # pyright: ignore[reportPrivateUsage]
+    variable = String(name), String(value)
+    accepted = await channel._make_request(b"env", *variable)  # pyright: ignore[reportPrivateUsage]
+    channel.close()
+    return bool(accepted)
+
+
+async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, output: Output) -> bool:
+    """Feeds a remote command and collects what it prints until it ends; whether it left input unread."""
+
+    async def feed() -> bool:
+        try:
+            process.stdin.write(stdin)
+            await process.stdin.drain()
+            process.stdin.write_eof()
+        except (BrokenPipeError, ConnectionError, asyncssh.Error):
+            return True
+        return False
+
+    async def collect(stream: str, reader: asyncssh.SSHReader[bytes]) -> None:
+        while data := await reader.read(LINE_LIMIT):
+            await output.add(stream, data)
+
+    feeding = asyncio.ensure_future(feed())
+    try:
+        await asyncio.gather(collect("stdout", process.stdout), collect("stderr", process.stderr))
+        await process.wait_closed()
+    finally:
+        feeding.cancel()
+        (unread,) = await asyncio.gather(feeding, return_exceptions=True)
+    return unread is not False and len(stdin) > SSHD_WINDOW
+
+
+def _ended_badly(process: asyncssh.SSHClientProcess[bytes]) -> str | None:
     """The words of the official provider for a command that did not end with status 0."""
     if process.exit_signal is not None:
         name, _, message, _ = process.exit_signal
@@ -234,7 +313,3 @@ def ended_badly(process: asyncssh.SSHClientProcess[bytes]) -> str | None:
     if process.exit_status is None:
         return "wait: remote command exited without exit status or exit signal"
     return f"Process exited with status {process.exit_status}" if process.exit_status else None
-
-
-def quoted(command: str) -> str:
-    return json.dumps(command, ensure_ascii=False)

@@ -199,6 +199,11 @@ def test_any_changed_input_is_an_update(change: Properties) -> None:
     assert not diff.replaces
 
 
+def test_a_changed_trigger_is_a_replacement_also_for_an_sdk_that_does_not_ask_for_it() -> None:
+    old, new = ({"create": "true", "triggers": [value]} for value in (1, 2))
+    assert LOCAL.diff(old, old, new).replaces == {"triggers"}
+
+
 def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack, sshd: Sshd) -> None:
     gone = {**sshd.connection, "port": 9, "dial_error_limit": 0}
     (stack.folder / "machine.json").write_text(json.dumps(gone))

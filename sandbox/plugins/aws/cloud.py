@@ -38,7 +38,7 @@ class Cloud:
     # How long a refusal because something else still depends on a resource is waited out, and a change of state.
     patience = 300.0
 
-    def __init__(self, settings: Properties) -> None:
+    def __init__(self, settings: Properties, cancelled: threading.Event | None = None) -> None:
         # Everything that is not text arrives as JSON in text, from the SDK and from the stack's file alike.
         self.settings: dict[str, Any] = {
             name: value if name in TEXT_SETTINGS or not isinstance(value, str) else json.loads(value)
@@ -46,7 +46,7 @@ class Cloud:
         }
         self.region = region_of(settings)
         self.default_tags: dict[str, str] = (self.settings.get("defaultTags") or {}).get("tags") or {}
-        self.cancelled = threading.Event()
+        self.cancelled = cancelled or threading.Event()
         self._making_clients = threading.Lock()
         if not self.settings.get("skipCredentialsValidation"):
             with told("validating provider credentials: retrieving caller identity from STS"):

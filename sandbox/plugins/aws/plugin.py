@@ -4,6 +4,7 @@ A kind, a function or a property that it does not have is an error that names it
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,10 @@ class AwsProvider(Provider):
     name = "aws"
     version = "7.51.1"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled = threading.Event()
+
     def check_config(self, inputs: Properties) -> Failures:
         failures = dict.fromkeys(
             sorted(inputs.keys() - SETTINGS),
@@ -96,7 +101,7 @@ class AwsProvider(Provider):
         return failures
 
     def configure(self, inputs: Properties) -> None:
-        self.cloud = Cloud(inputs)
+        self.cloud = Cloud(inputs, self.cancelled)
         self.kinds = {kind.token: Configured(kind, self.cloud) for kind in KINDS}
 
     async def invoke(self, token: str, arguments: Properties) -> Properties:
@@ -106,7 +111,7 @@ class AwsProvider(Provider):
         self, request: empty_pb2.Empty, context: Context
     ) -> empty_pb2.Empty:
         """Lets waiting end. What is under way at the API is finished, so that the state tells what exists."""
-        self.cloud.cancelled.set()
+        self.cancelled.set()
         return empty_pb2.Empty()
 
 

@@ -200,7 +200,8 @@ def test_any_changed_input_is_an_update(change: Properties) -> None:
 
 
 def test_a_changed_trigger_is_a_replacement_also_for_an_sdk_that_does_not_ask_for_it() -> None:
-    old, new = ({"create": "true", "triggers": [value]} for value in (1, 2))
+    old: Properties = {"create": "true", "triggers": [1]}
+    new: Properties = {"create": "true", "triggers": [2]}
     assert LOCAL.diff(old, old, new).replaces == {"triggers"}
 
 

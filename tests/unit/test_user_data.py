@@ -16,10 +16,11 @@ users:
     ssh_authorized_keys:
       - ssh-ed25519 AAAAclient
 
-# No key from the instance's metadata, no root, no password.
+# No key from the instance's metadata, no root. Passwords are refused below, before sshd starts: cloud-init's own
+# setting restarts sshd, and the command provider never recovers from a login through the jump host that this cuts off.
 allow_public_ssh_keys: false
 disable_root: true
-ssh_pwauth: false
+ssh_pwauth: unchanged
 
 ssh_deletekeys: true
 ssh_keys:

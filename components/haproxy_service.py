@@ -46,7 +46,7 @@ class HAProxyService(pulumi.ComponentResource):
         super().__init__("ant-media:balancer:HAProxyService", name, None, opts)
         host = args.balancer.host
         nodes_ready = [script for role in args.nodes for script in role.ready]
-        instances = [machine.instance for role in args.nodes for machine in role.machines]
+        instances = [machine.instance.id for role in args.nodes for machine in role.machines]
         self.configuration = RemoteScript(
             f"{name}-configuration",
             "apply-haproxy-config.sh",
@@ -69,9 +69,8 @@ class HAProxyService(pulumi.ComponentResource):
             "wait-for-servers.sh",
             host,
             args=[digest],
-            opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[self.configuration], replace_with=[*instances]
-            ),
+            triggers=instances,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration]),
         )
         command.local.Command(
             f"{name}-endpoints",
@@ -85,11 +84,8 @@ class HAProxyService(pulumi.ComponentResource):
                 "TRUSTED_CERTIFICATE": "no" if args.acme.directory == ACME_DIRECTORIES["staging"] else "yes",
                 "HAPROXY_CFG": digest,
             },
+            triggers=[args.balancer.machine.instance.id, *instances],
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[healthy, self.certificate],
-                replace_with=[args.balancer.machine.instance, *instances],
-            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[healthy, self.certificate]),
         )
         self.register_outputs({"haproxy_cfg": self.haproxy_cfg})

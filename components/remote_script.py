@@ -42,16 +42,18 @@ class ScriptHost:
                 ["sudo", "timeout", "600", "bash", "-c", script_text("install-scripts.sh"), "", INSTALLED]
             ),
             stdin="".join(f"=== {path.name}\n{path.read_text()}" for path in sorted(SCRIPTS.glob("*.sh"))),
+            triggers=[machine.instance.id],
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(follow(machine), opts),
+            opts=pulumi.ResourceOptions.merge(gone_with(machine), opts),
         )
 
 
 class RemoteScript(command.remote.Command):
     """A script of ``templates/scripts`` run as root on a machine: when it is new, and whenever an input or the script changes.
 
-    The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again on a machine that was
-    replaced (``replace_with``) and is forgotten with a machine that is gone (``deleted_with``), which may be dead.
+    The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again on another machine of
+    the same name (``triggers``; ``replace_with`` would miss one that was ended by hand and made again) and is forgotten with a
+    machine that is gone (``deleted_with``), which may be dead.
 
     ``args`` are shown in previews and process lists. ``stdin`` is shown in previews. ``secrets`` go to the script's standard
     input, a line each (empty for ``None``); then nothing that the script prints is logged. ``timeout`` (seconds) holds on the
@@ -66,6 +68,7 @@ class RemoteScript(command.remote.Command):
         args: Sequence[str] = (),
         stdin: str | None = None,
         secrets: Sequence[SecretStr | None] = (),
+        triggers: Sequence[pulumi.Input[str]] = (),
         timeout: int = 300,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -76,12 +79,13 @@ class RemoteScript(command.remote.Command):
             connection=host.connection,
             create=f"{line}  # version {version}",
             stdin=pulumi.Output.secret(lines(secrets)) if secrets else stdin,
+            triggers=[host.machine.instance.id, *triggers],
             logging=command.remote.Logging.NONE if secrets else None,
             # The previous output would travel in the environment, which sshd does not accept.
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(
                 pulumi.ResourceOptions.merge(
-                    follow(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
+                    gone_with(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
                 ),
                 opts,
             ),
@@ -93,9 +97,9 @@ def script_text(name: str) -> str:
     return (SCRIPTS / name).read_text()
 
 
-def follow(machine: Machine) -> pulumi.ResourceOptions:
-    """The life of what is on a machine is the machine's: made again with it, gone with it."""
-    return pulumi.ResourceOptions(replace_with=[machine.instance], deleted_with=machine.instance)
+def gone_with(machine: Machine) -> pulumi.ResourceOptions:
+    """What is on a machine needs no deletion where the machine itself goes."""
+    return pulumi.ResourceOptions(deleted_with=machine.instance)
 
 
 def lines(secrets: Sequence[SecretStr | None]) -> str:

@@ -107,12 +107,22 @@ def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None
     commands = two_and_two.of_type(REMOTE)
     assert len(commands) == 6 + 10  # every machine is given the scripts, then runs some
     for name, inputs in commands.items():
-        assert set(inputs) <= {"connection", "create", "stdin", "logging", "addPreviousOutputInEnv"}, name
+        known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
+        assert set(inputs) <= known, name
         connection = revealed(inputs["connection"])
         assert connection["hostKey"].startswith("ssh-ed25519 "), name
         assert re.match(
             r"sudo timeout \d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)", inputs["create"]
         ), name
+
+
+def test_remote_scripts_run_again_on_another_machine_of_the_same_name(two_and_two: Run) -> None:
+    for name, inputs in two_and_two.of_type(REMOTE).items():
+        machine = re.sub("-(scripts|haproxy|credentials|valkey|ant-media)$", "", name)
+        if name.startswith("service"):
+            machine = "load-balancer"
+        nodes = [f"{node}-id" for node in ("origin1", "origin2", "edge1", "edge2")]
+        assert inputs["triggers"] == [f"{machine}-id", *(nodes if name == "service-servers" else [])], name
 
 
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:

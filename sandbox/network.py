@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from sandbox import addresses
@@ -196,6 +196,9 @@ class Vpc:
             "peer",
             "name",
             "ens5",
+            # By its private address, so that neighbours find a machine that takes another's place at once, as in AWS.
+            "address",
+            "02:00:" + ":".join(f"{byte:02x}" for byte in IPv4Address(instance.private_address).packed),
             "netns",
             instance.id,
             namespace=self.id,

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 
@@ -57,7 +57,7 @@ class Machine:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def alone() -> Generator[None]:
     """Two runs of these tests would take each other's cluster away."""
     path = STATE.with_suffix(".lock")
     with path.open("w") as lock:
@@ -72,7 +72,7 @@ def alone() -> Iterator[None]:
 class Cluster:
     """One sandbox of the tests' own, at its own state folder and loopback address."""
 
-    environment = {
+    environment: ClassVar = {
         **os.environ,
         "SANDBOX_STATE": str(STATE),
         "SANDBOX_ADDRESS": LOOPBACK,
@@ -90,8 +90,7 @@ class Cluster:
             env={**self.environment, "PULUMI_STACK": stack},
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors="replace",
             timeout=timeout,
@@ -178,7 +177,7 @@ class Cluster:
 
 
 @contextmanager
-def running(command: Sequence[str | Path]) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str | Path]) -> Generator[subprocess.Popen[str]]:
     """A command that goes on while something else is done, and ends after that at the latest."""
     process = subprocess.Popen(
         command,

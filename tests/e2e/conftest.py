@@ -59,7 +59,9 @@ def start() -> Iterator[Start]:
                 up = cluster.bring_up()
                 assert up.status == 0, up.output
                 cluster.shell("edge1", "env", f"CANARY={canary}-in-environment", "sleep", "0.3")
-                cluster.shell("edge1", "python3", "-c", "import time; time.sleep(0.3)", f"{canary}-as-argument")
+                cluster.shell(
+                    "edge1", "python3", "-c", "import time; time.sleep(0.3)", f"{canary}-as-argument"
+                )
             yield Start(before, up, canary, watcher.seen, watcher.sweeps, time.monotonic() - began)
         finally:
             cluster.take_away()

@@ -68,12 +68,12 @@ def _sysctls() -> dict[str, str]:
 
 def processes_of_sandbox(init: int) -> set[tuple[int, str]]:
     """Process id and start time of everything in the process tree of a sandbox."""
-    tree = os.readlink(f"/proc/{init}/ns/pid")
+    tree = Path(f"/proc/{init}/ns/pid").readlink()
     found = {init}
     parents = {pid: _stat(pid)[0] for pid in _processes()}
     for pid in _processes():
         try:
-            if os.readlink(f"/proc/{pid}/ns/pid") == tree:
+            if Path(f"/proc/{pid}/ns/pid").readlink() == tree:
                 found.add(pid)
         except OSError:
             continue
@@ -88,14 +88,14 @@ def left_of(processes: set[tuple[int, str]]) -> dict[str, object]:
     left: dict[str, object] = {
         "processes": [_command(pid) for pid, started in processes if _stat(pid)[1] == started]
         + [
-            _command(pid) for pid in _processes() if pid != os.getpid() and str(STATE) in _command(pid).split()
+            _command(pid)
+            for pid in _processes()
+            if pid != os.getpid() and str(STATE) in _command(pid).split()
         ],
         "mounts": [line for line in _mounts_of_everybody() if str(STATE) in line],
         "control groups": [str(path) for path in Path("/sys/fs/cgroup").rglob(group)],
         "state folder": STATE.exists(),
-        "listeners": [
-            line for line in _run("ss", "-Hltn").splitlines() if f"{LOOPBACK}:" in line
-        ],
+        "listeners": [line for line in _run("ss", "-Hltn").splitlines() if f"{LOOPBACK}:" in line],
     }
     return {what: found for what, found in left.items() if found}
 

@@ -66,12 +66,16 @@ def permitted(target: Machine, who: Iterable[Source], protocol: Protocol) -> set
     return {
         port
         for rule in rules(srt=False, database=True)
-        if rule.protocol == protocol and rule.source in set(who) and rule.security_group in groups_of(target.name)
+        if rule.protocol == protocol
+        and rule.source in set(who)
+        and rule.security_group in groups_of(target.name)
         for port in range(rule.from_port, rule.to_port + 1)
     }
 
 
-def tcp_ports(cluster: Cluster, viewpoint: Viewpoint, targets: Sequence[Machine]) -> dict[str, dict[int, str]]:
+def tcp_ports(
+    cluster: Cluster, viewpoint: Viewpoint, targets: Sequence[Machine]
+) -> dict[str, dict[int, str]]:
     """Every TCP port that is not silent: `open`, or `closed` where nobody listens behind an open group."""
     names = {viewpoint.address_of(target): target.name for target in targets}
     options = ["-sS", "-Pn", "-n", "-T5", "--min-hostgroup", "16"]
@@ -107,7 +111,9 @@ def forget_probes(cluster: Cluster, viewpoint: Viewpoint) -> None:
         cluster.must(*viewpoint.command(cluster, *command))
     else:
         each = 'for vpc in /run/netns/vpc-*; do ip netns exec "${vpc##*/}" "$@"; done'
-        cluster.must(*cluster.as_operator("nsenter", "--target=1", "--mount", "bash", "-c", each, "each", *command))
+        cluster.must(
+            *cluster.as_operator("nsenter", "--target=1", "--mount", "bash", "-c", each, "each", *command)
+        )
     time.sleep(1.1)
 
 
@@ -118,7 +124,9 @@ def udp_ports(cluster: Cluster, viewpoint: Viewpoint, target: Machine) -> set[in
         assert receiver.stdin is not None
         assert receiver.stdout.readline() == "ready\n"
         address = viewpoint.address_of(target)
-        cluster.must(*viewpoint.command(cluster, sys.executable, UDP_PROBE, "send", address, viewpoint.address))
+        cluster.must(
+            *viewpoint.command(cluster, sys.executable, UDP_PROBE, "send", address, viewpoint.address)
+        )
         receiver.stdin.close()
         ports: list[int] = json.loads(receiver.stdout.read())
         return set(ports)

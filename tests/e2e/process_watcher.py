@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class ProcessWatcher:
 
 
 @contextmanager
-def watching() -> Iterator[ProcessWatcher]:
+def watching() -> Generator[ProcessWatcher]:
     watcher = ProcessWatcher()
     thread = threading.Thread(target=watcher.run, daemon=True)
     thread.start()

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,14 +10,35 @@ from cluster import DOMAIN, STATE, Cluster, eventually, running
 from visitor import Visitor
 
 # As small as a stream can be that has all that matters.
-TEST_STREAM = (
-    "-re -f lavfi -i testsrc2=size=160x120:rate=10 -f lavfi -i sine -c:v libx264 -preset ultrafast "
-    "-tune zerolatency -g 10 -pix_fmt yuv420p -c:a aac -f flv"
-).split()
+TEST_STREAM = [
+    "-re",
+    "-f",
+    "lavfi",
+    "-i",
+    "testsrc2=size=160x120:rate=10",
+    "-f",
+    "lavfi",
+    "-i",
+    "sine",
+    "-c:v",
+    "libx264",
+    "-preset",
+    "ultrafast",
+    "-tune",
+    "zerolatency",
+    "-g",
+    "10",
+    "-pix_fmt",
+    "yuv420p",
+    "-c:a",
+    "aac",
+    "-f",
+    "flv",
+]
 
 
 @contextmanager
-def publisher(cluster: Cluster, stream: str) -> Iterator[subprocess.Popen[str]]:
+def publisher(cluster: Cluster, stream: str) -> Generator[subprocess.Popen[str]]:
     """Somebody on the internet who publishes while this lasts."""
     url = f"rtmp://{DOMAIN}:1935/LiveApp/{stream}"
     with running(cluster.as_operator("ffmpeg", "-v", "warning", *TEST_STREAM, url)) as process:

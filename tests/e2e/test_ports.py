@@ -21,7 +21,8 @@ def test_the_open_tcp_ports_are_those_of_the_port_table_seen_from(cluster: Clust
     there = viewpoints(machines)[viewpoint]
     targets = [machines[name] for name in TARGETS[viewpoint]]
     expected = {
-        target.name: dict.fromkeys(sorted(permitted(target, there.who, Protocol.TCP)), "open") for target in targets
+        target.name: dict.fromkeys(sorted(permitted(target, there.who, Protocol.TCP)), "open")
+        for target in targets
     }
     found = {name: dict(sorted(ports.items())) for name, ports in tcp_ports(cluster, there, targets).items()}
     assert found == expected

@@ -15,9 +15,13 @@ def secrets(cluster: Cluster) -> dict[str, list[bytes]]:
 
 
 def test_the_secrets_to_look_for_are_all_there(secrets: dict[str, list[bytes]]) -> None:
-    assert {"sshPrivateKey", "sshHostKeySeed", "databasePassword", "statisticsPassword", "panelPassword"} <= set(
-        secrets
-    )
+    assert {
+        "sshPrivateKey",
+        "sshHostKeySeed",
+        "databasePassword",
+        "statisticsPassword",
+        "panelPassword",
+    } <= set(secrets)
     assert sum(name.startswith("host key of") for name in secrets) == 6
     assert all(len(line) >= 16 for lines in secrets.values() for line in lines)
     assert all(secrets.values())
@@ -57,18 +61,24 @@ def test_no_secret_is_in_a_log_of_any_machine(cluster: Cluster, secrets: dict[st
         assert len(journal.stdout) > 10_000
         texts[f"journal of {name}"] = journal.output.encode()
         folder = STATE / "machines" / machine.id
-        texts |= files_below(folder / "upper/var/log") | {f"console of {name}": (folder / "console.log").read_bytes()}
+        texts |= files_below(folder / "upper/var/log") | {
+            f"console of {name}": (folder / "console.log").read_bytes()
+        }
     assert any(path.endswith("antmedia/ant-media-server.log") for path in texts)
     assert any(path.endswith("valkey/valkey-server.log") for path in texts)
     assert not found_in(texts, secrets)
 
 
-def test_the_files_that_need_a_secret_are_closed_to_others(cluster: Cluster, secrets: dict[str, list[bytes]]) -> None:
+def test_the_files_that_need_a_secret_are_closed_to_others(
+    cluster: Cluster, secrets: dict[str, list[bytes]]
+) -> None:
     """So the search above would find a secret where there is one."""
     for machine in cluster.machines().values():
         holding = [
             path
-            for path, text in files_below(*(STATE / "machines" / machine.id / "upper" / part for part in ("etc", "usr/local"))).items()
+            for path, text in files_below(
+                *(STATE / "machines" / machine.id / "upper" / part for part in ("etc", "usr/local"))
+            ).items()
             if found_in({path: text}, secrets)
         ]
         assert holding, machine.name

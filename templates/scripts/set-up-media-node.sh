@@ -73,7 +73,7 @@ join_cluster() {
   [[ $scheme == rediss ]] && scheme=redis
   (
     # The script stops and starts the server itself: here once, at the end, when the files are whole.
-    # shellcheck disable=SC2317
+    # shellcheck disable=SC2317,SC2329  # called by the script
     service() { :; }
     export -f service
     "$ams/change_server_mode.sh" cluster "$scheme://$placeholder" </dev/null >/var/log/change-server-mode.log 2>&1

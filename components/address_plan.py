@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 
-from components.settings import ExistingSubnets, OwnNetwork
+from components.network_settings import ExistingSubnets, OwnNetwork
 
 # AWS keeps the first four addresses of a subnet (network, router, DNS, reserve) and the last.
 _LOAD_BALANCER_OFFSET = 4

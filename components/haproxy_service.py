@@ -10,7 +10,8 @@ import pulumi_command as command
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
 from components.remote_script import RemoteScript, script_text
-from components.settings import ACME_DIRECTORIES, AcmeSettings
+from components.setting_rules import ACME_DIRECTORIES
+from components.settings import AcmeSettings
 
 
 @dataclass(frozen=True)

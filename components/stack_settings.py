@@ -3,7 +3,8 @@
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from components.settings import NAMESPACE, Settings, SettingsError, read_settings
+from components.settings import NAMESPACE, Settings
+from components.settings_reader import SettingsError, read_settings
 
 
 def stack_settings() -> Settings:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.address_plan import AddressPlan, AddressPlanError, Machine, plan
-from components.settings import ExistingSubnets, OwnNetwork, Subnet
+from components.network_settings import ExistingSubnets, OwnNetwork, Subnet
 
 own_networks = st.builds(
     OwnNetwork, cidr=st.integers(16, 25).map(lambda prefix: f"10.64.0.0/{prefix}"), zones=st.integers(1, 6)

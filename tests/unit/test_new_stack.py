@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.settings import GENERATED_SECRETS, NAMESPACE, read_settings
+from components.settings import GENERATED_SECRETS, NAMESPACE
+from components.settings_reader import read_settings
 
 PROJECT = Path(__file__).parents[2]
 PULUMI = shutil.which("pulumi") or PROJECT / ".venv" / "engine" / "pulumi"

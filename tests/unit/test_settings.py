@@ -14,16 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.host_keys import host_key
-from components.settings import (
-    NAMESPACE,
-    SECRETS,
-    SET_BY_HAND,
-    ExistingSubnets,
-    Settings,
-    SettingsError,
-    Subnet,
-    read_settings,
-)
+from components.network_settings import ExistingSubnets, Subnet
+from components.settings import NAMESPACE, SECRETS, SET_BY_HAND, Settings
+from components.settings_reader import SettingsError, read_settings
 from components.stack_settings import stack_settings
 
 SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]

@@ -36,9 +36,8 @@ def test_a_stack_that_does_not_exist_yet_previews_the_complete_haproxy_cfg(clust
     texts = [step["newState"]["inputs"]["stdin"] for step in steps if "# Written by" in str(step)]
     assert texts == [text]
     # The text as people see it, in the diff of the resource and in the outputs.
-    shown = people_see.replace("\\n", "\n").replace('\\"', '"')
     for line in filter(None, map(str.strip, text.splitlines())):
-        assert shown.count(line) >= 2, line
+        assert people_see.count(json.dumps(line)[1:-1]) >= 2, line
 
 
 def test_wrong_settings_are_refused_all_at_once_before_anything_is_touched(cluster: Cluster) -> None:
@@ -73,4 +72,3 @@ def test_wrong_settings_are_refused_all_at_once_before_anything_is_touched(clust
     assert "Traceback" not in done.output
     assert not re.search(r"\d+ (created|updated|deleted|replaced)", done.output)
     assert cluster.machines() == before
-    assert cluster.pulumi("preview", "--expect-no-changes").status == 0

@@ -173,7 +173,7 @@ def logs(name: str | None) -> None:
     """Print a machine's console, or the cloud's own log."""
     path = host.STATE / "machines" / _machine(name)["instance_id"] / "console.log" if name else LOG
     if not path.exists():
-        sys.exit("there is no log: start the local cloud with sandbox/cloud start")
+        sys.exit("there is no log: the local cloud is not running, make up brings it up")
     with path.open("rb") as log:
         shutil.copyfileobj(log, sys.stdout.buffer)
 
@@ -182,7 +182,7 @@ def _init() -> int:
     try:
         _, init = PID_FILE.read_text().split()
     except (FileNotFoundError, ValueError):
-        sys.exit("the local cloud is not running: sandbox/cloud start")
+        sys.exit("the local cloud is not running: make up brings it up")
     return int(init)
 
 

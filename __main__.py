@@ -7,7 +7,8 @@ from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
 from components.haproxy_config import HAProxyConfig, Server, render
 from components.haproxy_service import HAProxyService, HAProxyServiceArgs
 from components.images import find_image
-from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs, memory_mib
+from components.instance_types import look_up
+from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs
 from components.machine import SshAccess
 from components.media_nodes import MediaNodes, MediaNodesArgs, Membership
 from components.network import Network, NetworkArgs
@@ -19,6 +20,8 @@ from components.stack_settings import stack_settings
 settings = stack_settings()
 cluster = f"{pulumi.get_project()}-{pulumi.get_stack()}"
 
+types = look_up(settings.instance_types)
+
 # Every private address is known before anything exists, and with them the whole haproxy.cfg.
 addresses = plan(settings.network, settings.origins.count, settings.edges.count)
 haproxy_cfg = render(
@@ -27,7 +30,7 @@ haproxy_cfg = render(
         origins=tuple(Server(node.name, node.address) for node in addresses.origins),
         edges=tuple(Server(node.name, node.address) for node in addresses.edges),
         applications=settings.applications,
-        memory_mib=memory_mib(settings.load_balancer.instance_type),
+        memory_mib=types["loadBalancer.instanceType"].memory_mib,
     )
 )
 
@@ -79,7 +82,7 @@ membership = Membership(
     panel_email=settings.panel_email,
     panel_password=settings.panel_password,
     jump_host=balancer.jump_host,
-    after=[database.ready] if database else [],
+    database=database,
 )
 origins = MediaNodes(
     "origins",
@@ -101,7 +104,15 @@ edges = MediaNodes(
 
 application = settings.applications[0]
 service = HAProxyService(
-    "service", HAProxyServiceArgs(balancer, [origins, edges], haproxy_cfg, settings.acme, application)
+    "service",
+    HAProxyServiceArgs(
+        balancer=balancer,
+        nodes=[origins, edges],
+        haproxy_cfg=haproxy_cfg,
+        acme=settings.acme,
+        publisher_cidrs=settings.publisher_cidrs,
+        application=application,
+    ),
 )
 
 pulumi.export("rtmp_url", f"rtmp://{settings.domain}:1935/{application}")

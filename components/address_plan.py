@@ -1,7 +1,8 @@
 """Every private address, computed before anything exists.
 
-The VPC is always divided in eight, so that a further zone moves no machine; origins count upward and
-edges downward in the subnets, so that growth of one never renumbers a machine that is there already.
+The VPC is always divided in eight, so that a further zone changes no subnet; origins count upward and edges downward, so
+that growth of one never renumbers a machine that is there already. A node has the same place in whichever subnet it is:
+where a change of zones moves nodes, none comes to the address of another that has not moved yet.
 """
 
 from dataclasses import dataclass
@@ -69,12 +70,11 @@ def plan(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> Add
         return Machine(name, role, index, str(IPv4Network(subnet.cidr)[offset]), subnet.index)
 
     def origin(index: int) -> Machine:
-        row, column = divmod(index, len(subnets))
-        return machine(f"origin{index + 1}", Role.ORIGIN, index, subnets[column], _FIRST_NODE_OFFSET + row)
+        subnet = subnets[index % len(subnets)]
+        return machine(f"origin{index + 1}", Role.ORIGIN, index, subnet, _FIRST_NODE_OFFSET + index)
 
     def edge(index: int) -> Machine:
-        row, column = divmod(index, len(subnets))
-        return machine(f"edge{index + 1}", Role.EDGE, index, subnets[column], -2 - row)
+        return machine(f"edge{index + 1}", Role.EDGE, index, subnets[index % len(subnets)], -2 - index)
 
     return AddressPlan(
         vpc_cidr=network.cidr if isinstance(network, OwnNetwork) else None,
@@ -96,12 +96,10 @@ def _subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]
 
 
 def _require_room(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:
-    for subnet in subnets:
-        room = IPv4Network(subnet.cidr).num_addresses - _ADDRESSES_WITHOUT_NODE
-        here, there = (len(range(subnet.index, count, len(subnets))) for count in (origins, edges))
-        if here + there > room:
-            raise AddressPlanError(
-                f"subnet {subnet.cidr} has addresses for {room} nodes, but {here + there} of "
-                f"{origins} origins and {edges} edges fall in it: "
-                "give a larger network, more zones or subnets, or fewer nodes"
-            )
+    smallest = min(subnets, key=lambda subnet: IPv4Network(subnet.cidr).num_addresses)
+    room = IPv4Network(smallest.cidr).num_addresses - _ADDRESSES_WITHOUT_NODE
+    if origins + edges > room:
+        raise AddressPlanError(
+            f"subnet {smallest.cidr} has places for {room} nodes, but there are {origins} origins and {edges} edges: "
+            "give a larger network, or fewer nodes"
+        )

@@ -22,6 +22,7 @@ class HAProxyServiceArgs:
     nodes: Sequence[MediaNodes]
     haproxy_cfg: str
     acme: AcmeSettings
+    publisher_cidrs: Sequence[str]
     application: str
     """An application that the media ports serve, for the last look."""
 
@@ -47,7 +48,7 @@ class HAProxyService(pulumi.ComponentResource):
         super().__init__("ant-media:balancer:HAProxyService", name, None, opts)
         host = args.balancer.host
         nodes_ready = [script for role in args.nodes for script in role.ready]
-        instances = [machine.instance.id for role in args.nodes for machine in role.machines]
+        starts = [start for role in args.nodes for machine in role.machines for start in machine.starts]
         self.configuration = RemoteScript(
             f"{name}-configuration",
             "apply-haproxy-config.sh",
@@ -60,7 +61,7 @@ class HAProxyService(pulumi.ComponentResource):
             f"{name}-certificate",
             "issue-certificate.sh",
             host,
-            args=[args.balancer.domain, args.acme.email, args.acme.directory],
+            args=[args.balancer.domain, args.acme.email, args.acme.directory, args.balancer.public_ip],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration, *args.balancer.records]),
         )
         # The digest makes both looks happen again whenever the configuration changed.
@@ -70,22 +71,24 @@ class HAProxyService(pulumi.ComponentResource):
             "wait-for-servers.sh",
             host,
             args=[digest],
-            triggers=instances,
+            triggers=starts,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration]),
         )
         command.local.Command(
             f"{name}-endpoints",
-            create=script_text("check-endpoints.sh"),
-            interpreter=["bash", "-c"],
+            create="bash",
+            stdin=script_text("check-endpoints.sh"),
             environment={
                 "DOMAIN": args.balancer.domain,
                 "ADDRESS": args.balancer.public_ip,
                 "APPLICATION": args.application,
                 # Certificates of Let's Encrypt's staging directory are trusted by nobody, and so not here.
                 "TRUSTED_CERTIFICATE": "no" if args.acme.directory == ACME_DIRECTORIES["staging"] else "yes",
+                # Whoever administers need not be a publisher.
+                "RTMP": "yes" if "0.0.0.0/0" in args.publisher_cidrs else "no",
                 "HAPROXY_CFG": digest,
             },
-            triggers=[args.balancer.machine.instance.id, *instances],
+            triggers=[*args.balancer.machine.starts, *starts],
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[healthy, self.certificate]),
         )

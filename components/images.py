@@ -26,8 +26,8 @@ PUBLISHERS = {
 class Image:
     """An AMI.
 
-    ``pinned`` says that the user gave its id. An image found by name is the newest only for a machine that
-    is being made: a later one never replaces a running machine, an id in the settings does.
+    ``pinned`` says that the user gave its id. An image found by name is the newest when its machine is first made; neither
+    a later one nor another name replaces that machine or its image, an id in the settings does.
     """
 
     id: str

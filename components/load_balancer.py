@@ -53,7 +53,7 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             f"{name}-ip",
             allocation_id=elastic_ip.allocation_id,
             instance_id=self.machine.instance.id,
-            opts=pulumi.ResourceOptions(parent=self, deleted_with=self.machine.instance),
+            opts=child,
         )
         self.public_ip = elastic_ip.public_ip
         # Through the association, so that nobody dials before the address leads to the machine.
@@ -78,10 +78,16 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
     def _dns_record(self, name: str, zone: str | None, domain: str) -> list[pulumi.Resource]:
         if zone is None:
             return []
+        try:
+            zone_id = aws.route53.get_zone(name=zone).zone_id
+        except Exception as error:
+            raise pulumi.RunError(
+                f'ant-media-cluster:route53Zone is "{zone}": {error}; give a hosted zone of this account'
+            ) from error
         return [
             aws.route53.Record(
                 f"{name}-record",
-                zone_id=aws.route53.get_zone(name=zone).zone_id,
+                zone_id=zone_id,
                 name=domain,
                 type=aws.route53.RecordType.A,
                 ttl=60,
@@ -89,8 +95,3 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self),
             )
         ]
-
-
-def memory_mib(instance_type: str) -> int:
-    """The memory of an EC2 instance type in MiB, for the balancer's connection limits."""
-    return aws.ec2.get_instance_type(instance_type=instance_type).memory_size

@@ -51,6 +51,8 @@ class Machine(pulumi.ComponentResource):
     """Known before the machine exists."""
     public_ip: pulumi.Output[str]
     """The address that AWS gave it; known once it runs."""
+    starts: list[pulumi.Output[str]]
+    """Changes when the machine is another one of its name, or stops and starts to become of another type."""
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
@@ -90,6 +92,7 @@ class Machine(pulumi.ComponentResource):
             ),
         )
         self.public_ip = self.instance.public_ip
+        self.starts = [self.instance.id, self.instance.instance_type]
         self.register_outputs({"private_ip": self.private_ip, "public_ip": self.public_ip})
 
     def connection(

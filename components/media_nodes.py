@@ -8,6 +8,7 @@ import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
+from components.cluster_database import ClusterDatabase
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript, ScriptHost
 
@@ -26,8 +27,8 @@ class Membership:
     panel_password: SecretStr
     jump_host: command.remote.ProxyConnectionArgs
     """The load balancer as the way to the nodes."""
-    after: Sequence[pulumi.Resource]
-    """What must be ready before a node joins: the database."""
+    database: ClusterDatabase | None
+    """Where the program has one: it must be ready before a node joins, and a new one knows no administrator."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ class MediaNodes(pulumi.ComponentResource):
                     join.panel_email,
                 ],
                 secrets=[join.license_key, join.panel_password, join.database_url],
+                triggers=join.database.machine.starts if join.database else [],
                 timeout=1200,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[*join.after]),
+                opts=pulumi.ResourceOptions(
+                    parent=self, depends_on=[join.database.ready] if join.database else []
+                ),
             )
             self.machines.append(machine)
             self.ready.append(script)

@@ -42,7 +42,7 @@ class ScriptHost:
                 ["sudo", "timeout", "600", "bash", "-c", script_text("install-scripts.sh"), "", INSTALLED]
             ),
             stdin="".join(f"=== {path.name}\n{path.read_text()}" for path in sorted(SCRIPTS.glob("*.sh"))),
-            triggers=[machine.instance.id],
+            triggers=machine.starts,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(gone_with(machine), opts),
         )
@@ -51,9 +51,9 @@ class ScriptHost:
 class RemoteScript(command.remote.Command):
     """A script of ``templates/scripts`` run as root on a machine: when it is new, and whenever an input or the script changes.
 
-    The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again on another machine of
-    the same name (``triggers``; ``replace_with`` would miss one that was ended by hand and made again) and is forgotten with a
-    machine that is gone (``deleted_with``), which may be dead.
+    The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again whenever its
+    machine starts anew (``triggers``; ``replace_with`` would miss one that was ended by hand and made again) and is forgotten
+    with a machine that is gone (``deleted_with``), which may be dead.
 
     ``args`` are shown in previews and process lists. ``stdin`` is shown in previews. ``secrets`` go to the script's standard
     input, a line each (empty for ``None``); then nothing that the script prints is logged. ``timeout`` (seconds) holds on the
@@ -65,7 +65,7 @@ class RemoteScript(command.remote.Command):
         name: str,
         script: str,
         host: ScriptHost,
-        args: Sequence[str] = (),
+        args: Sequence[pulumi.Input[str]] = (),
         stdin: str | None = None,
         secrets: Sequence[SecretStr | None] = (),
         triggers: Sequence[pulumi.Input[str]] = (),
@@ -73,13 +73,17 @@ class RemoteScript(command.remote.Command):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         version = sha256((script_text("prelude.sh") + script_text(script)).encode()).hexdigest()[:12]
-        line = shlex.join(["sudo", "timeout", str(timeout), f"{INSTALLED}/{script}", *args])
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
             connection=host.connection,
-            create=f"{line}  # version {version}",
+            create=pulumi.Output.all(*args).apply(
+                lambda args: (
+                    shlex.join(["sudo", "timeout", str(timeout), f"{INSTALLED}/{script}", *args])
+                    + f"  # version {version}"
+                )
+            ),
             stdin=pulumi.Output.secret(lines(secrets)) if secrets else stdin,
-            triggers=[host.machine.instance.id, *triggers],
+            triggers=[*host.machine.starts, *triggers],
             logging=command.remote.Logging.NONE if secrets else None,
             # The previous output would travel in the environment, which sshd does not accept.
             add_previous_output_in_env=False,

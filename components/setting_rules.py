@@ -125,6 +125,17 @@ def not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
     return items
 
 
+def at_most(most: int) -> AfterValidator:
+    """Each network is a rule for each of its ports, and AWS allows a security group 60 rules."""
+
+    def check(items: tuple[str, ...]) -> tuple[str, ...]:
+        if len(items) > most:
+            raise ValueError(f"these are {len(items)}: give at most {most}")
+        return items
+
+    return AfterValidator(check)
+
+
 def application(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise ValueError("give an application's name: letters, digits, - and _")

@@ -88,11 +88,13 @@ class Settings:
         tuple[Annotated[StrictStr, AfterValidator(rules.admin_network)], ...],
         FromJson,
         AfterValidator(rules.not_empty),
+        rules.at_most(15),
     ]
     publisher_cidrs: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(rules.client_network)], ...],
         FromJson,
         AfterValidator(rules.not_empty),
+        rules.at_most(10),
     ] = ("0.0.0.0/0",)
     route53_zone: Annotated[StrictStr, AfterValidator(rules.zone_name)] | None = None
     applications: Annotated[
@@ -132,6 +134,17 @@ class Settings:
     def needs_database(self) -> bool:
         """Whether a database machine is part of the cluster: one single node needs none, and `databaseUrl` names another."""
         return self.database_url is None and self.origins.count + self.edges.count > 1
+
+    @property
+    def instance_types(self) -> dict[str, str]:
+        """The instance type of every kind of machine that is part of the cluster, by the setting that names it."""
+        kinds = {
+            "loadBalancer": self.load_balancer.instance_type,
+            "origins": self.origins.instance_type,
+            "edges": self.edges.instance_type if self.edges.count else None,
+            "database": self.database.instance_type if self.needs_database else None,
+        }
+        return {f"{kind}.instanceType": name for kind, name in kinds.items() if name}
 
     @field_validator("route53_zone")
     @classmethod

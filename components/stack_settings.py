@@ -19,9 +19,7 @@ def stack_settings() -> Settings:
         lines = str(error).splitlines()
         raise pulumi.RunError(
             "\n".join(
-                [
-                    f"Nothing was touched: stack {pulumi.get_stack()} needs {len(lines)} changes of its configuration."
-                ]
+                [f"Nothing was touched. What stack {pulumi.get_stack()} needs changed in its configuration:"]
                 + [f"  {line}" for line in lines]
             )
         ) from None

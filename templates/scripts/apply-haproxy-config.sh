@@ -16,8 +16,11 @@ validate() {
 
 roll_back() {
   cp -p "$previous" "$current"
-  "$(dirname "$0")/reload-haproxy.sh" || true
-  echo "The configuration before it serves again." >&2
+  if "$(dirname "$0")/reload-haproxy.sh"; then
+    echo "The configuration before it serves again." >&2
+  else
+    echo "Nor could the configuration before it be brought back." >&2
+  fi
   exit 1
 }
 
@@ -43,12 +46,14 @@ flock 9
 cat >"$new"
 chmod 0644 "$new"
 validate
+[[ -e $previous ]] || cp -p "$current" "$previous"
 if cmp -s "$new" "$current"; then
   rm "$new"
 else
-  cp -p "$current" "$previous"
   mv "$new" "$current"
 fi
 "$(dirname "$0")/reload-haproxy.sh" || roll_back
 verify || roll_back
+# Only what has served is worth coming back to.
+cp -p "$current" "$previous"
 echo "HAProxy serves the new configuration"

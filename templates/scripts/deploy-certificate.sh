@@ -18,11 +18,11 @@ umask 077
 previous=$(mktemp /etc/haproxy/certificate.XXXXXX)
 new=$(mktemp /etc/haproxy/certificate.XXXXXX)
 trap 'rm -f "$previous" "$new"' EXIT
-cp -p "$pem" "$previous"
+[[ ! -e $pem ]] || cp -p "$pem" "$previous"
 cat "$lineage/fullchain.pem" "$lineage/privkey.pem" >"$new"
 mv "$new" "$pem"
 if ! "$(dirname "$0")/reload-haproxy.sh"; then
-  mv "$previous" "$pem"
+  [[ ! -s $previous ]] || mv "$previous" "$pem"
   echo "The certificate before it stays in service." >&2
   exit 1
 fi

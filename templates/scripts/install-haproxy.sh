@@ -25,8 +25,8 @@ load_credentials_file() {
   local credentials=/etc/haproxy/credentials.cfg defaults=/etc/default/haproxy
   local options='EXTRAOPTS="-S /run/haproxy-master.sock -f /etc/haproxy/credentials.cfg"'
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
-  if ! grep -qxF "$options" "$defaults"; then
-    echo "$options" >>"$defaults"
+  grep -qxF "$options" "$defaults" || echo "$options" >>"$defaults"
+  if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
     systemctl restart haproxy
   fi
 }

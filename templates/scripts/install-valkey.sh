@@ -27,6 +27,22 @@ END
   fi
 }
 
+# At a boot the address may come later than the service; its unit would give up.
+keep_trying_to_start() {
+  local drop_in=/etc/systemd/system/valkey-server.service.d/restart.conf
+  [[ -e $drop_in ]] && return
+  install -D -m 0644 /dev/stdin "$drop_in" <<END
+[Unit]
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+[Service]
+Restart=always
+RestartSec=2
+END
+  systemctl daemon-reload
+}
+
 wait_until_it_answers() {
   until printf 'AUTH "%s"\nPING\n' "$password" | valkey-cli -h "$address" 2>/dev/null | grep -qx PONG; do
     if ((SECONDS > 250)); then
@@ -38,6 +54,7 @@ wait_until_it_answers() {
 
 read -r password
 install_packages valkey-server valkey-tools
+keep_trying_to_start
 configure
 wait_until_it_answers
 echo "Valkey answers at $address:6379"

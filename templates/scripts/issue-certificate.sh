@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Gets a certificate for the domain through the running HAProxy and lets certbot's timer renew it the same way.
-# usage: issue-certificate.sh DOMAIN EMAIL DIRECTORY_URL
+# usage: issue-certificate.sh DOMAIN EMAIL DIRECTORY_URL PUBLIC_ADDRESS
 source "$(dirname "$0")/prelude.sh"
-domain=$1 email=$2 directory=$3
+domain=$1 email=$2 directory=$3 address=$4
 hook=$(dirname "$0")/deploy-certificate.sh
 log=/var/log/issue-certificate.log
 
@@ -18,8 +18,8 @@ if ! certbot certonly --non-interactive --agree-tos --email "$email" --server "$
   --cert-name "$domain" --domain "$domain" --key-type ecdsa --elliptic-curve secp256r1 \
   --deploy-hook "$hook" "${renewal[@]}" >"$log" 2>&1; then
   grep -vE '^(Saving debug log|- - -|$)' "$log" | tail -n 15 |
-    fail "certbot got no certificate for $domain; HAProxy serves on with the one it has. Check that $domain resolves to" \
-      "the load balancer's address, then run the update again. certbot says:"
+    fail "certbot got no certificate for $domain. Everything else is done; HAProxy serves with the certificate it has, on a new" \
+      "machine or domain a placeholder. Make sure of the DNS record '$domain. A $address', then run the update again. certbot says:"
 fi
 
 # certbot calls the hook for a new certificate only: a machine may have lost the PEM, not the certificate.

@@ -13,7 +13,8 @@ install_packages() {
   local log=/var/log/install-packages.log
   echo "Installing $*"
   if ! {
-    apt-get -o DPkg::Lock::Timeout=120 update &&
+    # Unlike the installation, an update of the lists does not wait for another one that is under way.
+    until apt-get update || ((SECONDS > 120)); do sleep 3; done
       DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
   } >"$log" 2>&1; then
     tail -n 20 "$log" | fail "apt-get failed; the end of $log:"

@@ -7,6 +7,9 @@ image=$1 mode=$2 panel_email=$3
 ams=/usr/local/antmedia
 # Stands in for secrets on command lines, where everybody on the machine could read them.
 readonly placeholder=ant-media-cluster-placeholder
+readonly restart_drop_in=/etc/systemd/system/antmedia.service.d/restart.conf
+# The fingerprint of what the running server was started with.
+readonly started_with=/var/lib/ant-media-cluster/started-with
 
 install_ant_media() {
   local log=/var/log/install-ant-media.log installer
@@ -40,16 +43,17 @@ without_secrets() {
 
 # Replaces text in a file, both given on standard input: in no command line and no environment.
 replace_in_file() {
+  cp -p "$1" "$1.new"
   printf '%s\n%s\n' "$2" "$3" | perl -e '
     chomp(my $old = <STDIN>); chomp(my $new = <STDIN>);
     open(my $in, "<", $ARGV[0]) or die $!; local $/; my $text = <$in>; close $in;
     $text =~ s/\Q$old\E/$new/g;
-    open(my $out, ">", $ARGV[0]) or die $!; print $out $text;' "$1"
+    open(my $out, ">", "$ARGV[0].new") or die $!; print $out $text or die $!; close $out or die $!;' "$1"
+  mv "$1.new" "$1"
 }
 
-fingerprint() {
-  cat "$ams"/conf/red5.properties "$ams"/conf/jee-container.xml "$ams"/webapps/*/WEB-INF/red5-web.properties | sha256sum
-}
+# Of what decides how the server must be started. Not of its files: the server changes them too.
+fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" | sha256sum; }
 
 # Ant Media's liveness answers 500 while the machine's own name does not resolve.
 resolve_own_name() {
@@ -67,17 +71,21 @@ set_licence() {
   replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence_key"
 }
 
+# change_server_mode.sh stops and starts the server itself: here that is done once, at the end, when the files are whole.
+change_mode() {
+  (
+    # shellcheck disable=SC2317,SC2329  # called by the script
+    service() { :; }
+    export -f service
+    "$ams/change_server_mode.sh" "$@" </dev/null >/var/log/change-server-mode.log 2>&1
+  ) || true
+}
+
 join_cluster() {
   local file scheme=${database_url%%://*}
   # change_server_mode.sh takes no rediss://, the server does.
   [[ $scheme == rediss ]] && scheme=redis
-  (
-    # The script stops and starts the server itself: here once, at the end, when the files are whole.
-    # shellcheck disable=SC2317,SC2329  # called by the script
-    service() { :; }
-    export -f service
-    "$ams/change_server_mode.sh" cluster "$scheme://$placeholder" </dev/null >/var/log/change-server-mode.log 2>&1
-  ) || true
+  change_mode cluster "$scheme://$placeholder"
   if ! grep -qF "$placeholder" "$ams/conf/red5.properties"; then
     tail -n 10 /var/log/change-server-mode.log | fail "change_server_mode.sh did not set the database:"
   fi
@@ -87,13 +95,19 @@ join_cluster() {
   done
 }
 
-answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+leave_cluster() {
+  # A node that was never in one is left alone.
+  if [[ -e $restart_drop_in ]]; then
+    change_mode standalone
+    rm "$restart_drop_in"
+    systemctl daemon-reload
+  fi
+}
 
 # Without its database the server stops, and says that all is well; a node may well boot before the database.
 keep_trying_to_start() {
-  local drop_in=/etc/systemd/system/antmedia.service.d/restart.conf
-  [[ -e $drop_in ]] && return
-  install -D -m 0644 /dev/stdin "$drop_in" <<END
+  [[ -e $restart_drop_in ]] && return
+  install -D -m 0644 /dev/stdin "$restart_drop_in" <<END
 [Service]
 Restart=always
 RestartSec=5
@@ -114,6 +128,15 @@ wait_until_it_serves() {
   done
 }
 
+# HAProxy wants three good checks, two seconds apart, of a server that was away; until then the next node must not go.
+wait_for_haproxy() {
+  local up
+  up=$(systemctl show --property ActiveEnterTimestampMonotonic --value antmedia)
+  if (($(cut -d . -f 1 /proc/uptime) - up / 1000000 < 60)); then
+    sleep 8
+  fi
+}
+
 # Otherwise the first visitor of the panel becomes its administrator. The server keeps the MD5 that its panel sends.
 create_administrator() {
   local answer password
@@ -132,18 +155,21 @@ IFS= read -r database_url
 if [[ $image == install ]]; then
   install_ant_media
 fi
-before=$(fingerprint)
 resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
   join_cluster
   keep_trying_to_start
+else
+  leave_cluster
 fi
 started=$SECONDS
-if [[ $(fingerprint) != "$before" ]] || ! systemctl --quiet is-active antmedia; then
+if [[ $(fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
   echo "Starting Ant Media Server in $mode mode"
   systemctl restart antmedia
 fi
 wait_until_it_serves
+install -D -m 0600 /dev/stdin "$started_with" <<<"$(fingerprint)"
 create_administrator
+wait_for_haproxy
 echo "Ant Media Server serves in $mode mode"

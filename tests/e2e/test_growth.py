@@ -11,7 +11,7 @@ from streams import playlist, publisher, wait_for
 from test_traffic import registered_nodes
 from visitor import Visitor, WebSocket
 
-ADDRESS = "10.0.31.253"
+ADDRESS = "10.0.31.252"
 """The third edge's, by the plan: the first subnet's next from above."""
 
 

@@ -56,7 +56,10 @@ class Run(mocks.Mocks):
             case "aws:ec2/getAmi:getAmi":
                 return {"id": f"ami-of-{args.args['owners'][0]}"}, []
             case "aws:ec2/getInstanceType:getInstanceType":
-                return {"memorySize": 4096}, []
+                if args.args["instanceType"] == "c99.large":
+                    return {}, [("", "no matching EC2 Instance Type found")]
+                arm = args.args["instanceType"].startswith("c7g")
+                return {"memorySize": 4096, "supportedArchitectures": ["arm64" if arm else "x86_64"]}, []
             case "aws:index/getAvailabilityZones:getAvailabilityZones":
                 return {"names": list(self.zones)}, []
             case "aws:ec2/getSubnet:getSubnet":

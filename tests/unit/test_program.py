@@ -48,9 +48,9 @@ def test_machines_sit_at_their_planned_addresses_spread_over_zones(two_and_two: 
         "load-balancer": ("10.0.0.4", "eu-west-1a"),
         "database": ("10.0.0.5", "eu-west-1a"),
         "origin1": ("10.0.0.8", "eu-west-1a"),
-        "origin2": ("10.0.32.8", "eu-west-1b"),
+        "origin2": ("10.0.32.9", "eu-west-1b"),
         "edge1": ("10.0.31.254", "eu-west-1a"),
-        "edge2": ("10.0.63.254", "eu-west-1b"),
+        "edge2": ("10.0.63.253", "eu-west-1b"),
     }
 
 
@@ -116,13 +116,20 @@ def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None
         ), name
 
 
-def test_remote_scripts_run_again_on_another_machine_of_the_same_name(two_and_two: Run) -> None:
+def test_remote_scripts_run_again_where_what_they_stand_on_starts_anew(two_and_two: Run) -> None:
+    nodes = ("origin1", "origin2", "edge1", "edge2")
+    sizes = {name: inputs["instanceType"] for name, inputs in two_and_two.of_type(INSTANCE).items()}
     for name, inputs in two_and_two.of_type(REMOTE).items():
         machine = re.sub("-(scripts|haproxy|credentials|valkey|ant-media)$", "", name)
         if name.startswith("service"):
             machine = "load-balancer"
-        nodes = [f"{node}-id" for node in ("origin1", "origin2", "edge1", "edge2")]
-        assert inputs["triggers"] == [f"{machine}-id", *(nodes if name == "service-servers" else [])], name
+        stands_on = [machine]
+        if name == "service-servers":
+            stands_on += nodes
+        if name.endswith("-ant-media"):
+            stands_on += ["database"]
+        starts = [start for other in stands_on for start in (f"{other}-id", sizes[other])]
+        assert inputs["triggers"] == starts, name
 
 
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
@@ -201,7 +208,7 @@ def test_existing_subnets_are_used_as_they_are() -> None:
     instances = cloud.of_type(INSTANCE)
     assert (instances["origin2"]["subnetId"], instances["origin2"]["privateIp"]) == (
         "subnet-0bbbbbbbbbbbbbbbb",
-        "10.1.1.8",
+        "10.1.1.9",
     )
     assert {group["vpcId"] for group in cloud.of_type("aws:ec2/securityGroup:SecurityGroup").values()} == {
         "vpc-1"
@@ -226,9 +233,14 @@ def test_existing_subnets_are_used_as_they_are() -> None:
             {},
             "ant-media-cluster:network.zones: 2, but this region has 1 (eu-west-1a); set it to 1 or less",
         ),
+        (
+            Run(),
+            {"loadBalancer": {"instanceType": "c99.large"}, "edges": {"instanceType": "c7g.large"}},
+            'ant-media-cluster:edges.instanceType is "c7g.large", whose processor is arm64: give one of x86_64',
+        ),
         (Run(images=False), {}, "No image 'debian-13' (name debian-13-amd64-*, owner 136693071363)"),
     ],
-    ids=["other CIDR", "several VPCs", "too few zones", "no image"],
+    ids=["other CIDR", "several VPCs", "too few zones", "instance types", "no image"],
 )  # fmt: skip
 def test_what_the_cloud_contradicts_is_refused_before_any_machine(
     cloud: Run, settings: dict[str, Any], message: str

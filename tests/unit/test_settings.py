@@ -283,9 +283,8 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"network": {"cidr": "10.0.0.0/25"}, "edges": {"count": 40}},
-            'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has addresses for 7 nodes, but 21'
-            " of 2 origins and 40 edges fall in it: give a larger network, more zones or subnets, or "
-            "fewer nodes",
+            'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has places for 7 nodes, but there are '
+            "2 origins and 40 edges: give a larger network, or fewer nodes",
         ),
         (
             {"mediaImage": "ubunto"},
@@ -421,7 +420,7 @@ def test_a_stack_with_problems_is_told_before_anything_is_touched():
         stack_settings()
     assert str(refusal.value) == "\n".join(
         [
-            "Nothing was touched: stack dev needs 2 changes of its configuration.",
+            "Nothing was touched. What stack dev needs changed in its configuration:",
             "  ant-media-cluster:domian is not a setting: did you mean domain?",
             '  ant-media-cluster:srt is "maybe": give true or false',
         ]

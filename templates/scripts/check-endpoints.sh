@@ -28,7 +28,7 @@ expect_rtmp() {
   local answer
   answer=$(
     { printf '\003'; head -c 1536 /dev/zero; sleep 1; } |
-      curl --silent --max-time 10 "telnet://$ADDRESS:1935" | head -c 1 | od -An -tu1 | tr -d ' '
+      curl --silent --max-time 4 "telnet://$ADDRESS:1935" | head -c 1 | od -An -tu1 | tr -d ' '
   ) || true
   if [[ $answer != 3 ]]; then
     echo "Port 1935 (RTMP): no RTMP server answers." >&2

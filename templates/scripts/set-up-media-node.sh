@@ -115,6 +115,8 @@ END
   systemctl daemon-reload
 }
 
+answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+
 wait_until_it_serves() {
   until answers; do
     if ((SECONDS > started + 180)); then

@@ -21,6 +21,7 @@ ORDER = (
     "test_transaction",
     "test_growth",
     "test_life",
+    "test_shrink",
     "test_end",
 )
 

@@ -12,7 +12,7 @@ def test_nothing_tried_to_leave_the_sandbox(cluster: Cluster) -> None:
 
 def test_down_leaves_nothing_of_the_sandbox_and_the_host_as_it_was(start: Start, cluster: Cluster) -> None:
     processes = processes_of_sandbox(int((STATE / "pid").read_text().split()[1]))
-    assert len(processes) > 50
+    assert len(processes) > 15  # that of two machines at least
     assert set(left_of(processes)) == {"processes", "mounts", "control groups", "state folder", "listeners"}
 
     down = cluster.take_away()

@@ -17,6 +17,8 @@ export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 PYTHON_FILES := __main__.py components scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
+in_sandbox = @[ "$(STACK)" = sandbox ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up down preview outputs status logs shell stack test check format
 
@@ -48,15 +50,20 @@ outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
 
 status: ## Show the machines, and HAProxy's view of its servers
+	$(in_sandbox)
 	@sandbox/status
 
 logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
+	$(in_sandbox)
 	@sandbox/cloud logs $(MACHINE)
 
 shell: ## Open a root shell on a machine (MACHINE=edge1)
+	$(in_sandbox)
+	@[ -n "$(MACHINE)" ] || { echo "Which machine? For example: make shell MACHINE=edge1" >&2; exit 1; }
 	@sandbox/cloud shell $(MACHINE)
 
 stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
+	@[ "$(STACK)" != sandbox ] || { echo "Which stack? For example: make stack STACK=dev (make up makes the sandbox's)" >&2; exit 1; }
 	@.venv/bin/python scripts/new_stack.py $(STACK)
 
 test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests

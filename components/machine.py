@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import pulumi
 import pulumi_aws as aws
@@ -37,6 +38,17 @@ class MachineArgs:
     subnet_id: pulumi.Input[str]
     security_group_ids: Sequence[pulumi.Input[str]]
     access: SshAccess
+
+
+class Login(TypedDict):
+    """What a connection and a jump host have in common."""
+
+    host: pulumi.Input[str]
+    user: str
+    private_key: pulumi.Output[str]
+    host_key: str
+    dial_error_limit: int
+    per_dial_timeout: int
 
 
 class Machine(pulumi.ComponentResource):
@@ -99,27 +111,22 @@ class Machine(pulumi.ComponentResource):
         self, host: pulumi.Input[str], proxy: command.remote.ProxyConnectionArgs | None = None
     ) -> command.remote.ConnectionArgs:
         """SSH to this machine at ``host``, its host key checked; through ``proxy`` where given."""
-        return command.remote.ConnectionArgs(
-            host=host,
-            user=USER,
-            private_key=pulumi.Output.secret(self._access.private_key.get_secret_value()),
-            host_key=self._host_key.public_openssh,
-            # A machine that boots refuses connections: 60 tries are about five minutes.
-            dial_error_limit=60,
-            per_dial_timeout=5,
-            proxy=proxy,
-        )
+        return command.remote.ConnectionArgs(**self._login(host), proxy=proxy)
 
     def as_proxy(self, host: pulumi.Input[str]) -> command.remote.ProxyConnectionArgs:
         """This machine as the jump host of others, itself reached at ``host``."""
-        return command.remote.ProxyConnectionArgs(
-            host=host,
-            user=USER,
-            private_key=pulumi.Output.secret(self._access.private_key.get_secret_value()),
-            host_key=self._host_key.public_openssh,
-            dial_error_limit=60,
-            per_dial_timeout=5,
-        )
+        return command.remote.ProxyConnectionArgs(**self._login(host))
+
+    def _login(self, host: pulumi.Input[str]) -> Login:
+        return {
+            "host": host,
+            "user": USER,
+            "private_key": pulumi.Output.secret(self._access.private_key.get_secret_value()),
+            "host_key": self._host_key.public_openssh,
+            # A machine that boots refuses connections: 60 tries are about five minutes.
+            "dial_error_limit": 60,
+            "per_dial_timeout": 5,
+        }
 
     def as_output(self) -> dict[str, pulumi.Input[str]]:
         """What the stack's outputs say of a machine."""

@@ -29,9 +29,7 @@ END
 
 # At a boot the address may come later than the service; its unit would give up.
 keep_trying_to_start() {
-  local drop_in=/etc/systemd/system/valkey-server.service.d/restart.conf
-  [[ -e $drop_in ]] && return
-  install -D -m 0644 /dev/stdin "$drop_in" <<END
+  add_restart_rules valkey-server <<END
 [Unit]
 Wants=network-online.target
 After=network-online.target
@@ -40,7 +38,6 @@ StartLimitIntervalSec=0
 Restart=always
 RestartSec=2
 END
-  systemctl daemon-reload
 }
 
 wait_until_it_answers() {

@@ -20,3 +20,14 @@ install_packages() {
     tail -n 20 "$log" | fail "apt-get failed; the end of $log:"
   fi
 }
+
+restart_drop_in() { echo "/etc/systemd/system/$1.service.d/restart.conf"; }
+
+# Gives a unit the restart rules on standard input, once.
+add_restart_rules() {
+  local file
+  file=$(restart_drop_in "$1")
+  [[ -e $file ]] && return
+  install -D -m 0644 /dev/stdin "$file"
+  systemctl daemon-reload
+}

@@ -7,7 +7,6 @@ image=$1 mode=$2 panel_email=$3
 ams=/usr/local/antmedia
 # Stands in for secrets on command lines, where everybody on the machine could read them.
 readonly placeholder=ant-media-cluster-placeholder
-readonly restart_drop_in=/etc/systemd/system/antmedia.service.d/restart.conf
 # The fingerprint of what the running server was started with.
 readonly started_with=/var/lib/ant-media-cluster/started-with
 
@@ -97,22 +96,22 @@ join_cluster() {
 
 leave_cluster() {
   # A node that was never in one is left alone.
-  if [[ -e $restart_drop_in ]]; then
+  local file
+  file=$(restart_drop_in antmedia)
+  if [[ -e $file ]]; then
     change_mode standalone
-    rm "$restart_drop_in"
+    rm "$file"
     systemctl daemon-reload
   fi
 }
 
 # Without its database the server stops, and says that all is well; a node may well boot before the database.
 keep_trying_to_start() {
-  [[ -e $restart_drop_in ]] && return
-  install -D -m 0644 /dev/stdin "$restart_drop_in" <<END
+  add_restart_rules antmedia <<END
 [Service]
 Restart=always
 RestartSec=5
 END
-  systemctl daemon-reload
 }
 
 answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }

@@ -15,12 +15,7 @@ def test_a_database_made_anew_has_its_administrator_before_anybody_else_can_beco
     assert refresh.status == 0, refresh.output
     cluster.update()
     stranger = {"email": "stranger@example.org", "password": "0" * 32, "scope": "system", "userType": "ADMIN"}
-    answer = operator.get(
-        f"https://{DOMAIN}:4444/rest/v2/users/initial",
-        "Content-Type: application/json\r\n",
-        "POST",
-        json.dumps(stranger).encode(),
-    )
+    answer = operator.post_json(f"https://{DOMAIN}:4444/rest/v2/users/initial", stranger)
     assert json.loads(answer.body)["success"] is False
 
 

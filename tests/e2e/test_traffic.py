@@ -182,12 +182,7 @@ def registered_nodes(cluster: Cluster, visitor: Visitor) -> dict[str, str]:
         "email": email or f"admin@{DOMAIN}",
         "password": hashlib.md5(cluster.setting("panelPassword").encode()).hexdigest(),
     }
-    login = visitor.get(
-        f"https://{DOMAIN}:4444/rest/v2/users/authenticate",
-        "Content-Type: application/json\r\n",
-        "POST",
-        json.dumps(credentials).encode(),
-    )
+    login = visitor.post_json(f"https://{DOMAIN}:4444/rest/v2/users/authenticate", credentials)
     assert json.loads(login.body)["success"] is True
     cookies = "; ".join(value.split(";")[0] for name, value in login.headers if name.lower() == "set-cookie")
     nodes = visitor.get(f"https://{DOMAIN}:4444/rest/v2/cluster/nodes/0/50", f"Cookie: {cookies}\r\n")

@@ -93,6 +93,9 @@ class Visitor:
             response.begin()
             return Answer(response.status, response.getheaders(), response.read())
 
+    def post_json(self, url: str, value: object) -> Answer:
+        return self.get(url, "Content-Type: application/json\r\n", "POST", json.dumps(value).encode())
+
     def open_websocket(self, url: str, headers: str = "") -> "WebSocket":
         connection, _ = self._open(url, "GET", UPGRADE + headers, b"")
         head = b""

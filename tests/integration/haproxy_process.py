@@ -1,6 +1,8 @@
 """The HAProxy of Debian 13 on the rendered file, started as its systemd unit starts it."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -74,6 +76,7 @@ class HAProxy:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,
         )
 
     def _write(self, text: str) -> None:
@@ -96,7 +99,8 @@ class HAProxy:
         self._process = self._popen("-Ws", "-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock", *files)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self._process.poll() is None:
-            if "Name: HAProxy" in self.ask("show info"):
+            # The worker serves before its master does, which starts itself over once the worker runs.
+            if "Name: HAProxy" in self.ask("show info") and " worker " in self.master("show proc"):
                 return
             time.sleep(0.02)
         self.stop()
@@ -117,6 +121,9 @@ class HAProxy:
         if self._process:
             self._process.terminate()
             self._process.wait(timeout=10)
+            # A master that is ended while it starts itself over leaves its worker; systemd would end the worker too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def root(self) -> Path:

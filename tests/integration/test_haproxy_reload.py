@@ -34,11 +34,13 @@ def test_a_reload_adds_an_edge_and_cuts_no_session(balancer: Balancer) -> None:
     visitors = [threading.Thread(target=visit) for _ in range(2)]
     for visitor in visitors:
         visitor.start()
-    balancer.haproxy.reload(render(GROWN))
-    over.wait(1)
-    over.set()
-    for visitor in visitors:
-        visitor.join()
+    try:
+        balancer.haproxy.reload(render(GROWN))
+        over.wait(1)
+    finally:
+        over.set()
+        for visitor in visitors:
+            visitor.join()
 
     assert failures == []
     assert "edge3" in {https(5443, "/LiveApp/").node for _ in range(12)}

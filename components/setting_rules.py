@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, StrictInt, StrictStr
 from pydantic.alias_generators import to_camel
+from pydantic_core import InitErrorDetails, ValidationError
 
 MODEL = ConfigDict(alias_generator=to_camel, extra="forbid", validate_default=True)
 
@@ -35,6 +37,30 @@ _INSTANCE_TYPE = re.compile(
 _IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 SUBNET_ID = re.compile(r"subnet-([0-9a-f]{8}|[0-9a-f]{17})")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#%&*+/=?^_{|}~-]+@(?P<host>[^@\s]+)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A value below the one that is being validated, where it lies there, and what would do."""
+
+    place: tuple[str | int, ...]
+    value: object
+    advice: str
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Ends a validator with all of the problems, which one ValueError could not tell."""
+    details = [
+        InitErrorDetails(
+            type="value_error",
+            loc=problem.place,
+            input=problem.value,
+            ctx={"error": ValueError(problem.advice)},
+        )
+        for problem in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data("settings", details)
 
 
 def full_match(pattern: str, hint: str) -> Callable[[str], str]:
@@ -69,6 +95,15 @@ def host_name(text: str) -> str:
     if _is_example(name):
         raise ValueError("this name stands for yours in examples: give a name that you own")
     return name
+
+
+def certificate_name(text: str) -> str:
+    wildcard = "*." if text.startswith("*.") else ""
+    return wildcard + host_name(text.removeprefix(wildcard))
+
+
+def in_zone(name: str, zone: str) -> bool:
+    return name == zone or name.endswith(f".{zone}")
 
 
 def zone_name(text: str) -> str:
@@ -120,14 +155,16 @@ def private_network(shortest: int, longest: int) -> AfterValidator:
 def not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
     if not items:
         raise ValueError("give at least one")
+    return distinct(items)
+
+
+def distinct(items: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(items)) < len(items):
         raise ValueError("give each only once")
     return items
 
 
 def at_most(most: int) -> AfterValidator:
-    """Each network is a rule for each of its ports, and AWS allows a security group 60 rules."""
-
     def check(items: tuple[str, ...]) -> tuple[str, ...]:
         if len(items) > most:
             raise ValueError(f"these are {len(items)}: give at most {most}")

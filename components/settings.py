@@ -18,8 +18,10 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
+from components import certificate_checks as checks
 from components import setting_rules as rules
 from components.address_plan import plan
+from components.certificate_settings import AcmeSettings, TlsSettings, clock
 from components.network_settings import ExistingSubnets, Network, OwnNetwork
 from components.setting_rules import (
     MODEL,
@@ -28,7 +30,9 @@ from components.setting_rules import (
     Email,
     FromJson,
     InstanceType,
+    Problem,
     VolumeSize,
+    refuse,
 )
 
 NAMESPACE = "ant-media-cluster"
@@ -40,6 +44,11 @@ SET_BY_HAND: Mapping[str, str] = {
         f"pulumi config set --path '{NAMESPACE}:adminCidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
     ),
     "acme.email": f"pulumi config set --path {NAMESPACE}:acme.email you@your-domain.org",
+}
+# What takes the place of acme.email, in their files as a CA or its client leaves them.
+CERTIFICATE_SET_BY_HAND: Mapping[str, str] = {
+    "tls.certificate": f"pulumi config set --path {NAMESPACE}:tls.certificate < fullchain.pem",
+    "tls.privateKey": f"pulumi config set --secret --path {NAMESPACE}:tls.privateKey < privkey.pem",
 }
 
 
@@ -72,14 +81,6 @@ class DatabaseSettings:
     volume_size: VolumeSize = 16
 
 
-@dataclass(frozen=True, config=MODEL)
-class AcmeSettings:
-    """`directory` is the directory's URL."""
-
-    email: Email
-    directory: Annotated[StrictStr, AfterValidator(rules.acme_directory)] = "production"
-
-
 @dataclass(frozen=True, kw_only=True, config=MODEL)
 class Settings:
     # A validator sees the fields above its own: what depends on others comes after them.
@@ -88,6 +89,7 @@ class Settings:
         tuple[Annotated[StrictStr, AfterValidator(rules.admin_network)], ...],
         FromJson,
         AfterValidator(rules.not_empty),
+        # Each network is a rule for each of its ports, and AWS allows a security group 60 rules.
         rules.at_most(15),
     ]
     publisher_cidrs: Annotated[
@@ -109,7 +111,10 @@ class Settings:
     network: Network = OwnNetwork()
     load_balancer: Annotated[LoadBalancerSettings, FromJson] = LoadBalancerSettings()
     database: Annotated[DatabaseSettings, FromJson] = DatabaseSettings()
-    acme: Annotated[AcmeSettings, FromJson]
+    # Exactly one of the two, which `read_settings` sees to.
+    acme: Annotated[AcmeSettings, FromJson] | None = None
+    tls: Annotated[TlsSettings, FromJson] | None = None
+    hsts_max_age: Annotated[StrictInt, FromJson, rules.whole(0, 63_072_000)] = 0
     database_url: Annotated[SecretStr, rules.secret(rules.database_url)] | None = None
     license_key: (
         Annotated[
@@ -136,6 +141,46 @@ class Settings:
         return self.database_url is None and self.origins.count + self.edges.count > 1
 
     @property
+    def certificate(self) -> AcmeSettings | TlsSettings:
+        """Where the certificate comes from."""
+        certificate = self.acme or self.tls
+        assert certificate, "read_settings refuses settings without either"
+        return certificate
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """What the ACME server is asked for: the domain and the further names.
+
+        A name that one of the wildcards covers is left out: Let's Encrypt refuses it as redundant.
+        """
+        further = self.acme.names if self.acme else ()
+        wildcards = [name for name in further if name.startswith("*.")]
+        return tuple(
+            name
+            for name in (self.domain, *further)
+            if not any(name != wildcard and checks.covers(wildcard, name) for wildcard in wildcards)
+        )
+
+    @property
+    def names_in_zone(self) -> tuple[str, ...]:
+        """The names that get an A record; the record of a wildcard would also catch what is not the cluster's."""
+        if self.route53_zone is None:
+            return ()
+        names = (self.domain, *(self.acme.names if self.acme else ()))
+        return tuple(
+            name for name in names if rules.in_zone(name, self.route53_zone) and not name.startswith("*.")
+        )
+
+    @property
+    def challenge_records(self) -> tuple[str, ...]:
+        """The TXT records that dns-01 writes, none with another challenge."""
+        if self.acme is None or self.acme.challenge != "dns-01":
+            return ()
+        return tuple(
+            sorted({f"_acme-challenge.{name.removeprefix('*.')}" for name in self.certificate_names})
+        )
+
+    @property
     def instance_types(self) -> dict[str, str]:
         """The instance type of every kind of machine that is part of the cluster, by the setting that names it."""
         kinds = {
@@ -150,9 +195,46 @@ class Settings:
     @classmethod
     def _zone_holds_domain(cls, zone: str | None, info: ValidationInfo) -> str | None:
         domain: str | None = info.data.get("domain")
-        if zone and domain and domain != zone and not domain.endswith(f".{zone}"):
+        if zone and domain and not rules.in_zone(domain, zone):
             raise ValueError(f"{domain} is not in this zone: give the zone that holds it")
         return zone
+
+    @field_validator("acme")
+    @classmethod
+    def _acme_names_fit(cls, acme: AcmeSettings | None, info: ValidationInfo) -> AcmeSettings | None:
+        if acme is None or "domain" not in info.data or "route53_zone" not in info.data:
+            return acme
+        domain: str = info.data["domain"]
+        zone: str | None = info.data["route53_zone"]
+        problems = [
+            Problem(("names", place), name, "this is the domain, which is certified anyway: leave it out")
+            for place, name in enumerate(acme.names)
+            if name == domain
+        ]
+        if acme.challenge == "dns-01" and zone is None:
+            problems.append(
+                Problem(
+                    ("challenge",),
+                    acme.challenge,
+                    "it is answered in Route 53: "
+                    f"pulumi config set {NAMESPACE}:route53Zone ZONE, or keep http-01",
+                )
+            )
+        elif acme.challenge == "dns-01" and zone:
+            problems += [
+                Problem(("names", place), name, f"dns-01 can be answered for names in the zone {zone} only")
+                for place, name in enumerate(acme.names)
+                if not rules.in_zone(name.removeprefix("*."), zone)
+            ]
+        refuse(problems)
+        return acme
+
+    @field_validator("tls")
+    @classmethod
+    def _certificate_will_do(cls, tls: TlsSettings | None, info: ValidationInfo) -> TlsSettings | None:
+        if tls is not None:
+            refuse(tls.problems(info.data.get("domain"), clock(info)))
+        return tls
 
     @field_validator("panel_email", mode="before")
     @classmethod

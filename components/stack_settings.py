@@ -1,5 +1,7 @@
 """The stack's configuration, read and judged whole: nothing else in the program reads it."""
 
+from datetime import UTC, datetime
+
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
@@ -14,7 +16,7 @@ def stack_settings() -> Settings:
     raw = {key.removeprefix(prefix): value for key, value in CONFIG.get().items() if key.startswith(prefix)}
     secret_keys = {key for key in raw if is_config_secret(prefix + key)}
     try:
-        return read_settings(raw, secret_keys)
+        return read_settings(raw, secret_keys, datetime.now(UTC))
     except SettingsError as error:
         lines = str(error).splitlines()
         raise pulumi.RunError(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Wor
             "acme": {"email": "a@ant-media.test"},
         },
         GENERATED_SECRETS,
+        datetime.now(UTC),
     )
     seen = said + workspace.arguments.read_text() + (workspace.project / "Pulumi.dev.yaml").read_text()
     for value in secrets.values():

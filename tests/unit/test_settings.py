@@ -1,6 +1,7 @@
 import json
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from components.settings import NAMESPACE, SECRETS, SET_BY_HAND, Settings
 from components.settings_reader import SettingsError, read_settings
 from components.stack_settings import stack_settings
 
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SECRET_KEYS = (*SECRETS, "tls")  # Pulumi knows of an object only that something in it is encrypted.
 SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]
 
 REQUIRED: dict[str, object] = {
@@ -34,7 +37,7 @@ REQUIRED: dict[str, object] = {
 
 
 def read(**changes: object) -> Settings:
-    return read_settings(REQUIRED | changes, SECRETS)
+    return read_settings(REQUIRED | changes, SECRET_KEYS, NOW)
 
 
 def complaint(**changes: object) -> str:
@@ -61,6 +64,7 @@ def test_what_a_person_writes_becomes_what_the_program_reads():
     assert settings.srt is True
     assert (settings.origins.count, settings.origins.instance_type) == (3, "c5.xlarge")
     assert settings.network == ExistingSubnets(subnets=(Subnet("subnet-0123456789abcdef0", "10.1.0.0/24"),))
+    assert settings.acme
     assert settings.acme.directory == "https://acme-staging-v02.api.letsencrypt.org/directory"
     assert settings.panel_email == "admin@live.ant-media.test"
     assert settings.license_key is not None
@@ -70,12 +74,10 @@ def test_what_a_person_writes_becomes_what_the_program_reads():
 
 def test_the_schemas_defaults_are_the_programs():
     defaults = {key: entry["default"] for key, entry in SCHEMA.items()}
-    defaults["acme"] |= {"email": "operator@ant-media.test"}
     as_the_engine_hands_them = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in defaults.items()
     }
-    given_by_hand = {key: value for key, value in REQUIRED.items() if key != "acme"}
-    assert read_settings(as_the_engine_hands_them | given_by_hand, SECRETS) == read()
+    assert read_settings(as_the_engine_hands_them | REQUIRED, SECRETS, NOW) == read()
 
 
 def test_the_schema_describes_every_setting_and_stops_none_before_the_program_sees_it():
@@ -102,7 +104,7 @@ def test_a_database_machine_is_needed_by_several_nodes_without_a_database_of_the
 
 def test_an_empty_stack_is_told_all_that_it_needs():
     with pytest.raises(SettingsError) as refusal:
-        read_settings({}, ())
+        read_settings({}, (), NOW)
     assert str(refusal.value).replace(f"{NAMESPACE}:", "") == "\n".join(
         [
             "acme.email is not set: pulumi config set --path acme.email you@your-domain.org",
@@ -131,7 +133,7 @@ def test_everything_wrong_is_told_at_once():
         "panelPassword": "hunter2",
     }
     with pytest.raises(SettingsError) as refusal:
-        read_settings(raw, {*SECRETS} - {"panelPassword"})
+        read_settings(raw, {*SECRETS} - {"panelPassword"}, NOW)
     assert str(refusal.value) == "\n".join(
         [
             'ant-media-cluster:adminCidrs[1] is "0.0.0.0/0": SSH, the web panel and the statistics are never opened '
@@ -358,7 +360,9 @@ secret_texts = st.text(max_size=40).map(lambda text: f"zq7{text}")
 @given(st.sampled_from(SECRETS), secret_texts, st.booleans())
 def test_no_error_shows_a_secret(key: str, secret: str, encrypted: bool):
     try:
-        said = repr(read_settings(REQUIRED | {key: secret}, SECRETS if encrypted else {*SECRETS} - {key}))
+        said = repr(
+            read_settings(REQUIRED | {key: secret}, SECRETS if encrypted else {*SECRETS} - {key}, NOW)
+        )
     except SettingsError as error:
         said = str(error)
     assert "zq7" not in said
@@ -370,7 +374,7 @@ def test_a_url_that_the_parser_quotes_in_its_error_is_not_shown():
 
 def test_neither_an_encrypted_nor_an_unknown_value_is_shown():
     with pytest.raises(SettingsError) as refusal:
-        read_settings(REQUIRED | {"acme": {"email": "zq7"}, "pannelPassword": "zq7"}, {*SECRETS, "acme"})
+        read_settings(REQUIRED | {"acme": {"email": "zq7"}, "pannelPassword": "zq7"}, {*SECRETS, "acme"}, NOW)
     assert "zq7" not in str(refusal.value)
 
 
@@ -390,7 +394,7 @@ json_values = st.recursive(
 def test_no_configuration_ends_in_anything_but_settings_or_a_settings_error(raw: dict[str, object]):
     for written in (raw, {key: json.dumps(value) for key, value in raw.items()}):
         with pytest.raises(SettingsError):
-            read_settings(written, SECRETS)
+            read_settings(written, SECRETS, NOW)
 
 
 class NoCloud(pulumi.runtime.Mocks):
@@ -433,7 +437,7 @@ def test_an_example_stack_needs_nothing_but_what_only_its_user_knows(name: str):
     raw = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in stack.items() if key != "aws:region"}
     secrets = {key: REQUIRED[key] for key in SECRETS if key in REQUIRED}
     with pytest.raises(SettingsError) as refusal:
-        read_settings(raw | secrets, SECRETS)
+        read_settings(raw | secrets, SECRETS, NOW)
     assert [line.split(" is not set: ") for line in str(refusal.value).splitlines()] == sorted(
         [f"{NAMESPACE}:{key}", command] for key, command in SET_BY_HAND.items()
     )

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, described, renamed, tag_specifications, tags_of
+from sandbox.plugins.aws.cloud import Cloud, described, refusal, renamed, tag_specifications, tags_of
 from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.properties import Properties
-from sandbox.plugins.provider import ProviderError
 
 
 def _create_address(cloud: Cloud, inputs: Properties) -> str:
@@ -62,9 +61,10 @@ def _delete_address(cloud: Cloud, allocation_id: str, state: Properties) -> None
         association = found.get("AssociationId", "")
         if association and association != state.get("associationId"):
             # The original ends the association that it knows of and no other, and then AWS refuses; moto would not.
-            raise ProviderError(
-                f"deleting EC2 EIP ({allocation_id}): operation error EC2: ReleaseAddress, api error InvalidIPAddress.InUse: "
-                f"The address with allocation id [{allocation_id}] cannot be released because it is in use"
+            raise refusal(
+                "ReleaseAddress",
+                "InvalidIPAddress.InUse",
+                f"The address with allocation id [{allocation_id}] cannot be released because it is in use",
             )
         _disassociate(cloud, association)
         cloud.when_free("EC2 EIP", lambda: cloud.ec2.release_address(AllocationId=allocation_id))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -15,6 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError
+
+T = TypeVar("T")
 
 TEXT_SETTINGS = frozenset({"region", "accessKey", "secretKey", "token", "profile", "version"})
 FLAGS = frozenset(
@@ -37,6 +39,8 @@ class Cloud:
 
     # How long a refusal because something else still depends on a resource is waited out, and a change of state.
     patience = 300.0
+    # How long a refusal that may come from IAM's news not having reached all of AWS yet.
+    propagation = 120.0
 
     def __init__(self, settings: Properties, cancelled: threading.Event | None = None) -> None:
         # Everything that is not text arrives as JSON in text, from the SDK and from the stack's file alike.
@@ -75,6 +79,14 @@ class Cloud:
         return self._client("route53")
 
     @cached_property
+    def iam(self) -> Any:
+        return self._client("iam")
+
+    @cached_property
+    def secrets(self) -> Any:
+        return self._client("secretsmanager")
+
+    @cached_property
     def account(self) -> str:
         if self.settings.get("skipRequestingAccountId"):
             return ""
@@ -110,13 +122,33 @@ class Cloud:
 
         self.wait(f"{what} to be free of dependencies", deleted)
 
+    def propagated(self, attempt: Callable[[], T], passes: Callable[[ClientError], bool]) -> T:
+        """Tries again for as long as the refusal is one that may pass by itself; then that refusal is told."""
+        deadline, pause = time.monotonic() + self.propagation, 0.1
+        while True:
+            try:
+                return attempt()
+            except ClientError as problem:
+                if not passes(problem) or self.cancelled.is_set() or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 1.5, 3.0)
+
 
 def code(problem: ClientError) -> str:
     return str(problem.response.get("Error", {}).get("Code", ""))
 
 
 def is_gone(problem: ClientError) -> bool:
-    return "NotFound" in code(problem) or code(problem) in ("NoSuchHostedZone", "Gateway.NotAttached")
+    gone = ("NoSuchHostedZone", "NoSuchEntity", "Gateway.NotAttached")
+    return "NotFound" in code(problem) or code(problem) in gone
+
+
+def refusal(operation: str, error: str, message: str) -> ClientError:
+    """AWS's answer where moto has another one, or none."""
+    return ClientError(
+        {"Error": {"Code": error, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": 400}}, operation
+    )
 
 
 def described(describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any] | None:

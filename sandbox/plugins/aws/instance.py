@@ -5,8 +5,17 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import Cloud, described, is_gone, renamed, tag_specifications, tags_of
-from sandbox.plugins.aws.kind import Kind, retag
+from sandbox.plugins.aws.cloud import (
+    Cloud,
+    code,
+    described,
+    is_gone,
+    refusal,
+    renamed,
+    tag_specifications,
+    tags_of,
+)
+from sandbox.plugins.aws.kind import Kind, retag_in_ec2
 from sandbox.plugins.properties import Properties, Value
 
 METADATA = {
@@ -49,8 +58,66 @@ def _create(cloud: Cloud, inputs: Properties) -> str:
         request["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": ebs}]
     if metadata := renamed(inputs.get("metadataOptions"), METADATA):
         request["MetadataOptions"] = metadata
-    created = cloud.ec2.run_instances(MinCount=1, MaxCount=1, **request)
-    return str(created["Instances"][0]["InstanceId"])
+    if not (profile := inputs.get("iamInstanceProfile")):
+        return _run(cloud, request)
+
+    def run_with_profile() -> str:
+        found = _profile(cloud, "RunInstances", profile)
+        if not found["Roles"]:
+            message = f'IAM Instance Profile "{found["Arn"]}" has no associated IAM Roles'
+            raise refusal("RunInstances", "InvalidParameterValue", message)
+        return _run(cloud, {**request, "IamInstanceProfile": {"Name": profile}})
+
+    return cloud.propagated(run_with_profile, _is_about_profile)
+
+
+def _run(cloud: Cloud, request: dict[str, Any]) -> str:
+    return str(cloud.ec2.run_instances(MinCount=1, MaxCount=1, **request)["Instances"][0]["InstanceId"])
+
+
+def _profile(cloud: Cloud, operation: str, name: Value) -> dict[str, Any]:
+    """An instance profile, as long as it is one that EC2 would take."""
+    try:
+        found: dict[str, Any] = cloud.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    except ClientError as problem:
+        if not is_gone(problem):
+            raise
+        message = f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+        raise refusal(operation, "InvalidParameterValue", message) from problem
+    return found
+
+
+def _is_about_profile(problem: ClientError) -> bool:
+    return code(problem) == "InvalidParameterValue" and "IAM Instance Profile" in str(problem)
+
+
+def _association(cloud: Cloud, instance_id: str) -> dict[str, Any]:
+    """Which profile an instance has. moto's description of the instance itself tells the first that it ever had."""
+    of_instance = [{"Name": "instance-id", "Values": [instance_id]}]
+    found = cloud.ec2.describe_iam_instance_profile_associations(Filters=of_instance)
+    return next(iter(found["IamInstanceProfileAssociations"]), {})
+
+
+def _profile_name(cloud: Cloud, instance_id: str) -> str:
+    profile = _association(cloud, instance_id).get("IamInstanceProfile", {})
+    return str(profile.get("Arn", "")).rsplit("/", 1)[-1]
+
+
+def _change_profile(cloud: Cloud, instance_id: str, name: Value) -> None:
+    association = _association(cloud, instance_id).get("AssociationId")
+
+    def change() -> None:
+        profile = {"Name": name}
+        if association:
+            _profile(cloud, "ReplaceIamInstanceProfileAssociation", name)
+            cloud.ec2.replace_iam_instance_profile_association(
+                AssociationId=association, IamInstanceProfile=profile
+            )
+        else:
+            _profile(cloud, "AssociateIamInstanceProfile", name)
+            cloud.ec2.associate_iam_instance_profile(InstanceId=instance_id, IamInstanceProfile=profile)
+
+    cloud.propagated(change, _is_about_profile)
 
 
 def _network(inputs: Properties) -> dict[str, Any]:
@@ -99,6 +166,7 @@ def _read(cloud: Cloud, instance_id: str, known: Properties) -> Properties | Non
         # An Elastic IP counts as well: with `False` asked for and one associated, a refresh leads to a replacement.
         "associatePublicIpAddress": "Association" in interface,
         "availabilityZone": found["Placement"]["AvailabilityZone"],
+        "iamInstanceProfile": _profile_name(cloud, instance_id),
         "instanceState": found["State"]["Name"],
         "instanceType": found["InstanceType"],
         "keyName": found.get("KeyName", ""),
@@ -157,6 +225,8 @@ def _state_is(cloud: Cloud, instance_id: str, wanted: str) -> None:
 
 
 def _update(cloud: Cloud, instance_id: str, state: Properties, inputs: Properties, changed: set[str]) -> None:
+    if "iamInstanceProfile" in changed:
+        _change_profile(cloud, instance_id, inputs["iamInstanceProfile"])
     if "sourceDestCheck" in changed:
         value = {"Value": bool(inputs["sourceDestCheck"])}
         cloud.ec2.modify_instance_attribute(InstanceId=instance_id, SourceDestCheck=value)
@@ -203,7 +273,8 @@ def _update_root_volume(cloud: Cloud, instance_id: str, state: Properties, input
             InstanceId=instance_id, BlockDeviceMappings=[{"DeviceName": old["deviceName"], "Ebs": ebs}]
         )
     if "tags" in changed:
-        retag(cloud, str(old["volumeId"]), old.get("tags"), {**cloud.default_tags, **_volume_tags(inputs)})
+        tags: Properties = {**cloud.default_tags, **_volume_tags(inputs)}
+        retag_in_ec2(cloud, str(old["volumeId"]), old.get("tags"), tags)
 
 
 def _modified(cloud: Cloud, volume_id: Value) -> bool:
@@ -233,7 +304,7 @@ INSTANCE = Kind(
     in_place=frozenset(
         {
             "instanceType", "userData", "userDataBase64", "userDataReplaceOnChange", "vpcSecurityGroupIds",
-            "metadataOptions", "rootBlockDevice", "sourceDestCheck",
+            "metadataOptions", "rootBlockDevice", "sourceDestCheck", "iamInstanceProfile",
         }
     ),
     members={"metadataOptions": frozenset(METADATA), "rootBlockDevice": frozenset(VOLUME) | {"tags"}},
@@ -241,7 +312,7 @@ INSTANCE = Kind(
     chosen=frozenset(
         {
             "subnetId", "privateIp", "availabilityZone", "keyName", "associatePublicIpAddress",
-            "vpcSecurityGroupIds", "metadataOptions", "rootBlockDevice",
+            "vpcSecurityGroupIds", "metadataOptions", "rootBlockDevice", "iamInstanceProfile",
         }
     ),
     required=frozenset({"ami", "instanceType"}),

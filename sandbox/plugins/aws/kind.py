@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sandbox.plugins.aws.cloud import Cloud, tag_list, told
-from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
+from sandbox.plugins.aws.policies import equivalent
+from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences, has_unknown
 from sandbox.plugins.provider import Diff, Failures, NotReadyError, ProviderError, top_level
 
 DEFAULTS = "__defaults"
@@ -26,6 +27,28 @@ def _ready_at_once(cloud: Cloud, resource_id: str, inputs: Properties) -> None:
     """For kinds that are as they should be as soon as they are created."""
 
 
+def retag(
+    old: Value,
+    new: Value,
+    untag: Callable[[list[str]], object],
+    tag: Callable[[list[dict[str, str]]], object],
+) -> None:
+    before, after = (tags if isinstance(tags, dict) else {} for tags in (old, new))
+    if gone := sorted(before.keys() - after.keys()):
+        untag(gone)
+    if after:
+        tag(tag_list(after))
+
+
+def retag_in_ec2(cloud: Cloud, resource_id: str, old: Value, new: Value) -> None:
+    retag(
+        old,
+        new,
+        lambda keys: cloud.ec2.delete_tags(Resources=[resource_id], Tags=[{"Key": key} for key in keys]),
+        lambda tags: cloud.ec2.create_tags(Resources=[resource_id], Tags=tags),
+    )
+
+
 @dataclass(frozen=True)
 class Kind:
     """One row of the table of resource kinds."""
@@ -40,6 +63,8 @@ class Kind:
     """Takes the cloud, the id, the old state, the new inputs and the names of the inputs that changed."""
     ready: Callable[[Cloud, str, Properties], None] = _ready_at_once
     """Whatever is left to do or to wait for once a resource exists. Where it fails, the next run repeats it."""
+    retag: Callable[[Cloud, str, Value, Value], None] = retag_in_ec2
+    """Takes the cloud, the id, the old tags and the new ones."""
 
     replacing: frozenset[str] = frozenset()
     """Inputs (or `input.member`) of which a change takes a new resource."""
@@ -54,6 +79,10 @@ class Kind:
     """Inputs that AWS chooses where they are not given; no longer giving one changes nothing."""
     sets: frozenset[str] = frozenset()
     """Inputs that are lists in no particular order."""
+    policies: frozenset[str] = frozenset()
+    """Inputs that are policies in JSON, of which only the meaning counts."""
+    objections: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    """What is wrong with the value of an input as far as it can be told without asking AWS; empty where nothing is."""
     defaults: Mapping[str, Value] = field(default_factory=dict)
     auto_named: bool = False
     """Whether the physical `name` is made from the logical one where it is not given."""
@@ -89,6 +118,9 @@ class Kind:
             kept = old.get("name") if isinstance(before, list) and "name" in before else None
             filled["name"] = kept or f"{name}-{secrets.token_hex(4)[:7]}"
         checked: Properties = {**given, **filled, DEFAULTS: [*sorted(filled)]}
+        for top, objection in self.objections.items():
+            if top in checked and not has_unknown(checked[top]) and (wrong := objection(str(checked[top]))):
+                failures[top] = wrong
         if self.taggable and default_tags:
             tags = given.get("tags") or {}
             checked["tags"] = {**default_tags, **tags} if isinstance(tags, dict) else tags
@@ -113,8 +145,10 @@ class Kind:
             old, new = old_inputs.get(top), inputs.get(top)
             if top in self.sets and isinstance(old, list) and isinstance(new, list):
                 old, new = sorted(old, key=str), sorted(new, key=str)
+            if top in self.policies and equivalent(old, new):
+                continue
             if top in self.chosen:
-                if new is None:
+                if new in (None, ""):  # to the official provider an empty text is one that was not given
                     continue
                 old = state.get(top) if old is None else old
             for path, before, after in differences(top, old, new):
@@ -160,7 +194,7 @@ class Kind:
         changed = {top_level(path) for path in self._changes(old_inputs, state, inputs)}
         with told(f"updating {self.called} ({resource_id})"):
             if "tags" in changed:
-                retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
+                self.retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
             if changed - {"tags"}:
                 self.update(cloud, resource_id, state, inputs, changed)
             if not changed:  # the engine asks nevertheless: the resource never got ready
@@ -203,11 +237,3 @@ class Kind:
         if self.taggable:
             state["tagsAll"] = state.get("tags") or {}
         return state
-
-
-def retag(cloud: Cloud, resource_id: str, old: Value, new: Value) -> None:
-    before, after = (tags if isinstance(tags, dict) else {} for tags in (old, new))
-    if gone := [{"Key": key} for key in before.keys() - after.keys()]:
-        cloud.ec2.delete_tags(Resources=[resource_id], Tags=gone)
-    if after:
-        cloud.ec2.create_tags(Resources=[resource_id], Tags=tag_list(after))

@@ -16,6 +16,7 @@ from sandbox.plugins.aws import functions
 from sandbox.plugins.aws.address import EIP, EIP_ASSOCIATION
 from sandbox.plugins.aws.cloud import SETTINGS, Cloud, region_of
 from sandbox.plugins.aws.dns import RECORD
+from sandbox.plugins.aws.iam import INSTANCE_PROFILE, ROLE, ROLE_POLICY
 from sandbox.plugins.aws.instance import INSTANCE
 from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.aws.network import (
@@ -26,6 +27,7 @@ from sandbox.plugins.aws.network import (
     SUBNET,
     VPC,
 )
+from sandbox.plugins.aws.secrets_manager import SECRET
 from sandbox.plugins.aws.security import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Diff, Failures, Provider, Run
@@ -35,7 +37,7 @@ T = TypeVar("T")
 
 KINDS = (
     VPC, SUBNET, INTERNET_GATEWAY, ROUTE_TABLE, ROUTE, ROUTE_TABLE_ASSOCIATION, SECURITY_GROUP, INGRESS_RULE,
-    EGRESS_RULE, INSTANCE, EIP, EIP_ASSOCIATION, RECORD,
+    EGRESS_RULE, INSTANCE, EIP, EIP_ASSOCIATION, RECORD, ROLE, ROLE_POLICY, INSTANCE_PROFILE, SECRET,
 )  # fmt: skip
 
 # boto3 blocks, so each operation under way takes a thread; the engine has a few dozen at a time.

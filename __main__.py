@@ -3,9 +3,12 @@
 import pulumi
 
 from components.address_plan import plan
+from components.balancer_identity import BalancerIdentity, BalancerIdentityArgs
+from components.certificate_settings import AcmeSettings
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
+from components.dns_zone import find_zone
 from components.haproxy_config import HAProxyConfig, Server, render
-from components.haproxy_service import HAProxyService, HAProxyServiceArgs
+from components.haproxy_service import AcmeCertificate, HAProxyService, HAProxyServiceArgs
 from components.images import find_image
 from components.instance_types import look_up
 from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs
@@ -31,6 +34,7 @@ haproxy_cfg = render(
         edges=tuple(Server(node.name, node.address) for node in addresses.edges),
         applications=settings.applications,
         memory_mib=types["loadBalancer.instanceType"].memory_mib,
+        hsts_max_age=settings.hsts_max_age,
     )
 )
 
@@ -49,14 +53,29 @@ groups = SecurityGroups(
 site = Site(cluster, network, groups, SshAccess(settings.ssh_private_key, settings.ssh_host_key_seed))
 linux, media = find_image(settings.linux_image), find_image(settings.media_image)
 
+zone_id = find_zone(settings.route53_zone) if settings.route53_zone else None
+# To get certificates the balancer acts for itself at AWS; with one of the user's own it need not.
+certificate, profile = settings.certificate, None
+if isinstance(certificate, AcmeSettings):
+    identity = BalancerIdentity(
+        "load-balancer-identity", BalancerIdentityArgs(cluster, zone_id, settings.challenge_records)
+    )
+    certificate = AcmeCertificate(certificate, settings.certificate_names, identity)
+    profile = identity.instance_profile
+
 balancer = HAProxyLoadBalancer(
     "load-balancer",
     HAProxyLoadBalancerArgs(
         machine=site.machine(
-            addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER
+            addresses.load_balancer,
+            settings.load_balancer,
+            linux,
+            SecurityGroup.LOAD_BALANCER,
+            instance_profile=profile,
         ),
         domain=settings.domain,
-        route53_zone=settings.route53_zone,
+        zone_id=zone_id,
+        names_in_zone=settings.names_in_zone,
         statistics_user=settings.statistics_user,
         statistics_password=settings.statistics_password,
     ),
@@ -109,7 +128,7 @@ service = HAProxyService(
         balancer=balancer,
         nodes=[origins, edges],
         haproxy_cfg=haproxy_cfg,
-        acme=settings.acme,
+        certificate=certificate,
         publisher_cidrs=settings.publisher_cidrs,
         application=application,
     ),

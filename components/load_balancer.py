@@ -1,5 +1,6 @@
 """The HAProxy virtual machine: packages, credentials, address and name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -13,12 +14,14 @@ from components.remote_script import RemoteScript, ScriptHost
 
 @dataclass(frozen=True)
 class HAProxyLoadBalancerArgs:
-    """The machine, its name for clients, and who may see HAProxy's statistics."""
+    """The machine, its names for clients, and who may see HAProxy's statistics."""
 
     machine: MachineArgs
     domain: str
-    route53_zone: str | None
-    """Name of the hosted zone in which the domain's A record is made; ``None``: the user makes it."""
+    zone_id: str | None
+    """Hosted zone in which A records are made; ``None``: the user makes them."""
+    names_in_zone: Sequence[str]
+    """Names that get an A record."""
     statistics_user: str
     statistics_password: SecretStr
 
@@ -60,7 +63,19 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         address = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
         self.host = ScriptHost(name, self.machine, self.machine.connection(address), child)
         self.jump_host = self.machine.as_proxy(address)
-        self.records = self._dns_record(name, args.route53_zone, args.domain)
+        self.records = [
+            aws.route53.Record(
+                f"{name}-record-{host_name}",
+                zone_id=args.zone_id,
+                name=host_name,
+                type=aws.route53.RecordType.A,
+                ttl=60,
+                records=[self.public_ip],
+                opts=child,
+            )
+            for host_name in args.names_in_zone
+            if args.zone_id
+        ]
 
         installed = RemoteScript(
             f"{name}-haproxy", "install-haproxy.sh", self.host, args=[args.domain], timeout=600, opts=child
@@ -74,24 +89,3 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[installed]),
         )
         self.register_outputs({"public_ip": self.public_ip})
-
-    def _dns_record(self, name: str, zone: str | None, domain: str) -> list[pulumi.Resource]:
-        if zone is None:
-            return []
-        try:
-            zone_id = aws.route53.get_zone(name=zone).zone_id
-        except Exception as error:
-            raise pulumi.RunError(
-                f'ant-media-cluster:route53Zone is "{zone}": {error}; give a hosted zone of this account'
-            ) from error
-        return [
-            aws.route53.Record(
-                f"{name}-record",
-                zone_id=zone_id,
-                name=domain,
-                type=aws.route53.RecordType.A,
-                ttl=60,
-                records=[self.public_ip],
-                opts=pulumi.ResourceOptions(parent=self),
-            )
-        ]

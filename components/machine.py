@@ -38,6 +38,8 @@ class MachineArgs:
     subnet_id: pulumi.Input[str]
     security_group_ids: Sequence[pulumi.Input[str]]
     access: SshAccess
+    instance_profile: pulumi.Input[str] | None = None
+    """The role that it acts in towards AWS."""
 
 
 class Login(TypedDict):
@@ -82,6 +84,7 @@ class Machine(pulumi.ComponentResource):
             # WebRTC media goes straight to the nodes, and without a NAT gateway packages come this way too.
             associate_public_ip_address=True,
             vpc_security_group_ids=list(args.security_group_ids),
+            iam_instance_profile=args.instance_profile,
             user_data=pulumi.Output.secret(
                 render_user_data(self._host_key, public_key(args.access.private_key.get_secret_value())),
             ),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import pulumi
+
 from components.address_plan import Machine
 from components.images import Image
 from components.machine import MachineArgs, SshAccess
@@ -30,7 +32,14 @@ class Site:
     groups: SecurityGroups
     access: SshAccess
 
-    def machine(self, planned: Machine, size: Size, image: Image, *member_of: SecurityGroup) -> MachineArgs:
+    def machine(
+        self,
+        planned: Machine,
+        size: Size,
+        image: Image,
+        *member_of: SecurityGroup,
+        instance_profile: pulumi.Input[str] | None = None,
+    ) -> MachineArgs:
         """The arguments of one machine of the plan."""
         return MachineArgs(
             cluster=self.cluster,
@@ -41,4 +50,5 @@ class Site:
             subnet_id=self.network.subnet_ids[planned.subnet],
             security_group_ids=[self.groups.ids[group] for group in member_of],
             access=self.access,
+            instance_profile=instance_profile,
         )

@@ -1,15 +1,27 @@
 #!/usr/bin/env bash
 # Asks every public port of the cluster, from where the operator sits, whether it answers as it should.
-# environment: DOMAIN, ADDRESS (the load balancer's), APPLICATION, TRUSTED_CERTIFICATE and RTMP (yes or no: whether to look)
+# environment: DOMAIN, ADDRESS (the load balancer's), APPLICATION, RTMP (yes or no: whether to look), TRUST (whose certificates
+#   are good: system, nobody where any certificate will do, or the PEM of those that a good one leads to)
 set -euo pipefail
 failed=0
+tls_options=()
+case $TRUST in
+  system) ;;
+  # Let's Encrypt's staging directory is trusted by no machine.
+  nobody) tls_options=(--insecure) ;;
+  *)
+    roots=$(mktemp)
+    trap 'rm -f "$roots"' EXIT
+    echo "$TRUST" >"$roots"
+    tls_options=(--cacert "$roots")
+    ;;
+esac
 
 # A fresh DNS record may not have reached this machine yet, so the address is given.
 request() {
   local port=$1
   shift
-  local options=(--silent --output /dev/null --max-time 10 --retry 5 --retry-connrefused --resolve "$DOMAIN:$port:$ADDRESS")
-  [[ $TRUSTED_CERTIFICATE == yes ]] || options+=(--insecure)
+  local options=(--silent --output /dev/null --max-time 10 --retry 5 --retry-connrefused --resolve "$DOMAIN:$port:$ADDRESS" "${tls_options[@]}")
   curl "${options[@]}" --write-out '%{http_code} %{redirect_url}' "$@" || echo " (curl exit $?)"
 }
 

@@ -6,7 +6,7 @@ domain=$1
 
 # HAProxy does not start without a certificate, and the ACME server's challenge needs HAProxy.
 make_placeholder_certificate() {
-  local pem=/etc/haproxy/certs/$domain.pem directory
+  local pem=/etc/haproxy/certs/cluster.pem directory
   install -d -m 0700 /etc/haproxy/certs
   [[ -s $pem ]] && return
   directory=$(mktemp -d /etc/haproxy/placeholder.XXXXXX)
@@ -31,7 +31,58 @@ load_credentials_file() {
   fi
 }
 
-install_packages haproxy certbot openssl socat curl
+# What rotates them is in the scripts; this is when. A new worker of HAProxy reads the file, so that sessions resume with it.
+make_ticket_keys() {
+  add_unit_file haproxy-ticket-keys.service <<'END'
+[Unit]
+Description=TLS session ticket keys of HAProxy
+Before=haproxy.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/local/lib/ant-media-cluster/rotate-ticket-keys.sh
+
+[Install]
+WantedBy=haproxy.service
+END
+  add_unit_file haproxy-ticket-keys.timer <<'END'
+[Unit]
+Description=New TLS session ticket keys for HAProxy twice a day
+
+[Timer]
+OnActiveSec=12h
+OnUnitActiveSec=12h
+
+[Install]
+WantedBy=timers.target
+END
+  [[ -s /run/haproxy-tls/ticket-keys ]] || systemctl start haproxy-ticket-keys.service
+  systemctl enable --quiet haproxy-ticket-keys.service
+  systemctl enable --quiet --now haproxy-ticket-keys.timer
+}
+
+# A deployment that fails for a moment's reason, such as a full disk, is made up for twice a day.
+deploy_after_renewals() {
+  add_unit_file certbot.service.d/deploy.conf <<'END'
+[Service]
+ExecStopPost=/usr/local/lib/ant-media-cluster/deploy-certificate.sh
+END
+}
+
+# HAProxy shows them on port 6080. systemd's own view tells a failed renewal, even when the disk is full.
+offer_metrics() {
+  add_unit_file prometheus-node-exporter.service.d/options.conf <<'END'
+[Service]
+ExecStart=
+ExecStart=/usr/bin/prometheus-node-exporter --web.listen-address=127.0.0.1:9100 --collector.systemd \
+  --collector.systemd.unit-include=(certbot[.](service|timer)|haproxy[.]service)
+END
+}
+
+offer_metrics
+deploy_after_renewals
+install_packages haproxy certbot openssl socat curl jq prometheus-node-exporter
 make_placeholder_certificate
+make_ticket_keys
 load_credentials_file
 echo "$(haproxy -v | head -n 1 | cut -d ' ' -f 1-3), $(certbot --version 2>/dev/null)"

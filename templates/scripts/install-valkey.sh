@@ -29,7 +29,7 @@ END
 
 # At a boot the address may come later than the service; its unit would give up.
 keep_trying_to_start() {
-  add_restart_rules valkey-server <<END
+  add_unit_file valkey-server.service.d/restart.conf <<END
 [Unit]
 Wants=network-online.target
 After=network-online.target

@@ -1,30 +1,102 @@
 #!/usr/bin/env bash
-# Gets a certificate for the domain through the running HAProxy and lets certbot's timer renew it the same way.
-# usage: issue-certificate.sh DOMAIN EMAIL DIRECTORY_URL PUBLIC_ADDRESS
+# Sees to it that HAProxy serves a certificate for these names and that certbot's timer renews it: asks the ACME server
+# through the running HAProxy where there is none yet, or another one is wanted, and for nothing else.
+# usage: issue-certificate.sh --email E --directory URL --key-type ecdsa|rsa --challenge http-01|dns-01 --address IP NAME...
+#        < PEM of certificates to trust for the ACME server, may be empty
 source "$(dirname "$0")/prelude.sh"
-domain=$1 email=$2 directory=$3 address=$4
-hook=$(dirname "$0")/deploy-certificate.sh
+while [[ $1 == --* ]]; do
+  case $1 in
+    --email) email=$2 ;;
+    --directory) directory=$2 ;;
+    --key-type) key_type=$2 ;;
+    --challenge) challenge=$2 ;;
+    --address) address=$2 ;;
+  esac
+  shift 2
+done
+names=("$@")
+hook=$(realpath "$(dirname "$0")/deploy-certificate.sh")
 log=/var/log/issue-certificate.log
 
-# A certificate of another ACME server does not count; one of this server is kept until it is due.
-renewal=(--keep-until-expiring)
-if [[ -e /etc/letsencrypt/renewal/$domain.conf ]] && ! grep -qF "server = $directory" "/etc/letsencrypt/renewal/$domain.conf"; then
-  renewal=(--force-renewal)
-fi
+trust_acme_server() {
+  local file=/usr/local/share/ca-certificates/acme-server.crt roots
+  roots=$(cat)
+  [[ $roots != "$(cat "$file" 2>/dev/null)" ]] || return 0
+  if [[ -n $roots ]]; then echo "$roots" >"$file"; else rm "$file"; fi
+  update-ca-certificates >/dev/null 2>&1
+}
 
-echo "Asking $directory for a certificate for $domain"
-if ! certbot certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
-  --standalone --http-01-address 127.0.0.1 --http-01-port 8888 \
-  --cert-name "$domain" --domain "$domain" --key-type ecdsa --elliptic-curve secp256r1 \
-  --deploy-hook "$hook" "${renewal[@]}" >"$log" 2>&1; then
-  grep -vE '^(Saving debug log|- - -|$)' "$log" | tail -n 15 |
-    fail "certbot got no certificate for $domain. Everything else is done; HAProxy serves with the certificate it has, on a new" \
-      "machine or domain a placeholder. Make sure of the DNS record '$domain. A $address', then run the update again. certbot says:"
-fi
+# What the ACME server will meet when it asks for the challenge: `NAME: ADDRESS…` for every name that leads elsewhere.
+astray() {
+  local name found
+  for name in "${names[@]}"; do
+    found=$(getent ahosts "$name" | awk '{ print $1 }' | sort -u | paste -sd ' ') || true
+    [[ $found == "$address" ]] || echo "  $name. A $address   (now: ${found:-nothing})"
+  done
+}
 
-# certbot calls the hook for a new certificate only: a machine may have lost the PEM, not the certificate.
-live=/etc/letsencrypt/live/$domain
-if ! cat "$live/fullchain.pem" "$live/privkey.pem" | cmp -s - "/etc/haproxy/certs/$domain.pem"; then
-  RENEWED_LINEAGE=$live "$hook"
+# A record that the same update made may take some seconds to be seen here.
+check_records() {
+  local wrong deadline=$((SECONDS + 20))
+  until wrong=$(astray) && [[ -z $wrong ]]; do
+    if ((SECONDS > deadline)); then
+      fail "No certificate was asked for, because not every name leads to the load balancer yet. Everything else is done;" \
+        "HAProxy serves with the certificate it has. Make these DNS records, then run the update again:" <<<"$wrong"
+    fi
+    sleep 2
+  done
+}
+
+how_to_prove() {
+  if [[ $challenge == dns-01 ]]; then
+    dpkg -s python3-certbot-dns-route53 >/dev/null 2>&1 || install_packages python3-certbot-dns-route53 >&2
+    echo dns-route53
+  else
+    check_records
+    echo standalone
+  fi
+}
+
+# A certificate of another ACME server, or one that would be renewed in another way than is wanted, does not count.
+renewal_option() {
+  local kept=/etc/letsencrypt/renewal/cluster.conf
+  if [[ -e $kept ]] && ! { grep -qxF "server = $directory" "$kept" && grep -qxF "authenticator = $authenticator" "$kept"; }; then
+    echo --force-renewal
+  else
+    echo --keep-until-expiring
+  fi
+}
+
+ask_certbot() {
+  local domains
+  mapfile -t domains < <(printf -- '--domain\n%s\n' "${names[@]}")
+  certbot certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
+    --authenticator "$authenticator" --http-01-address 127.0.0.1 --http-01-port 8888 \
+    --cert-name cluster "${domains[@]}" --renew-with-new-domains --key-type "$key_type" --elliptic-curve secp256r1 \
+    --deploy-hook "$hook" "$(renewal_option)" >"$log" 2>&1
+}
+
+reason() {
+  case $(<"$log") in
+    *CERTIFICATE_VERIFY_FAILED*) echo "The load balancer does not trust the ACME server: give its CA's certificate as acme.root." ;;
+    *"ValueError: Requesting "* | *ConnectionError* | *Timeout*) echo "The load balancer cannot reach the ACME server." ;;
+    *rateLimited* | *"too many"*) echo "The ACME server's rate limit is reached; wait as long as it says before the next update." ;;
+    *"No space left on device"*) echo "The load balancer's disk is full." ;;
+    *AccessDenied*) echo "The load balancer's role may not change the challenge's record." ;;
+    *) echo "The ACME server or certbot refused." ;;
+  esac
+}
+
+trust_acme_server
+authenticator=$(how_to_prove)
+echo "Asking $directory for a certificate for ${names[*]}"
+# A policy of IAM that the same update changed takes some seconds to hold.
+if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; }; then
+  grep -vE '^(Saving debug log|Requesting a cert|Renewing an|Ask for help|- - -|$)' "$log" | tail -n 15 |
+    fail "certbot got no certificate for ${names[*]}. $(reason) Everything else is done; HAProxy serves with the certificate" \
+      "it has. The next update tries again. certbot says:"
 fi
-echo "HAProxy serves a certificate valid until $(openssl x509 -noout -enddate -in "$live/fullchain.pem" | cut -d = -f 2)"
+# certbot's hook is silent about its failures, and is called for a new certificate only.
+"$hook"
+live=/etc/letsencrypt/live/cluster/fullchain.pem
+echo "HAProxy serves a certificate valid until $(openssl x509 -noout -enddate -in "$live" | cut -d = -f 2)"

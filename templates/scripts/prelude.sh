@@ -21,13 +21,11 @@ install_packages() {
   fi
 }
 
-restart_drop_in() { echo "/etc/systemd/system/$1.service.d/restart.conf"; }
-
-# Gives a unit the restart rules on standard input, once.
-add_restart_rules() {
-  local file
-  file=$(restart_drop_in "$1")
-  [[ -e $file ]] && return
-  install -D -m 0644 /dev/stdin "$file"
+# Gives systemd a file on standard input: add_unit_file haproxy.service.d/restart.conf
+add_unit_file() {
+  local file=/etc/systemd/system/$1 text
+  text=$(cat)
+  [[ $text != "$(cat "$file" 2>/dev/null)" ]] || return 0
+  install -D -m 0644 /dev/stdin "$file" <<<"$text"
   systemctl daemon-reload
 }

@@ -96,8 +96,7 @@ join_cluster() {
 
 leave_cluster() {
   # A node that was never in one is left alone.
-  local file
-  file=$(restart_drop_in antmedia)
+  local file=/etc/systemd/system/antmedia.service.d/restart.conf
   if [[ -e $file ]]; then
     change_mode standalone
     rm "$file"
@@ -107,7 +106,7 @@ leave_cluster() {
 
 # Without its database the server stops, and says that all is well; a node may well boot before the database.
 keep_trying_to_start() {
-  add_restart_rules antmedia <<END
+  add_unit_file antmedia.service.d/restart.conf <<END
 [Service]
 Restart=always
 RestartSec=5

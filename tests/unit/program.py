@@ -45,6 +45,12 @@ class Run(mocks.Mocks):
         outputs = {**args.inputs}
         if args.typ == "aws:ec2/eip:Eip":
             outputs |= {"publicIp": "198.51.100.1", "allocationId": "eipalloc-1"}
+        if args.typ == "aws:secretsmanager/secret:Secret":
+            outputs |= {
+                "arn": f"arn:aws:secretsmanager:eu-west-1:123456789012:secret:{args.inputs['name']}-AbCdEf"
+            }
+        if args.typ.startswith("aws:iam/"):
+            outputs |= {"name": args.name}
         if args.typ == "aws:ec2/instance:Instance":
             outputs |= {"publicIp": "198.51.100.2"}
         return f"{args.name}-id", outputs
@@ -76,15 +82,16 @@ class Run(mocks.Mocks):
 
 
 def run(cloud: Run | None = None, **settings: object) -> Run:
-    """Runs the program with the smallest settings and ``settings`` over them."""
+    """Runs the program with the smallest settings and ``settings`` over them, ``None`` for one that is not given."""
     cloud = cloud or Run()
     values = {**SECRETS, **SETTINGS, **settings}
     pulumi.runtime.set_all_config(
         {
             f"ant-media-cluster:{key}": value if isinstance(value, str) else json.dumps(value)
             for key, value in values.items()
+            if value is not None
         },
-        [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl"]],
+        [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl", "tls"]],
     )
     pulumi.runtime.set_mocks(cloud, project="ant-media-cluster", stack="unit", preview=False)
 
@@ -94,3 +101,21 @@ def run(cloud: Run | None = None, **settings: object) -> Run:
 
     program()
     return cloud
+
+
+SECRET = "4dabf18193072939515e22adb298388d"  # marks a secret on Pulumi's wire
+
+
+def revealed(value: dict[str, Any]) -> dict[str, Any]:
+    return value["value"] if SECRET in value else value
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy of a resource's inputs in which nothing is left that Pulumi would encrypt."""
+    if isinstance(value, dict):
+        if SECRET in value:
+            return "[secret]"
+        return {key: without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(item) for item in value]
+    return value

@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from tests.unit.program import SECRETS, Run, run
+from tests.unit.program import SECRETS, Run, revealed, run, without_secrets
 
 INSTANCE = "aws:ec2/instance:Instance"
 REMOTE = "command:remote:Command"
@@ -105,7 +105,7 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
 
 def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 10  # every machine is given the scripts, then runs some
+    assert len(commands) == 6 + 11  # every machine is given the scripts, then runs some
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -161,16 +161,6 @@ def test_scripts_that_get_secrets_log_nothing(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(REMOTE).items():
         if any(secret in json.dumps(inputs.get("stdin")) for secret in SECRETS.values()):
             assert inputs["logging"] == "none", name
-
-
-def test_the_a_record_points_to_the_elastic_ip_where_a_zone_is_given(two_and_two: Run) -> None:
-    (record,) = two_and_two.of_type("aws:route53/record:Record").values()
-    assert (record["name"], record["type"], record["records"]) == (
-        "live.ant-media.test",
-        "A",
-        ["198.51.100.1"],
-    )
-    assert not run().of_type("aws:route53/record:Record")
 
 
 def test_one_node_needs_no_database_and_stays_standalone() -> None:
@@ -258,21 +248,3 @@ def test_an_image_found_by_name_never_replaces_a_machine_but_an_id_does(two_and_
         "ami-0123456789abcdef0": 4,
         "ami-of-136693071363": 2,
     }
-
-
-SECRET = "4dabf18193072939515e22adb298388d"  # marks a secret on Pulumi's wire
-
-
-def revealed(value: dict[str, Any]) -> dict[str, Any]:
-    return value["value"] if SECRET in value else value
-
-
-def without_secrets(value: Any) -> Any:
-    """A copy of a resource's inputs in which nothing is left that Pulumi would encrypt."""
-    if isinstance(value, dict):
-        if SECRET in value:
-            return "[secret]"
-        return {key: without_secrets(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    return value

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Keeps certbot's account and certificate in AWS Secrets Manager, where they outlive this machine.
+# usage: certificate-store.sh restore SECRET_ARN (where this machine has none) | certificate-store.sh save (where they changed)
+source "$(dirname "$0")/prelude.sh"
+folder=/etc/letsencrypt
+arn_file=$folder/store
+saved=$folder/store.saved
+umask 077
+
+metadata() {
+  local token
+  token=$(curl -sf --max-time 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
+  curl -sf --max-time 5 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/$1"
+}
+
+# Secrets Manager's answer to the JSON on standard input, its errors included. No secret is on a command line.
+ask_aws() {
+  local operation=$1 region credentials role
+  region=$(cut -d : -f 4 <<<"$arn")
+  role=$(metadata iam/security-credentials/)
+  credentials=$(metadata "iam/security-credentials/$role")
+  curl -sS --max-time 20 --retry 3 --aws-sigv4 "aws:amz:$region:secretsmanager" \
+    --config <(jq -r '"user = \"\(.AccessKeyId):\(.SecretAccessKey)\"", "header = \"X-Amz-Security-Token: \(.Token)\""' <<<"$credentials") \
+    -H "X-Amz-Target: secretsmanager.$operation" -H 'Content-Type: application/x-amz-json-1.1' \
+    --data @- "https://secretsmanager.$region.amazonaws.com/"
+}
+
+refused() { fail "Secrets Manager does not $1 the certificate ($arn). It says:"; }
+
+# All that certbot needs, and of the archive only what is current: a secret holds 64 KiB.
+pack() {
+  local current
+  mapfile -t current < <(cd "$folder" && realpath --relative-to . live/cluster/*.pem)
+  tar -C "$folder" --sort=name --mtime=@0 -cz accounts renewal/cluster.conf live/cluster "${current[@]}" | base64 -w 0
+}
+
+unpack() {
+  local new
+  new=$(mktemp -d /etc/letsencrypt.XXXXXX)
+  base64 -d | tar -C "$new" -xz
+  mkdir -p "$folder"
+  # `live` comes last: it is what says that all is there.
+  for part in accounts archive renewal live; do
+    rm -rf "${folder:?}/$part"
+    mv "$new/$part" "$folder/$part"
+  done
+  rmdir "$new"
+}
+
+restore() {
+  local answer
+  mkdir -p "$folder"
+  echo "$arn" >"$arn_file"
+  [[ ! -e $folder/live/cluster ]] || return 0
+  answer=$(jq -n --arg arn "$arn" '{SecretId: $arn}' | ask_aws GetSecretValue)
+  case $answer in
+    *ResourceNotFoundException*) echo "No certificate is kept yet" ;;
+    *SecretString*)
+      jq -r .SecretString <<<"$answer" | unpack
+      echo "Restored certificate and ACME account"
+      ;;
+    *) refused "give back" <<<"$answer" ;;
+  esac
+}
+
+save() {
+  local content answer
+  [[ -e $arn_file ]] || return 0
+  arn=$(<"$arn_file")
+  content=$(pack)
+  [[ $(sha256sum <<<"$arn $content") != "$(cat "$saved" 2>/dev/null)" ]] || return 0
+  answer=$(jq -n --arg arn "$arn" --rawfile content <(printf %s "$content") --arg token "$(</proc/sys/kernel/random/uuid)" \
+    '{SecretId: $arn, SecretString: $content, ClientRequestToken: $token}' | ask_aws PutSecretValue)
+  [[ $answer == *VersionId* ]] || refused keep <<<"$answer"
+  sha256sum <<<"$arn $content" >"$saved"
+}
+
+case $1 in
+  restore) arn=$2 && restore ;;
+  save) save ;;
+esac

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Puts a certificate into HAProxy's service while it runs, or says what speaks against it; the one before it then serves on.
+# usage: put-certificate.sh < PEM (the chain, its leaf first, and the private key)
+source "$(dirname "$0")/prelude.sh"
+pem=/etc/haproxy/certs/cluster.pem
+
+ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock 2>/dev/null; }
+
+in_service() { ask_haproxy <<<"show ssl cert" | grep -qxF "$pem"; }
+
+served_everywhere() {
+  local serial port
+  serial=$(openssl x509 -noout -serial -in "$pem")
+  for port in 443 5443 4444 6080; do
+    [[ $(openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | openssl x509 -noout -serial 2>/dev/null) == "$serial" ]] || return
+  done
+}
+
+take_back() {
+  ask_haproxy <<<"abort ssl cert $pem" >/dev/null || true
+  [[ ! -s $previous ]] || mv "$previous" "$pem"
+  fail "HAProxy refuses the certificate; the one before it stays in service. HAProxy says:"
+}
+
+# HAProxy judges the certificate before it serves it. No reload: no connection moves, no worker is left behind.
+replace_in_service() {
+  local answer
+  answer=$({ echo "set ssl cert $pem <<" && cat "$new" && echo; } | ask_haproxy) || true
+  if [[ $answer != *"Transaction created"* && $answer != *"Transaction updated"* ]]; then
+    take_back <<<"${answer:-nothing; see journalctl -u haproxy}"
+  fi
+  mv "$new" "$pem"
+  answer=$(ask_haproxy <<<"commit ssl cert $pem") || true
+  [[ $answer == *Success* ]] || take_back <<<"${answer:-nothing; see journalctl -u haproxy}"
+  served_everywhere || fail "HAProxy took the certificate, but not every port serves it." </dev/null
+}
+
+# A HAProxy that is not there yet, or has no use for the file yet, reads it with its configuration.
+replace_for_the_next_start() {
+  local message
+  mv "$new" "$pem"
+  message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1) || take_back <<<"$message"
+}
+
+exec 9>/run/lock/haproxy
+flock 9
+umask 077
+# Not beside the PEM: HAProxy may read every file of that directory.
+new=$(mktemp /etc/haproxy/certificate.XXXXXX)
+previous=$(mktemp /etc/haproxy/certificate.XXXXXX)
+trap 'rm -f "$new" "$previous"' EXIT
+# An empty line would end what the runtime socket reads.
+if ! { sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }; }; then
+  fail "The certificate cannot be written to /etc/haproxy; the one before it stays in service." </dev/null
+fi
+if ! in_service; then
+  replace_for_the_next_start
+elif ! cmp -s "$new" "$pem" || ! served_everywhere; then
+  replace_in_service
+fi

@@ -1,0 +1,128 @@
+"""What the program does for the certificate: what the balancer may do at AWS, what runs on it, what anybody sees of it."""
+
+import datetime
+import json
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from tests.unit.program import Run, run, without_secrets
+
+REMOTE = "command:remote:Command"
+STORE = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ant-media-cluster-unit-certificate-AbCdEf"
+
+
+def acme(**settings: object) -> dict[str, object]:
+    return {"email": "operator@ant-media.test", **settings}
+
+
+def scripts(cluster: Run) -> dict[str, str]:
+    """The command lines of the certificate's scripts, without what runs them."""
+    return {
+        name: inputs["create"].partition("/usr/local/lib/ant-media-cluster/")[2].partition("  #")[0]
+        for name, inputs in cluster.of_type(REMOTE).items()
+        if "certificate" in name
+    }
+
+
+def permissions(cluster: Run) -> list[dict[str, Any]]:
+    (policy,) = cluster.of_type("aws:iam/rolePolicy:RolePolicy").values()
+    return json.loads(policy["policy"])["Statement"]
+
+
+def test_the_balancer_alone_has_a_role_and_it_may_do_nothing_but_keep_its_certificate() -> None:
+    cluster = run()
+    profiles = {
+        name: inputs.get("iamInstanceProfile")
+        for name, inputs in cluster.of_type("aws:ec2/instance:Instance").items()
+    }
+    assert {name for name, profile in profiles.items() if profile} == {"load-balancer"}
+    assert permissions(cluster) == [
+        {
+            "Effect": "Allow",
+            "Action": ["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"],
+            "Resource": STORE,
+        }
+    ]
+
+
+def test_a_certificate_that_was_kept_comes_back_and_one_that_is_missing_is_asked_for() -> None:
+    assert scripts(run()) == {
+        "service-kept-certificate": f"restore-certificate.sh {STORE}",
+        "service-certificate": (
+            "issue-certificate.sh --email operator@ant-media.test"
+            " --directory https://acme-v02.api.letsencrypt.org/directory --key-type ecdsa --challenge http-01"
+            " --address 198.51.100.1 live.ant-media.test"
+        ),
+    }
+
+
+def test_further_names_and_another_key_show_in_the_command_that_previews_compare() -> None:
+    cluster = run(acme=acme(names=["www.ant-media.test", "live.elsewhere.test"], keyType="rsa"))
+    command = scripts(cluster)["service-certificate"]
+    assert "--key-type rsa" in command
+    assert command.endswith("198.51.100.1 live.ant-media.test www.ant-media.test live.elsewhere.test")
+
+
+def test_every_name_in_the_zone_gets_an_a_record_but_no_wildcard() -> None:
+    cluster = run(
+        route53Zone="ant-media.test",
+        acme=acme(challenge="dns-01", names=["*.eu.ant-media.test", "www.ant-media.test"]),
+    )
+    records = cluster.of_type("aws:route53/record:Record").values()
+    assert sorted((record["name"], record["type"], *record["records"]) for record in records) == [
+        ("live.ant-media.test", "A", "198.51.100.1"),
+        ("www.ant-media.test", "A", "198.51.100.1"),
+    ]
+    assert not run().of_type("aws:route53/record:Record")
+
+
+def test_with_dns_01_the_role_may_write_the_challenges_records_and_no_other() -> None:
+    cluster = run(route53Zone="ant-media.test", acme=acme(challenge="dns-01", names=["*.eu.ant-media.test"]))
+    assert {
+        "Effect": "Allow",
+        "Action": "route53:ChangeResourceRecordSets",
+        "Resource": "arn:aws:route53:::hostedzone/ZONE",
+        "Condition": {
+            "ForAllValues:StringEquals": {
+                "route53:ChangeResourceRecordSetsNormalizedRecordNames": [
+                    "_acme-challenge.eu.ant-media.test",
+                    "_acme-challenge.live.ant-media.test",
+                ],
+                "route53:ChangeResourceRecordSetsRecordTypes": ["TXT"],
+            }
+        },
+    } in permissions(cluster)
+
+
+def test_a_certificate_of_the_users_own_needs_no_role_and_its_key_is_seen_nowhere() -> None:
+    chain, key = own_certificate()
+    cluster = run(acme=None, tls={"certificate": chain, "privateKey": key})
+    assert not [
+        resource for resource in cluster.resources if resource.typ.startswith(("aws:iam", "aws:secret"))
+    ]
+    (command,) = scripts(cluster).values()
+    assert command.startswith("use-certificate.sh --sha256 ")
+    assert key not in json.dumps([without_secrets(resource.inputs) for resource in cluster.resources])
+    (look,) = cluster.of_type("command:local:Command").values()
+    assert look["environment"]["TRUST"].strip() == chain.strip()
+
+
+def own_certificate() -> tuple[str, str]:
+    """A certificate for the domain that signed itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "live.ant-media.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("live.ant-media.test")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM).decode(), private.decode()

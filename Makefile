@@ -49,9 +49,12 @@ preview: ## Show what `make up` would change
 outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
 
-status: ## Show the machines, and HAProxy's view of its servers
-	$(in_sandbox)
+status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
+ifeq ($(STACK),sandbox)
 	@sandbox/status
+else
+	@.venv/bin/python scripts/status.py
+endif
 
 logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
 	$(in_sandbox)

@@ -13,11 +13,21 @@ metadata() {
   curl -sf --max-time 5 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/$1"
 }
 
+# A role that was just given to the machine takes a while to arrive here.
+role_name() {
+  until metadata iam/security-credentials/; do
+    if ((SECONDS > 60)); then
+      fail "This machine has no role at AWS, so its certificate cannot be kept; see its instance profile." </dev/null
+    fi
+    sleep 3
+  done
+}
+
 # Secrets Manager's answer to the JSON on standard input, its errors included. No secret is on a command line.
 ask_aws() {
   local operation=$1 region credentials role
   region=$(cut -d : -f 4 <<<"$arn")
-  role=$(metadata iam/security-credentials/)
+  role=$(role_name)
   credentials=$(metadata "iam/security-credentials/$role")
   curl -sS --max-time 20 --retry 3 --aws-sigv4 "aws:amz:$region:secretsmanager" \
     --config <(jq -r '"user = \"\(.AccessKeyId):\(.SecretAccessKey)\"", "header = \"X-Amz-Security-Token: \(.Token)\""' <<<"$credentials") \

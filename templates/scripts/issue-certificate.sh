@@ -26,12 +26,13 @@ trust_acme_server() {
   update-ca-certificates >/dev/null 2>&1
 }
 
-# What the ACME server will meet when it asks for the challenge: `NAME: ADDRESS…` for every name that leads elsewhere.
+# The record that each name needs which leads elsewhere. EC2's own names for this machine lead to its private address here.
 astray() {
-  local name found
+  local name found ours
+  ours=" $address $(hostname -I) "
   for name in "${names[@]}"; do
     found=$(getent ahosts "$name" | awk '{ print $1 }' | sort -u | paste -sd ' ') || true
-    [[ $found == "$address" ]] || echo "  $name. A $address   (now: ${found:-nothing})"
+    [[ -n $found && $ours == *" $found "* ]] || echo "  $name. A $address   (now: ${found:-nothing})"
   done
 }
 

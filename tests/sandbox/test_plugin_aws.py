@@ -1,7 +1,10 @@
-"""The aws provider: its decisions one by one, and whole stacks under the real engine against moto's EC2 and Route 53."""
+"""The aws provider: its decisions one by one, and whole stacks under the real engine against moto's server."""
 
 import inspect
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +18,17 @@ from sandbox.plugins.aws.cloud import Cloud
 from sandbox.plugins.aws.functions import FUNCTIONS, call
 from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.aws.plugin import KINDS, AwsProvider
-from sandbox.plugins.properties import UNKNOWN, Properties
+from sandbox.plugins.properties import UNKNOWN, Properties, Value
 from sandbox.plugins.provider import NotReadyError, ProviderError
 
 BY_TOKEN = {kind.token: kind for kind in KINDS}
 INSTANCE = BY_TOKEN["aws:ec2/instance:Instance"]
 SECURITY_GROUP = BY_TOKEN["aws:ec2/securityGroup:SecurityGroup"]
 RECORD = BY_TOKEN["aws:route53/record:Record"]
+ROLE = BY_TOKEN["aws:iam/role:Role"]
+ROLE_POLICY = BY_TOKEN["aws:iam/rolePolicy:RolePolicy"]
+PROFILE = BY_TOKEN["aws:iam/instanceProfile:InstanceProfile"]
+SECRET = BY_TOKEN["aws:secretsmanager/secret:Secret"]
 
 REGION = "eu-west-1"
 
@@ -33,6 +40,8 @@ class Amazon:
         self.url = f"http://127.0.0.1:{port}"
         self.ec2 = self._client("ec2")
         self.route53 = self._client("route53")
+        self.iam = self._client("iam")
+        self.secrets = self._client("secretsmanager")
 
     def _client(self, service: str) -> Any:
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -46,6 +55,18 @@ class Amazon:
             for instance in reservation["Instances"]
         ]
 
+    def profile_of(self, instance: str) -> str:
+        of_instance = [{"Name": "instance-id", "Values": [instance]}]
+        (found,) = self.ec2.describe_iam_instance_profile_associations(Filters=of_instance)[
+            "IamInstanceProfileAssociations"
+        ]
+        return str(found["IamInstanceProfile"]["Arn"]).rsplit("/", 1)[-1]
+
+    def may(self, role: str) -> Any:
+        (name,) = self.iam.list_role_policies(RoleName=role)["PolicyNames"]
+        document = self.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        return document["Statement"][0]
+
     def left(self) -> dict[str, int]:
         """What is there, without what every account has from the start."""
         groups = self.ec2.describe_security_groups()["SecurityGroups"]
@@ -56,6 +77,9 @@ class Amazon:
             "groups": len([group for group in groups if group["GroupName"] != "default"]),
             "gateways": len(self.ec2.describe_internet_gateways()["InternetGateways"]),
             "networks": len([vpc for vpc in self.ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]]),
+            "roles": len(self.iam.list_roles()["Roles"]),
+            "profiles": len(self.iam.list_instance_profiles()["InstanceProfiles"]),
+            "secrets": len(self.secrets.list_secrets(IncludePlannedDeletion=True)["SecretList"]),
             "records": sum(
                 record["Type"] == "A"
                 for zone in self.route53.list_hosted_zones()["HostedZones"]
@@ -83,7 +107,7 @@ def settings(amazon: Amazon, **default_tags: str) -> Properties:
         "secretKey": "test",
         "skipCredentialsValidation": True,
         "skipRequestingAccountId": True,
-        "endpoints": [{"ec2": amazon.url, "route53": amazon.url}],
+        "endpoints": [dict.fromkeys(("ec2", "iam", "route53", "secretsmanager"), amazon.url)],
         "defaultTags": {"tags": {"project": "ant-media", **default_tags}},
     }
 
@@ -120,6 +144,7 @@ MACHINE: Properties = {
     "metadataOptions": {"httpTokens": "required"},
     "rootBlockDevice": {"volumeSize": 16, "encrypted": True},
     "tags": {"Name": "edge1"},
+    "iamInstanceProfile": "one",
 }
 
 
@@ -146,6 +171,8 @@ MACHINE: Properties = {
         ({"rootBlockDevice": {"volumeSize": 20, "encrypted": True}}, "update"),
         ({"rootBlockDevice": {"volumeSize": 16, "encrypted": False}}, "replace"),
         ({"tags": {"Name": "edge2"}}, "update"),
+        ({"iamInstanceProfile": "two"}, "update"),
+        ({"iamInstanceProfile": ""}, "same"),
     ],
 )
 def test_a_change_of_an_instance_replaces_or_updates(changed: Properties, meaning: str) -> None:
@@ -154,11 +181,21 @@ def test_a_change_of_an_instance_replaces_or_updates(changed: Properties, meanin
 
 
 @pytest.mark.parametrize(
-    "no_longer_given", ["subnetId", "privateIp", "vpcSecurityGroupIds", "metadataOptions"]
+    "no_longer_given",
+    ["subnetId", "privateIp", "vpcSecurityGroupIds", "metadataOptions", "iamInstanceProfile"],
 )
 def test_no_longer_saying_what_aws_may_choose_changes_nothing(no_longer_given: str) -> None:
     rest = {name: value for name, value in MACHINE.items() if name != no_longer_given}
     assert change(INSTANCE, MACHINE, rest) == "same"
+
+
+def policy(*actions: str, **statement: Any) -> str:
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]}
+    )
+
+
+TRUST = policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"})
 
 
 @pytest.mark.parametrize(
@@ -216,12 +253,76 @@ def test_no_longer_saying_what_aws_may_choose_changes_nothing(no_longer_given: s
             {"gatewayId": "igw-2"},
             "update",
         ),
+        ("aws:iam/role:Role", {"assumeRolePolicy": TRUST, "name": "a"}, {"name": "b"}, "replace"),
+        ("aws:iam/role:Role", {"assumeRolePolicy": TRUST}, {"description": "b"}, "update"),
+        (
+            "aws:iam/role:Role",
+            {"assumeRolePolicy": TRUST},
+            {"assumeRolePolicy": TRUST.replace("ec2", "ecs")},
+            "update",
+        ),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"role": "b"}, "replace"),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"role": UNKNOWN}, "replace"),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"policy": UNKNOWN}, "update"),
+        ("aws:iam/instanceProfile:InstanceProfile", {"role": "a"}, {"role": "b"}, "update"),
+        ("aws:iam/instanceProfile:InstanceProfile", {"name": "a"}, {"name": "b"}, "replace"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"name": "b"}, "replace"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"description": "b"}, "update"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"recoveryWindowInDays": 0}, "update"),
     ],
 )
 def test_a_change_of_any_other_kind_replaces_or_updates(
     token: str, old: Properties, changed: Properties, meaning: str
 ) -> None:
     assert change(BY_TOKEN[token], old, {**old, **changed}) == meaning
+
+
+@pytest.mark.parametrize(
+    ("new", "meaning"),
+    [
+        ('{"Statement": {"Action": ["b", "a"], "Resource": ["r"]},\n "Version": "2012-10-17"}', "same"),
+        ('{"Version": "2012-10-17", "Statement": [{"Action": ["a"], "Resource": "r"}]}', "update"),
+        ('{"Version": "2012-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "s"}]}', "update"),
+        ('{"Version": "2008-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}', "update"),
+    ],
+)
+def test_of_a_policy_only_the_meaning_counts(new: str, meaning: str) -> None:
+    old = '{"Version": "2012-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}'
+    assert change(ROLE_POLICY, {"role": "a", "policy": old}, {"role": "a", "policy": new}) == meaning
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (ROLE, {"name": "r" * 65}, "expected length of name to be in the range (1 - 64), got rrr"),
+        (ROLE, {"name": "a role"}, r"invalid value for name (must match [\w+=,.@-])"),
+        (ROLE, {"assumeRolePolicy": "{"}, '"assume_role_policy" contains an invalid JSON policy'),
+        (ROLE_POLICY, {"policy": "[]"}, '"policy" contains an invalid JSON policy: not a JSON object'),
+        (ROLE_POLICY, {"role": "arn:aws:iam::1:role/r"}, "must be the role's name not its ARN"),
+        (PROFILE, {"name": "p" * 129}, "expected length of name to be in the range (1 - 128)"),
+        (SECRET, {"name": "a:b"}, "only alphanumeric characters and /_+=.@- special characters"),
+        (SECRET, {"name": "s" * 513}, '"name" cannot be greater than 512 characters'),
+        (SECRET, {"recoveryWindowInDays": 5}, "expected recovery_window_in_days to be 0 or in the range"),
+    ],
+)
+def test_what_aws_would_refuse_in_any_case_is_refused_in_a_preview(
+    kind: Kind, given: Properties, said: str
+) -> None:
+    right: Properties = {"assumeRolePolicy": TRUST} if kind is ROLE else {}
+    right |= {"role": "r", "policy": "{}"} if kind is ROLE_POLICY else {}
+    _, failures = kind.check({}, "n", {}, {**right, **given})
+    assert list(failures) == list(given)
+    assert said in "".join(failures.values())
+    _, unknown = kind.check({}, "n", {}, {**right, **dict.fromkeys(given, UNKNOWN)})
+    assert not unknown
+
+
+def test_a_role_of_which_the_name_gets_too_long_is_refused() -> None:
+    """Eight of the 64 are the engine's."""
+    _, short = ROLE.check({}, "r" * 56, {}, {"assumeRolePolicy": TRUST})
+    _, long = ROLE.check({}, "r" * 57, {}, {"assumeRolePolicy": TRUST})
+    assert not short
+    assert list(long) == ["name"]
 
 
 def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> None:
@@ -410,6 +511,129 @@ def test_default_tags_reach_every_resource_and_follow_their_setting(aws: Stack, 
     ]
 
 
+IDENTITY = """
+import json
+import pulumi
+import pulumi_aws as aws
+
+def policy(*actions, **statement):
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]})
+
+secret = aws.secretsmanager.Secret("secret", name="cluster/tls", description="kept", recovery_window_in_days=0)
+role = aws.iam.Role("role", assume_role_policy=policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"}))
+aws.iam.RolePolicy("policy", role=role.name,
+    policy=secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn)))
+profile = aws.iam.InstanceProfile("profile", role=role.name, tags={"kind": "test"})
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", iam_instance_profile=profile.name)
+pulumi.export("secret", secret.arn)
+pulumi.export("role", role.name)
+pulumi.export("role_arn", role.arn)
+pulumi.export("profile", profile.name)
+"""
+
+
+def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.left()
+    planned = aws.program(IDENTITY).preview()
+    assert "sts:AssumeRole" in planned
+    assert "role_arn: [unknown]" in planned
+
+    aws.up()
+    outputs = aws.outputs()
+    role, profile = outputs["role"], outputs["profile"]
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    assert amazon.profile_of(machine) == profile
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    assert [each["Arn"] for each in held["Roles"]] == [outputs["role_arn"]]
+    assert amazon.may(role)["Resource"] == outputs["secret"]
+    secret = amazon.secrets.describe_secret(SecretId=outputs["secret"])
+    assert (secret["Name"], secret["Description"]) == ("cluster/tls", "kept")
+    tagged = (secret, held, amazon.iam.get_role(RoleName=role)["Role"])
+    assert [len(each["Tags"]) for each in tagged] == [1, 2, 1]
+    assert all({"Key": "project", "Value": "ant-media"} in each["Tags"] for each in tagged)
+
+    # The same policies in other words are the same, in the program and in the account.
+    trust = tagged[-1]["AssumeRolePolicyDocument"]
+    trust["Statement"][0]["Action"] = "sts:AssumeRole"
+    amazon.iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust, indent=2))
+    aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+
+    # In place: what the role may do, whom it trusts, texts and tags. The secret keeps its value.
+    amazon.secrets.put_secret_value(SecretId="cluster/tls", SecretString="account")
+    changed = (
+        IDENTITY.replace('"secretsmanager:GetSecretValue"', '"secretsmanager:PutSecretValue"')
+        .replace('"ec2.amazonaws.com"', '["ec2.amazonaws.com", "ssm.amazonaws.com"]')
+        .replace('Role("role", ', 'Role("role", description="a machine", tags={"more": "tags"}, ')
+        .replace('tags={"kind": "test"}', "tags={}")
+        .replace('description="kept"', 'description="changed", tags={"a": "b"}')
+    )
+    assert "~ 4 updated" in aws.program(changed).up()
+    assert amazon.may(role)["Action"] == ["secretsmanager:PutSecretValue"]
+    updated = amazon.iam.get_role(RoleName=role)["Role"]
+    assert "ssm.amazonaws.com" in str(updated["AssumeRolePolicyDocument"])
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    secret = amazon.secrets.describe_secret(SecretId="cluster/tls")
+    assert [len(each["Tags"]) for each in (secret, held, updated)] == [2, 1, 2]
+    assert (updated["Description"], secret["Description"]) == ("a machine", "changed")
+    assert amazon.secrets.get_secret_value(SecretId="cluster/tls")["SecretString"] == "account"
+
+    # A profile and a role under other names take the place of the old ones under a machine that stays.
+    renamed = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
+        'InstanceProfile("profile", ', 'InstanceProfile("profile", name="guard", '
+    )
+    done = aws.program(renamed).up()
+    assert "+-3 replaced" in done
+    assert [instance["InstanceId"] for instance in amazon.instances()] == [machine]
+    assert amazon.profile_of(machine) == "guard"
+    assert amazon.may("guard")["Action"] == ["secretsmanager:PutSecretValue"]
+    assert amazon.left() == {**before, "instances": 1, "volumes": 1, "roles": 1, "profiles": 1, "secrets": 1}
+
+    aws.run("destroy", "--yes")
+    assert amazon.left() == before
+
+
+def test_an_identity_that_was_taken_apart_by_hand_heals(aws: Stack, amazon: Amazon) -> None:
+    aws.program(IDENTITY).up()
+    role, profile = aws.outputs()["role"], aws.outputs()["profile"]
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    of_machine = amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    amazon.ec2.disassociate_iam_instance_profile(AssociationId=of_machine[0]["AssociationId"])
+    amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
+    (name,) = amazon.iam.list_role_policies(RoleName=role)["PolicyNames"]
+    amazon.iam.put_role_policy(
+        RoleName=role, PolicyName=name, PolicyDocument=policy("s3:GetObject", Resource="*")
+    )
+    amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
+    done = aws.up("--refresh")
+    assert "secret created" in done
+    assert amazon.profile_of(machine) == profile
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    assert [each["RoleName"] for each in held["Roles"]] == [role]
+    assert amazon.may(role)["Resource"] == aws.outputs()["secret"]
+
+    # What is gone already is no reason for a destroy to fail.
+    amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
+    amazon.iam.delete_role_policy(RoleName=role, PolicyName=name)
+    amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
+    amazon.iam.delete_instance_profile(InstanceProfileName=profile)
+    amazon.iam.delete_role(RoleName=role)
+    aws.run("destroy", "--yes")
+    assert not amazon.instances()
+
+
+def test_a_machine_that_has_no_profile_yet_gets_one_and_is_not_replaced(aws: Stack, amazon: Amazon) -> None:
+    with_none = IDENTITY.replace(", iam_instance_profile=profile.name", "")
+    aws.program(with_none).up()
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    assert "~ 1 updated" in aws.program(IDENTITY).up()
+    assert amazon.profile_of(machine) == aws.outputs()["profile"]
+    # As with the official provider, it keeps what the program does not mention any more.
+    assert "unchanged" in aws.program(with_none).up("--expect-no-changes")
+    aws.run("destroy", "--yes")
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
@@ -478,3 +702,126 @@ def test_a_machine_that_never_runs_is_kept_in_the_state(
     assert failed.value.state["instanceType"] == "t3.small"
     INSTANCE.delete_now(Cloud(settings(amazon)), failed.value.resource_id, failed.value.state)
     assert amazon.instances() == []
+
+
+# ---- what AWS refuses and moto does not, or in other words
+
+
+@pytest.fixture
+def cloud(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """One that does not wait for what may pass by itself."""
+    monkeypatch.setattr(Cloud, "propagation", 0)
+    return Cloud(settings(amazon))
+
+
+@contextmanager
+def existing(cloud: Cloud, kind: Kind, given: Properties) -> Generator[str]:
+    inputs, failures = kind.check({}, "n", {}, given)
+    assert not failures
+    resource_id, state = kind.create_now(cloud, inputs)
+    try:
+        yield resource_id
+    finally:
+        kind.delete_now(cloud, resource_id, state)
+
+
+def machine(amazon: Amazon, **given: Value) -> Properties:
+    images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
+    return {"ami": images[0]["ImageId"], "instanceType": "t3.small", **given}
+
+
+def test_a_role_that_still_has_a_policy_is_not_deleted(cloud: Cloud) -> None:
+    with existing(cloud, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
+        cloud.iam.put_role_policy(
+            RoleName="kept", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
+        )
+        with pytest.raises(ProviderError, match=r"deleting IAM Role \(kept\): .*DeleteConflict"):
+            ROLE.delete_now(cloud, "kept", {})
+        cloud.iam.delete_role_policy(RoleName="kept", PolicyName="p")
+
+
+def test_a_role_leaves_the_profiles_that_hold_it(cloud: Cloud) -> None:
+    with existing(cloud, PROFILE, {"name": "held"}):
+        with existing(cloud, ROLE, {"name": "held", "assumeRolePolicy": TRUST}):
+            cloud.iam.add_role_to_instance_profile(InstanceProfileName="held", RoleName="held")
+        assert cloud.iam.get_instance_profile(InstanceProfileName="held")["InstanceProfile"]["Roles"] == []
+
+
+def test_a_role_that_trusts_in_the_wrong_way_is_refused_and_not_there(cloud: Cloud) -> None:
+    inputs, _ = ROLE.check({}, "n", {}, {"name": "odd", "assumeRolePolicy": policy("s3:GetObject")})
+    with pytest.raises(ProviderError, match=r"creating IAM Role: .*MalformedPolicyDocument"):
+        ROLE.create_now(cloud, inputs)
+    assert ROLE.read_now(cloud, "odd", inputs) is None
+
+
+def test_what_a_role_may_do_in_all_has_a_largest_size(cloud: Cloud) -> None:
+    def inputs(name: str, size: int) -> Properties:
+        text = policy("s3:GetObject", Resource=f"arn:aws:s3:::{'a' * size}")
+        return ROLE_POLICY.check({}, "n", {}, {"role": "wide", "name": name, "policy": text})[0]
+
+    with existing(cloud, ROLE, {"name": "wide", "assumeRolePolicy": TRUST}):
+        policy_id, state = ROLE_POLICY.create_now(cloud, inputs("one", 6000))
+        for name, size in (("one", 11000), ("two", 6000)):
+            with pytest.raises(
+                ProviderError, match="Maximum policy size of 10240 bytes exceeded for role wide"
+            ):
+                ROLE_POLICY.create_now(cloud, inputs(name, size))
+        ROLE_POLICY.update_now(cloud, policy_id, state, inputs("one", 6000), inputs("one", 9000))
+        ROLE_POLICY.delete_now(cloud, policy_id, state)
+
+
+def test_a_machine_with_a_profile_that_is_not_there_is_refused(cloud: Cloud, amazon: Amazon) -> None:
+    inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="late"))
+    with pytest.raises(
+        ProviderError, match=r"RunInstances.* InvalidParameterValue.* Invalid IAM Instance Profile"
+    ):
+        INSTANCE.create_now(cloud, inputs)
+    without_role = pytest.raises(ProviderError, match="has no associated IAM Roles")
+    with existing(cloud, PROFILE, {"name": "late"}), without_role:
+        INSTANCE.create_now(cloud, inputs)
+    assert not amazon.instances()
+
+
+def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
+    cloud = Cloud(settings(amazon))
+    started = threading.Timer(
+        0.5, lambda: cloud.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
+    )
+    with (
+        existing(cloud, PROFILE, {"name": "late"}),
+        existing(cloud, ROLE, {"name": "late", "assumeRolePolicy": TRUST}),
+    ):
+        started.start()
+        with existing(cloud, INSTANCE, machine(amazon, iamInstanceProfile="late")) as instance:
+            assert amazon.profile_of(instance) == "late"
+
+
+def test_a_machine_outlives_its_profile_and_ends_with_it(cloud: Cloud, amazon: Amazon) -> None:
+    with existing(cloud, ROLE, {"name": "short", "assumeRolePolicy": TRUST}):
+        with existing(cloud, PROFILE, {"name": "short", "role": "short"}):
+            inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="short"))
+            instance, state = INSTANCE.create_now(cloud, inputs)
+        found = INSTANCE.read_now(cloud, instance, state)
+        assert found
+        assert found["iamInstanceProfile"] == "short"
+        INSTANCE.delete_now(cloud, instance, state)
+    assert not amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+
+
+def test_a_secret_that_exists_is_not_taken_over(cloud: Cloud) -> None:
+    given: Properties = {"name": "taken", "recoveryWindowInDays": 0}
+    refused = pytest.raises(
+        ProviderError, match=r"ResourceExistsException: .* the secret taken already exists"
+    )
+    with existing(cloud, SECRET, given), refused:
+        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
+
+
+def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(cloud: Cloud) -> None:
+    given: Properties = {"name": "recoverable"}
+    with existing(cloud, SECRET, given) as arn:
+        pass
+    assert SECRET.read_now(cloud, arn, given) is None
+    with pytest.raises(ProviderError, match="InvalidRequestException: You can't create this secret because"):
+        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
+    cloud.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -26,9 +26,12 @@ from cryptography.x509 import (
     BasicConstraints,
     Certificate,
     DNSName,
+    DuplicateExtension,
     ExtendedKeyUsage,
     ExtensionNotFound,
+    InvalidVersion,
     SubjectAlternativeName,
+    UnsupportedGeneralNameType,
     load_pem_x509_certificate,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -48,7 +51,9 @@ def read_certificates(text: str) -> tuple[Certificate, ...]:
     blocks = [block[0] for block in _BLOCK.finditer(text) if block[1] == "CERTIFICATE"]
     begun = text.count("-----BEGIN CERTIFICATE-----")
     if not begun:
-        raise ValueError("no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…)")
+        raise ValueError(
+            "no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), not a file's name"
+        )
     if len(blocks) < begun:
         raise ValueError("a certificate in it has no end (-----END CERTIFICATE-----): give the whole text")
     return tuple(_read(block, place) for place, block in enumerate(blocks, 1))
@@ -57,8 +62,10 @@ def read_certificates(text: str) -> tuple[Certificate, ...]:
 def _read(block: str, place: int) -> Certificate:
     try:
         certificate = load_pem_x509_certificate(block.encode())
-        _ = certificate.extensions  # which are parsed when they are asked for
-    except ValueError:
+        # Parts are parsed when they are asked for.
+        _ = certificate.subject, certificate.issuer, certificate.extensions
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, InvalidVersion, DuplicateExtension, UnsupportedGeneralNameType):
         raise ValueError(
             f"certificate {place} in it cannot be read: give PEM text as it was issued"
         ) from None
@@ -75,7 +82,7 @@ def read_private_key(text: str) -> PrivateKey:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(
-            "no private key can be read in it: give PEM text (-----BEGIN PRIVATE KEY-----…)"
+            "no private key can be read in it: give PEM text (-----BEGIN PRIVATE KEY-----…), not a file's name"
         ) from None
     if not isinstance(key, PrivateKey):
         raise ValueError("browsers take no certificate of this kind of key: give an RSA or an ECDSA one")
@@ -102,7 +109,7 @@ def served(chain: Sequence[Certificate]) -> Sequence[Certificate]:
 def covers(name: str, host: str) -> bool:
     """Whether a certificate's name is good for a host; a wildcard stands for one label."""
     name, host = name.lower(), host.lower()
-    return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:] and host[:1] != "*")
+    return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:])
 
 
 def root_problems(authorities: Sequence[Certificate], now: datetime) -> Iterator[str]:
@@ -150,31 +157,33 @@ def _not_for_servers(leaf: Certificate) -> Iterator[str]:
 
 def _not_for(domain: str, leaf: Certificate) -> Iterator[str]:
     names = _host_names(leaf)
+    listed = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
     if not any(covers(name, domain) for name in names):
         yield (
-            f"{_named(leaf, 1)} is not for {domain} but for {', '.join(names) or 'no host name'}"
-            " (subject alternative names; the common name does not count)"
+            f"{_named(leaf, 1)} is not for {domain} but for {listed or 'no host name'}: "
+            "its subject alternative names count, its common name does not"
         )
 
 
 def _out_of_order(chain: Sequence[Certificate]) -> Iterator[str]:
     """The first certificate that is not followed by its issuer."""
-    for place, (certificate, follower) in enumerate(pairwise(chain), 1):
-        if _is_issued_by(certificate, follower) and _is_authority(follower):
+    named = [_named(certificate, place) for place, certificate in enumerate(chain, 1)]
+    for place, (certificate, follower) in enumerate(pairwise(chain)):
+        if _has_weak_signature(certificate):  # which is told anyway, and can be verified no more
             continue
-        told = f"{_named(follower, place + 1)} is out of place: it did not issue {_named(certificate, place)}"
-        issuer = next(
-            (
-                other
-                for other, it in enumerate(chain, 1)
-                if it != certificate and _is_issued_by(certificate, it)
-            ),
-            None,
+        if _is_issued_by(certificate, follower):
+            if _is_authority(follower):
+                continue
+            yield f"{named[place + 1]} is of no certificate authority, but issued {named[place]}: nobody trusts that"
+            return
+        others = [
+            other for other, it in enumerate(chain) if it != certificate and _is_issued_by(certificate, it)
+        ]
+        wanted = named[others[0]] if others else f"the certificate of {certificate.issuer.rfc4514_string()}"
+        yield (
+            f"{named[place + 1]} is out of place, because it did not issue {named[place]}: put {wanted} there, "
+            "each certificate followed by its issuer"
         )
-        if issuer:
-            yield f"{told}, which {_named(chain[issuer - 1], issuer)} did: give each followed by its issuer"
-        else:
-            yield f"{told}: give that one's issuer there ({certificate.issuer.rfc4514_string()}), or leave it out"
         return
 
 
@@ -196,8 +205,8 @@ def _weak(certificate: Certificate, name: str) -> Iterator[str]:
             pass
         case _:
             yield f"{name} has a key that browsers do not take: ask for an RSA or an ECDSA one"
-    if isinstance(_signature_hash(certificate), MD5 | SHA1):
-        yield f"{name} is signed by way of SHA-1 or MD5, which nobody trusts: ask for one signed with SHA-256"
+    if _has_weak_signature(certificate):
+        yield f"{name} has a signature that nobody trusts any more (SHA-1 or older): ask for one by SHA-256"
 
 
 def _is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
@@ -222,11 +231,11 @@ def _public_key(certificate: Certificate) -> CertificatePublicKeyTypes | None:
         return None
 
 
-def _signature_hash(certificate: Certificate) -> HashAlgorithm | None:
+def _has_weak_signature(certificate: Certificate) -> bool:
     try:
-        return certificate.signature_hash_algorithm
+        return isinstance(certificate.signature_hash_algorithm, MD5 | SHA1)
     except UnsupportedAlgorithm:
-        return None
+        return True
 
 
 def _has_key(certificate: Certificate, key: PrivateKey) -> bool:

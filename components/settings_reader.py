@@ -88,7 +88,7 @@ def _describe(detail: ErrorDetails, hidden: Collection[str]) -> str:
             advice = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
         case kind:
             advice = _TYPE_ADVICE.get(kind, detail["msg"]).format(key=key, **detail.get("ctx", {}))
-    # What a secret was is not shown, nor anything that lies in an encrypted object; a text of many lines need not be.
+    # What a secret was is not shown, nor anything that lies in an encrypted object; a file's text need not be.
     shown = "" if str(path[0]) in hidden else _shown(detail["input"])
     value = f"is {shown}" if shown else "will not do"
     return f"{key} {value}: {advice}"
@@ -121,9 +121,9 @@ def _dotted(path: Iterable[str | int]) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, str) and value.startswith(("{", "[")):
         value = from_json(value)
-    if isinstance(value, str) and "\n" in value:
-        return ""
     text = json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
+    if "-----BEGIN" in text:
+        return ""
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 

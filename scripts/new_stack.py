@@ -58,10 +58,12 @@ def read_configuration(stack: str) -> dict[str, Any]:
 
 
 def is_set(configuration: Mapping[str, Any], key: str) -> bool:
-    *objects, last = key.split(".")
-    for name in objects:
-        configuration = configuration.get(name) or {}
-    return bool(configuration.get(last))
+    value: Any = configuration
+    for name in key.split("."):
+        if value is True:  # Pulumi tells nothing of an object in which something is a secret
+            return True
+        value = value.get(name) if value else None
+    return bool(value)
 
 
 def main() -> None:
@@ -78,7 +80,13 @@ def main() -> None:
             pulumi("config", "set", "--secret", "--stack", stack, f"{NAMESPACE}:{key}", stdin=generate())
             print(f"generated {key}")
 
-    missing = [command for key, command in SET_BY_HAND.items() if not is_set(configuration, key)]
+    missing = [
+        command
+        for key, command in SET_BY_HAND.items()
+        if not is_set(configuration, key)
+        # Who brings a certificate asks no certificate authority for one.
+        and not (key == "acme.email" and is_set(configuration, "tls"))
+    ]
     if missing:
         print(f"Stack {stack} is ready but for what only you know:")
         for command in missing:

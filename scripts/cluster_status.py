@@ -205,9 +205,10 @@ def problems(cluster: Cluster, now: datetime) -> list[str]:
     statistics = cluster.ports.get(6080)
     # Where the port is silent that is said already, and a certificate that nobody trusts may be wanted so.
     if isinstance(statistics, Certificate) and statistics.untrusted is None:
-        for page, seen in (("statistics", cluster.servers), ("load balancer's metrics", cluster.renewal)):
-            if isinstance(seen, Unseen):
-                found.append(f"The {page} cannot be read: {seen.why}.")
+        unread = {"statistics": cluster.servers, "load balancer's metrics": cluster.renewal}
+        for why in dict.fromkeys(seen.why for seen in unread.values() if isinstance(seen, Unseen)):
+            pages = " and the ".join(page for page, seen in unread.items() if seen == Unseen(why))
+            found.append(f"The {pages} cannot be read: {why}.")
     if not isinstance(cluster.servers, Unseen):
         down = {server.name for server in cluster.servers if server.state.startswith("DOWN")}
         found += [f"{name} is DOWN." for name in sorted(down)]

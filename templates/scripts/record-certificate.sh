@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tells Prometheus, through node-exporter, of the certificate that HAProxy serves and of the last renewal.
-# usage: record-certificate.sh [success|failed]   (how a renewal ended just now; without it, what was recorded last stays)
+# Tells Prometheus, through node-exporter, of the certificate that HAProxy serves, and how certbot fared that renews it.
+# usage: record-certificate.sh [RESULT]   (of a run that ended just now, "success" or another of systemd's words; none: not certbot's)
 source "$(dirname "$0")/prelude.sh"
 result=${1:-}
 pem=/etc/haproxy/certs/cluster.pem
@@ -17,8 +17,6 @@ issuer() { about -issuer -nameopt RFC2253,-esc_msb,utf8 | sed 's/^issuer=//'; }
 serial() { about -serial | cut -d = -f 2; }
 end() { about -enddate | cut -d = -f 2 | date --file - +%s; }
 
-recorded() { sed -n "s/^$1 //p" "$metrics" 2>/dev/null || true; }
-
 write_certificate() {
   local names issuer serial end
   names=$(names | quoted)
@@ -30,17 +28,12 @@ write_certificate() {
 }
 
 write_renewal() {
-  local failed ended
-  case $result in
-    success) failed=0 ended=$(date +%s) ;;
-    failed) failed=1 ended=$(date +%s) ;;
-    *) failed=$(recorded acme_renewal_failed) ended=$(recorded acme_renewal_last_run_timestamp_seconds) ;;
-  esac
-  [[ -n $failed ]] || return 0
+  local failed=1
+  [[ $result != success ]] || failed=0
   gauge acme_renewal_failed "Whether certbot's last run failed."
-  printf 'acme_renewal_failed %s\n' "$failed"
+  echo "acme_renewal_failed $failed"
   gauge acme_renewal_last_run_timestamp_seconds "When certbot last ran."
-  printf 'acme_renewal_last_run_timestamp_seconds %s\n' "$ended"
+  echo "acme_renewal_last_run_timestamp_seconds $(date +%s)"
 }
 
 # Whatever becomes of this, the certificate serves: no deployment fails for it.
@@ -56,7 +49,7 @@ trap finish EXIT
 new=$(mktemp "$metrics.XXXXXX")
 {
   write_certificate
-  write_renewal
+  [[ -z $result ]] || write_renewal
 } >"$new"
 chmod 0644 "$new"
 mv "$new" "$metrics"

@@ -109,6 +109,10 @@ def test_a_port_with_another_certificate_stands_apart() -> None:
             "The statistics cannot be read: /x answers 503.",
         ),
         (
+            replace(HEALTHY, servers=Unseen("wrong password"), renewal=Unseen("wrong password")),
+            "The statistics and the load balancer's metrics cannot be read: wrong password.",
+        ),
+        (
             replace(HEALTHY, renewal=Unseen("/y answers 503")),
             "The load balancer's metrics cannot be read: /y answers 503.",
         ),

@@ -414,6 +414,38 @@ def test_everything_wrong_is_told_at_once():
 DER = SERVER.certificate.public_bytes(Encoding.DER)
 
 
+def read_root(root: str) -> str | None:
+    acme = {"email": "operator@ant-media.test", "root": root}
+    settings = read_settings(REQUIRED | {"acme": acme}, SECRET_KEYS, NOW)
+    assert settings.acme
+    return settings.acme.root
+
+
+def test_the_roots_to_trust_for_an_acme_server_are_taken_without_what_surrounds_them():
+    assert read_root(f"Root:\n\n{ROOT.pem}\nHigh:\n{HIGH.pem.rstrip()}") == text(ROOT, HIGH)
+
+
+@pytest.mark.parametrize(
+    ("root", "problem"),
+    [
+        (
+            text(ROOT, SERVER),
+            "certificate 2 (Server) is not of a certificate authority (CA:TRUE): give the one that issued it",
+        ),
+        (text(OLD), "certificate 1 (Old) expired at 2026-11-21 12:00 UTC: give its successor"),
+        (
+            ROOT.pem + ROOT.key_pem(),
+            "a private key is in it, which does not belong here: give the certificates alone",
+        ),
+    ],
+    ids=["no authority", "expired", "private key"],
+)
+def test_roots_that_can_vouch_for_no_server_are_refused(root: str, problem: str):
+    with pytest.raises(SettingsError) as refusal:
+        read_root(root)
+    assert str(refusal.value) == f"{NAMESPACE}:acme.root will not do: {problem}"
+
+
 VERSION = DER.index(b"\xa0\x03\x02\x01\x02") + 4
 
 

@@ -127,3 +127,11 @@ def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: 
     assert workspace.new_stack("dev") == "generated panelPassword\nStack dev is ready: pulumi up\n"
     after = workspace.secrets("--stack", "dev")
     assert {key for key in before if before[key] != after[key]} == {"panelPassword"}
+
+
+def test_who_brings_a_certificate_is_not_asked_for_an_acme_account(workspace: Workspace):
+    workspace.new_stack("dev")
+    workspace.run("pulumi", "config", "set", "--stack", "dev", "--secret", "--path", "tls.privateKey", "a\nb")
+    said = workspace.new_stack("dev")
+    assert "domain" in said
+    assert "acme" not in said

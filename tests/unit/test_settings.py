@@ -92,6 +92,43 @@ def test_the_schema_describes_every_setting_and_stops_none_before_the_program_se
     assert {key for key, entry in SCHEMA.items() if entry.get("secret")} == set(SECRETS)
 
 
+def test_the_certificate_is_for_the_domain_and_the_further_names():
+    settings = read(
+        acme=ACME | {"names": ["Play.ant-media.test", "play.other.test"], "keyType": "rsa"},
+        route53Zone="ant-media.test",
+        hstsMaxAge="31536000",
+    )
+    assert settings.acme
+    assert settings.acme.key_type == "rsa"
+    assert settings.certificate_names == ("live.ant-media.test", "play.ant-media.test", "play.other.test")
+    assert settings.names_in_zone == ("live.ant-media.test", "play.ant-media.test")
+    assert settings.challenge_records == ()
+    assert settings.hsts_max_age == 31536000
+    assert read(acme=ACME | {"names": ["play.ant-media.test"]}).names_in_zone == ()
+    assert read(acme=ACME | {"names": [f"n{n}.test.net" for n in range(99)]}).certificate_names[99:] == (
+        "n98.test.net",
+    )
+    with pytest.raises(SettingsError, match="these are 100: give at most 99"):
+        read(acme=ACME | {"names": [f"n{n}.test.net" for n in range(100)]})
+
+
+def test_a_wildcard_stands_for_the_names_that_it_covers():
+    settings = read(
+        acme=ACME
+        | {
+            "challenge": "dns-01",
+            "names": ["*.ant-media.test", "play.ant-media.test", "ant-media.test", "*.live.ant-media.test"],
+        },
+        route53Zone="ant-media.test",
+    )
+    assert settings.certificate_names == ("*.ant-media.test", "ant-media.test", "*.live.ant-media.test")
+    assert settings.names_in_zone == ("live.ant-media.test", "play.ant-media.test", "ant-media.test")
+    assert settings.challenge_records == (
+        "_acme-challenge.ant-media.test",
+        "_acme-challenge.live.ant-media.test",
+    )
+
+
 @pytest.mark.parametrize(
     ("origins", "edges", "url", "needed"),
     [(1, 0, "", False), (1, 1, "", True), (2, 0, "", True), (2, 2, "rediss://cache.test:6379", False)],
@@ -178,6 +215,7 @@ def test_a_domain_that_is_no_host_name_is_refused(name: str):
     )
 
 
+ACME = {"email": "operator@ant-media.test"}
 ECDSA_KEY = (
     generate_private_key(SECP256R1())
     .private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
@@ -308,6 +346,85 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
             'acme.email is "a@example.org": give an e-mail address in a domain of yours',
         ),
         (
+            {"acme": ACME | {"keyType": "ed25519", "challenge": "tls-alpn-01"}},
+            "acme.challenge is \"tls-alpn-01\": give 'http-01' or 'dns-01'\n"
+            "acme.keyType is \"ed25519\": give 'ecdsa' or 'rsa'",
+        ),
+        (
+            {"acme": ACME | {"names": "play.ant-media.test"}},
+            'acme.names is "play.ant-media.test": give a list, each element by pulumi config set --path '
+            "'acme.names[0]' VALUE",
+        ),
+        (
+            {
+                "acme": ACME
+                | {"names": ["play.ant-media.test", "https://a.test", "*.*.a.test", "a.example.org"]}
+            },
+            'acme.names[1] is "https://a.test": give a full host name such as live.your-domain.org, '
+            "without scheme, port, path or wildcard\n"
+            'acme.names[2] is "*.*.a.test": give a full host name such as live.your-domain.org, '
+            "without scheme, port, path or wildcard\n"
+            'acme.names[3] is "a.example.org": this name stands for yours in examples: give a name that you own',
+        ),
+        (
+            {"acme": ACME | {"names": ["a.test.net", "A.test.net"]}},
+            'acme.names is ["a.test.net", "A.test.net"]: give each only once',
+        ),
+        (
+            {"acme": ACME | {"names": ["a.test.net", "Live.Ant-Media.test"]}},
+            'acme.names[1] is "live.ant-media.test": this is the domain, which is certified anyway: leave it out',
+        ),
+        (
+            {"acme": ACME | {"names": ["a.test.net", "*.live.ant-media.test"]}},
+            'acme.names[1] is "*.live.ant-media.test": a wildcard is certified by dns-01 only: '
+            "set acme.challenge to dns-01, or name each host",
+        ),
+        (
+            {"acme": ACME | {"challenge": "dns-01"}},
+            'acme.challenge is "dns-01": it is answered in Route 53: pulumi config set route53Zone ZONE, '
+            "or keep http-01",
+        ),
+        (
+            {
+                "acme": ACME
+                | {"challenge": "dns-01", "names": ["*.ant-media.test", "*.other.test", "other.test"]},
+                "route53Zone": "ant-media.test",
+            },
+            'acme.names[1] is "*.other.test": dns-01 can be answered for names in the zone ant-media.test only\n'
+            'acme.names[2] is "other.test": dns-01 can be answered for names in the zone ant-media.test only',
+        ),
+        (
+            {"acme": ACME | {"root": "ca.pem"}},
+            'acme.root is "ca.pem": no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), '
+            "not a file's name",
+        ),
+        (
+            {"tls": {"certificate": "", "privateKey": ""}},
+            "acme and tls are both set, but the certificate comes from one of them: "
+            "pulumi config rm acme, or pulumi config rm tls\n"
+            "tls.certificate will not do: no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), "
+            "not a file's name\n"
+            "tls.privateKey will not do: no private key can be read in it: give PEM text "
+            "(-----BEGIN PRIVATE KEY-----…), not a file's name",
+        ),
+        (
+            {"acme": "", "tls": "{}"},
+            "tls.certificate is not set: pulumi config set --path tls.certificate < fullchain.pem\n"
+            "tls.privateKey is not set: pulumi config set --secret --path tls.privateKey < privkey.pem",
+        ),
+        (
+            {"acme": "", "tls": "-----BEGIN PRIVATE KEY-----"},
+            "tls will not do: give an object, each of its keys by pulumi config set --path tls.NAME VALUE",
+        ),
+        (
+            {"hstsMaxAge": "1 year"},
+            'hstsMaxAge is "1 year": give a whole number',
+        ),
+        (
+            {"hstsMaxAge": "63072001"},
+            'hstsMaxAge is "63072001": give a whole number from 0 to 63072000',
+        ),
+        (
             {"statisticsUser": "a:b"},
             'statisticsUser is "a:b": give letters, digits, . _ or -',
         ),
@@ -354,6 +471,21 @@ def test_a_key_with_a_passphrase_is_refused(tmp_path: Path):
     )
 
 
+def test_a_private_key_is_refused_in_plain_text_and_never_shown():
+    tls = json.dumps({"certificate": ECDSA_KEY, "privateKey": ECDSA_KEY})
+    with pytest.raises(SettingsError) as refusal:
+        read_settings(REQUIRED | {"tls": tls, "acme": json.dumps(ACME | {"root": ECDSA_KEY})}, SECRETS, NOW)
+    assert (
+        "ant-media-cluster:tls.privateKey is in plain text: encrypt it with pulumi config set --secret --path "
+        "ant-media-cluster:tls.privateKey < privkey.pem, and if anybody else may have read it, "
+        "with a new key and its certificate"
+    ) in str(refusal.value).splitlines()
+    said = str(refusal.value) + complaint(acme=json.dumps(ACME | {"root": ECDSA_KEY}))
+    assert ECDSA_KEY.splitlines()[1][:20] not in said
+    # Pulumi tells of an object only that something in it is a secret.
+    assert "plain text" not in complaint(tls=tls)
+
+
 secret_texts = st.text(max_size=40).map(lambda text: f"zq7{text}")
 
 
@@ -383,7 +515,11 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["count", "cidr", "zones", "subnets", "id", "email", "x"]), inner, max_size=3
+            st.sampled_from(
+                ["count", "cidr", "zones", "subnets", "id", "email", "names", "root", "privateKey", "x"]
+            ),
+            inner,
+            max_size=3,
         )
     ),
     max_leaves=8,

@@ -35,7 +35,7 @@ class HAProxyConfig:
     """All that haproxy.cfg depends on."""
 
     domain: str
-    """The host name that clients use; its certificate is /etc/haproxy/certs/<domain>.pem."""
+    """The host name that clients use."""
     origins: tuple[Server, ...]
     """Nodes that take publishers in; at least one."""
     edges: tuple[Server, ...]
@@ -44,6 +44,8 @@ class HAProxyConfig:
     """AMS applications served on the media ports: nothing else is."""
     memory_mib: int
     """Memory of the machine that HAProxy has to itself."""
+    hsts_max_age: int
+    """For how many seconds browsers are to insist on TLS; 0 to forget that they were."""
 
     def __post_init__(self) -> None:
         _require(r"[a-z0-9-]+(\.[a-z0-9-]+)+", self.domain, "domain")

@@ -52,21 +52,25 @@ install_packages() {
     apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"
 }
 
+# A virtual environment with what the requirements files say, made anew when they change.
 make_python_environment() {
-  local wanted
-  wanted=$(cat "$root"/requirements*.txt "$root/sandbox/requirements.txt" | sha256sum)
-  [[ -e $venv/requirements.sha256 && $(<"$venv/requirements.sha256") == "$wanted" ]] && return
+  local environment=$1 wanted
+  shift
+  wanted=$(cat "$@" | sha256sum)
+  [[ -e $environment/requirements.sha256 && $(<"$environment/requirements.sha256") == "$wanted" ]] && return
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; this is $(python3 --version)."
-  step "Making the Python environment .venv" python3 -m venv --clear "$venv"
-  step "Installing Python packages" "$venv/bin/pip" install --disable-pip-version-check --progress-bar off --no-compile \
-    -r "$root/requirements.txt" -r "$root/requirements-dev.txt" -r "$root/sandbox/requirements.txt"
-  echo "$wanted" >"$venv/requirements.sha256"
+  step "Making the Python environment ${environment#"$root/"}" python3 -m venv --clear "$environment"
+  step "Installing Python packages" "$environment/bin/pip" install --disable-pip-version-check --progress-bar off --no-compile \
+    "${@/#/--requirement=}"
+  echo "$wanted" >"$environment/requirements.sha256"
 }
 
 check_machine
 mkdir -p "$cache"
 install_packages
-make_python_environment
+make_python_environment "$venv" "$root"/requirements*.txt "$root/sandbox/requirements.txt"
+# On its own, for it wants an older cryptography.
+make_python_environment "$venv/sslyze" "$root/tests/requirements-sslyze.txt"
 # shellcheck source=engine.sh
 source "$root/sandbox/engine.sh"
 find_engine

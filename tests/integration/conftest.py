@@ -15,7 +15,7 @@ from sandbox import images
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
 EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))
-CLUSTER = HAProxyConfig(DOMAIN, ORIGINS, EDGES[:2], ("LiveApp", "WebRTCAppEE", "live"), 1024)
+CLUSTER = HAProxyConfig(DOMAIN, ORIGINS, EDGES[:2], ("LiveApp", "WebRTCAppEE", "live"), 1024, 31536000)
 GROWN = replace(CLUSTER, edges=EDGES)
 
 

@@ -14,24 +14,45 @@ BALANCER = "10.0.0.4"
 USER, PASSWORD = "admin", "correct horse"
 CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWORD}"\n'
 
+# Where the machines have them, and so the tree.
+SCRIPTS = Path(__file__).parents[2] / "templates/scripts"
+_INSTALLED_SCRIPTS = "usr/local/lib/ant-media-cluster"
+_ROTATE = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
+
 # An overlay of the tree for this process alone; /dev/log reaches into the chroot as the unit binds it there.
-_START = """
+_START = f"""
 set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 mount -t proc proc "$FOLDER/root/proc"
 mount --bind "$FOLDER/log" "$FOLDER/root/var/lib/haproxy/dev"
+mount --bind "$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
+chroot "$FOLDER/root" bash {_ROTATE}
 exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
 """
 
 
-def make_certificate(folder: Path) -> Path:
-    """Certificate and key in one file, as HAProxy wants them."""
-    key, certificate, pem = (folder / name for name in ("key", "certificate", "pem"))
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+KEY_TYPES = {
+    "ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+    "rsa": ["-newkey", "rsa:2048"],
+}
+
+
+def make_certificate(folder: Path, key_type: str = "ecdsa") -> Path:
+    """Certificate and key in one file, as HAProxy wants them; the authority that vouches for it is `authority` beside it."""
+
+    def make(name: str, *options: str) -> bytes:
+        key, certificate = folder / f"{name}.key", folder / name
+        files = ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+        command = ["openssl", "req", "-x509", *KEY_TYPES[key_type], *files, *options]
+        subprocess.run(command, check=True, capture_output=True)
+        return certificate.read_bytes() + key.read_bytes()
+
+    make("authority", "-subj", "/CN=Authority", "-addext", "keyUsage=critical,keyCertSign")
     names = ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}"]
-    pair = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", "req", "-x509", *curve, *names, *pair], check=True, capture_output=True)
-    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+    usage = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"]
+    signer = ["-CA", str(folder / "authority"), "-CAkey", str(folder / "authority.key")]
+    pem = folder / "pem"
+    pem.write_bytes(make("certificate", *names, *usage, *signer))
     return pem
 
 
@@ -41,10 +62,17 @@ class HAProxy:
     def __init__(self, layers: str, folder: Path, certificate: Path) -> None:
         self._layers = layers
         self._folder = folder
-        for part in ("upper/etc/haproxy/certs", "upper/run/haproxy", "work", "root", "log"):
+        for part in (
+            "upper/etc/haproxy/certs",
+            "upper/run/haproxy",
+            f"upper/{_INSTALLED_SCRIPTS}",
+            "work",
+            "root",
+            "log",
+        ):
             (folder / part).mkdir(parents=True)
         configuration = folder / "upper/etc/haproxy"
-        (configuration / f"certs/{DOMAIN}.pem").write_bytes(certificate.read_bytes())
+        (configuration / "certs/cluster.pem").write_bytes(certificate.read_bytes())
         (configuration / "credentials.cfg").write_text(CREDENTIALS)
         self._configuration = configuration
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +100,12 @@ class HAProxy:
                 "haproxy",
                 *arguments,
             ],
-            env={"PATH": os.environ["PATH"], "LAYERS": self._layers, "FOLDER": str(self._folder)},
+            env={
+                "PATH": os.environ["PATH"],
+                "LAYERS": self._layers,
+                "FOLDER": str(self._folder),
+                "SCRIPTS": str(SCRIPTS),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -116,6 +149,11 @@ class HAProxy:
         """What the master says of it."""
         self._write(text)
         return self.master("reload")
+
+    def rotate_ticket_keys(self) -> subprocess.CompletedProcess[str]:
+        """As systemd does twice a day."""
+        command = ["chroot", str(self.root), "bash", _ROTATE]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
     def stop(self) -> None:
         if self._process:

@@ -4,8 +4,8 @@ import contextlib
 from http.client import RemoteDisconnected
 
 import pytest
-from clients import CLIENT, HTTP2, WEBSOCKET, connect_tls, exchange, https
-from conftest import Balancer
+from clients import CLIENT, HTTP2, WEBSOCKET, connect_tls, exchange, http, https
+from conftest import CLUSTER, Balancer
 from haproxy_process import DOMAIN
 
 MEDIA_AND_PANEL = pytest.mark.parametrize("port", [443, 5443, 4444])
@@ -158,6 +158,24 @@ def test_a_request_that_is_safe_to_repeat_is_sent_again_and_no_other(balancer: B
         with contextlib.suppress(RemoteDisconnected):
             https(443, "/LiveApp/drop", method=method)
         assert sum(node.dropped.count(method) for node in nodes) == times
+
+
+@MEDIA_AND_PANEL
+def test_browsers_are_told_once_and_by_every_answer_how_long_to_insist_on_tls(
+    balancer: Balancer, port: int
+) -> None:
+    """AMS's own word for it, for a year and every subdomain, comes with `/` of the panel."""
+    statuses = set[int]()
+    for target in ("/", "/LiveApp/", "/nothing", "/LiveApp/../"):
+        response = https(port, target)
+        statuses.add(response.status)
+        assert response.all("Strict-Transport-Security") == [f"max-age={CLUSTER.hsts_max_age}"]
+    assert statuses >= {200, 400}
+
+
+def test_ports_that_take_plain_http_pin_nobody_to_tls(balancer: Balancer) -> None:
+    for response in (http(80, "/"), http(5080, "/"), https(5080, "/"), http(6080, "/"), https(6080, "/")):
+        assert response.header("Strict-Transport-Security") is None
 
 
 def test_http2_requests_get_the_same_headers(balancer: Balancer) -> None:

@@ -1,7 +1,7 @@
 """What answers on each port, and which nodes stand behind it."""
 
 import base64
-import ssl
+import time
 
 import pytest
 from clients import (
@@ -15,6 +15,7 @@ from clients import (
     https,
     open_rtmp,
     open_websocket,
+    read_response,
     tls_context,
 )
 from conftest import CLUSTER, Balancer
@@ -22,8 +23,6 @@ from dummy_node import Node
 from haproxy_process import DOMAIN, PASSWORD, USER
 
 from components.haproxy_config import connection_limits
-
-TLS_PORTS = (443, 5443, 4444, 6080)
 
 
 def nodes_behind(port: int, target: str) -> set[str]:
@@ -51,6 +50,27 @@ def test_http_on_5080_redirects_to_5443(balancer: Balancer, host: str) -> None:
         301,
         f"https://{DOMAIN}:5443/LiveApp/a.html?id=1",
     )
+
+
+def test_https_on_5080_redirects_to_5443(balancer: Balancer) -> None:
+    """Where a browser goes that knows the host by Strict-Transport-Security."""
+    response = https(5080, "/LiveApp/a.html?id=1")
+    assert (response.status, response.header("Location")) == (
+        301,
+        f"https://{DOMAIN}:5443/LiveApp/a.html?id=1",
+    )
+
+
+@pytest.mark.parametrize("port", [5080, 6080])
+def test_tls_and_http_share_a_port_however_late_the_first_byte(balancer: Balancer, port: int) -> None:
+    head = f"GET /haproxy_stats HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode()
+    with connect(port) as plain, connect(port) as late:
+        time.sleep(0.3)
+        plain.sendall(head)
+        assert read_response(plain).status == 301
+        with tls_context().wrap_socket(late) as secured:
+            secured.sendall(head)
+            assert read_response(secured).status in (301, 401)
 
 
 @pytest.mark.parametrize(("port", "location"), [(80, ""), (5080, ":5443"), (6080, ":6080")])
@@ -140,13 +160,8 @@ def test_an_application_is_served_with_and_without_its_slash(balancer: Balancer,
     assert https(443, f"/{application}").status == https(5443, f"/{application}/a/b").status == 200
 
 
-def test_hsts_of_the_panel_does_not_lock_browsers_out_of_port_5080(balancer: Balancer) -> None:
-    response = https(4444, "/")
-    assert (response.status, response.header("Strict-Transport-Security")) == (200, None)
-
-
 def test_statistics_ask_for_the_password_over_tls(balancer: Balancer) -> None:
-    for target in ("/haproxy_stats", "/haproxy_stats;csv", "/metrics", "/"):
+    for target in ("/haproxy_stats", "/haproxy_stats;csv", "/metrics", "/metrics/node", "/"):
         response = https(6080, target)
         assert (response.status, response.header("WWW-Authenticate")) == (
             401,
@@ -167,44 +182,28 @@ def test_prometheus_finds_its_metrics_beside_the_statistics(balancer: Balancer) 
     assert b'haproxy_server_status{proxy="edges",server="edge1",state="UP"} 1' in metrics.body
 
 
+def test_the_balancers_own_metrics_are_beside_them(balancer: Balancer) -> None:
+    assert statistics("/metrics/node").status == 503
+    exporter = Node("exporter", "127.0.0.1", http=9100, rtmp=None)
+    try:
+        seen = statistics("/metrics/node").seen
+        assert (seen.node, seen.target, seen.all("Authorization")) == ("exporter", "/metrics", [])
+        assert https(6080, "/metrics/node").status == 401
+        assert statistics("/metrics/nodes").status == 404
+    finally:
+        exporter.stop()
+
+
 def test_the_guides_plain_statistics_address_redirects_to_tls(balancer: Balancer) -> None:
     response = http(6080, "/haproxy_stats", f"{DOMAIN}:6080")
     assert (response.status, response.header("Location")) == (301, f"https://{DOMAIN}:6080/haproxy_stats")
 
 
-def test_what_is_neither_tls_nor_http_is_turned_away_on_6080(balancer: Balancer) -> None:
-    with connect(6080) as connection:
+@pytest.mark.parametrize("port", [5080, 6080])
+def test_what_is_neither_tls_nor_http_is_turned_away(balancer: Balancer, port: int) -> None:
+    with connect(port) as connection:
         connection.sendall(b"\x00\x01\x02\x03 and more, none of it of use\r\n\r\n")
         assert connection.recv(1) == b""
-
-
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")
-@pytest.mark.parametrize("port", TLS_PORTS)
-def test_tls_is_at_least_1_2_with_forward_secrecy_and_without_tickets(balancer: Balancer, port: int) -> None:
-    old = tls_context()
-    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
-    old.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.raises(ssl.SSLError), connect(port) as connection:
-        old.wrap_socket(connection)
-    plain = tls_context()
-    plain.maximum_version = ssl.TLSVersion.TLSv1_2
-    with connect(port) as connection, plain.wrap_socket(connection) as secured:
-        assert secured.session
-        cipher = secured.cipher()
-        assert cipher
-        assert cipher[0].startswith("ECDHE-ECDSA-AES")
-        assert not secured.session.has_ticket
-    weak = tls_context()
-    weak.maximum_version = ssl.TLSVersion.TLSv1_2
-    weak.set_ciphers("ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384")
-    with pytest.raises(ssl.SSLError), connect(port) as connection:
-        weak.wrap_socket(connection)
-
-
-@pytest.mark.parametrize("port", TLS_PORTS)
-def test_browsers_get_http2(balancer: Balancer, port: int) -> None:
-    with connect_tls(port, "h2", "http/1.1") as connection:
-        assert connection.selected_alpn_protocol() == "h2"
 
 
 def test_the_process_has_the_connections_and_files_that_the_file_says(balancer: Balancer) -> None:

@@ -22,6 +22,7 @@ def cluster(origins: int, edges: int) -> HAProxyConfig:
         edges=tuple(Server(f"edge{n}", f"10.1.{n // 200}.{8 + n % 200}") for n in range(1, edges + 1)),
         applications=("LiveApp", "WebRTCAppEE", "live"),
         memory_mib=4096,
+        hsts_max_age=0,
     )
 
 

@@ -557,6 +557,9 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
     trust = tagged[-1]["AssumeRolePolicyDocument"]
     trust["Statement"][0]["Action"] = "sts:AssumeRole"
     amazon.iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust, indent=2))
+    stored = aws.resources()["role"]["outputs"]
+    aws.run("refresh", "--yes", "--expect-no-changes")
+    assert aws.resources()["role"]["outputs"] == stored
     aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
@@ -783,16 +786,16 @@ def test_a_machine_with_a_profile_that_is_not_there_is_refused(cloud: Cloud, ama
 
 
 def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
-    cloud = Cloud(settings(amazon))
-    started = threading.Timer(
+    cloud, given = Cloud(settings(amazon)), machine(amazon, iamInstanceProfile="late")
+    joins = threading.Timer(
         0.5, lambda: cloud.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
     )
     with (
         existing(cloud, PROFILE, {"name": "late"}),
         existing(cloud, ROLE, {"name": "late", "assumeRolePolicy": TRUST}),
     ):
-        started.start()
-        with existing(cloud, INSTANCE, machine(amazon, iamInstanceProfile="late")) as instance:
+        joins.start()
+        with existing(cloud, INSTANCE, given) as instance:
             assert amazon.profile_of(instance) == "late"
 
 

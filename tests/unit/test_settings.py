@@ -482,6 +482,10 @@ def test_a_private_key_is_refused_in_plain_text_and_never_shown():
     ) in str(refusal.value).splitlines()
     said = str(refusal.value) + complaint(acme=json.dumps(ACME | {"root": ECDSA_KEY}))
     assert ECDSA_KEY.splitlines()[1][:20] not in said
+    for damaged in ("zq7", ["zq7"]):
+        with pytest.raises(SettingsError) as refusal:
+            read_settings(REQUIRED | {"tls": {"certificate": "", "privateKey": damaged}}, SECRETS, NOW)
+        assert "zq7" not in str(refusal.value)
     # Pulumi tells of an object only that something in it is a secret.
     assert "plain text" not in complaint(tls=tls)
 

@@ -222,8 +222,8 @@ def test_metrics_are_read_with_labels_that_hold_anything() -> None:
         ),
         # A disk too full to record it.
         (
-            "acme_renewal_failed 0\n"
-            'node_systemd_unit_state{name="certbot.service",state="failed",type="oneshot"} 1\n',
+            'node_systemd_unit_state{name="certbot.service",state="failed",type="oneshot"} 1\n'
+            "acme_renewal_failed 0\n",
             Renewal(failed=True, ended=None),
         ),
         (

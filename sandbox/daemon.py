@@ -11,7 +11,20 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox import acme, addresses, apt, dns, ec2, host, network, security_groups
+from sandbox import (
+    acme,
+    addresses,
+    apt,
+    aws_endpoints,
+    certificates,
+    dns,
+    ec2,
+    host,
+    metadata,
+    network,
+    security_groups,
+)
+from sandbox.credentials import Issuer
 from sandbox.ec2 import Changes, Client, Instance, World
 from sandbox.images import BASE, Layers
 from sandbox.machines import REBOOT, Machine
@@ -19,6 +32,7 @@ from sandbox.process_tree import MS_BIND, HostView, mount, mount_overlay
 
 SITE = host.STATE / "site"
 """The layer over every image: whom to trust, whom to ask for names."""
+ACME, AWS = host.STATE / "acme", host.STATE / "aws"
 OPERATOR = host.STATE / "operator"
 OPERATOR_FILES = {
     path: OPERATOR / path.name
@@ -43,18 +57,22 @@ def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socke
     ec2.serve(changes)
     client = Client()
     client.create_zone(addresses.ZONE)
-    names = {addresses.ACME_NAME: addresses.ACME} | {
-        apt.name_of(name): network.package_address(number) for number, name in enumerate(package_hosts)
-    }
+    names = {
+        addresses.ACME_NAME: addresses.ACME,
+        addresses.ROUTE53_NAME: addresses.AWS,
+        addresses.SECRETS_MANAGER_NAME: addresses.AWS,
+    } | {apt.name_of(name): network.package_address(number) for number, name in enumerate(package_hosts)}
     dns.serve(dns.Zones(names, client.records, changes.zones_changed))
 
-    folder = host.STATE / "acme"
-    folder.mkdir()
-    ca = acme.make_api_certificate(folder)
-    parts = {"pebble": acme.start(folder), "relay": _start_relay(view, upstreams, forwarders)}
-    _build_site(base, [ca.read_bytes(), acme.fetch_root(ca)], upstreams)
+    parts = {"pebble": acme.start(ACME), "relay": _start_relay(view, upstreams, forwarders)}
+    AWS.mkdir()
+    certificates.make(AWS, "AWS", [addresses.ROUTE53_NAME, addresses.SECRETS_MANAGER_NAME], addresses.AWS)
+    issuer = Issuer()
+    aws_endpoints.serve(aws_endpoints.Gate(issuer, client.policies_of, client.arn_of_secret), AWS)
+    _build_site(base, (AWS / "ca.pem").read_bytes(), upstreams)
+    _trust_for_operator()
 
-    cloud = Cloud(client, changes, images)
+    cloud = Cloud(client, changes, images, issuer)
     cloud.report(World())
     BOOT_ID.write_text(f"{uuid.uuid4()}\n")  # ready
     while True:
@@ -107,11 +125,18 @@ def _start_relay(
     return process
 
 
-def _build_site(base: Path, roots: Sequence[bytes], upstreams: Sequence[apt.Upstream]) -> None:
+def _trust_for_operator() -> None:
+    """The operator trusts all that is here; the program tells machines what to trust of the certificate authority."""
+    roots = acme.fetch_roots(ACME)
+    (ACME / "roots.pem").write_bytes(roots)
+    system = Path("/etc/ssl/certs/ca-certificates.crt").read_bytes()
+    (OPERATOR / "ca-certificates.crt").write_bytes(b"\n".join([system, (AWS / "ca.pem").read_bytes(), roots]))
+
+
+def _build_site(base: Path, amazon: bytes, upstreams: Sequence[apt.Upstream]) -> None:
     upper, work, root = (SITE / part for part in ("upper", "work", "root"))
     mount_overlay([base], upper, work, root)
-    for number, certificate in enumerate(roots):
-        (root / f"usr/local/share/ca-certificates/sandbox-{number}.crt").write_bytes(certificate)
+    (root / "usr/local/share/ca-certificates/sandbox-aws.crt").write_bytes(amazon)
     subprocess.run(["chroot", root, "update-ca-certificates"], check=True, capture_output=True)
     (root / "etc/resolv.conf").write_text(
         f"nameserver {addresses.DNS}\nsearch {addresses.REGION}.compute.internal\n"
@@ -120,19 +145,22 @@ def _build_site(base: Path, roots: Sequence[bytes], upstreams: Sequence[apt.Upst
         if (renamed := apt.with_names(path.read_text(), list(upstreams))) != path.read_text():
             path.write_text(renamed)
     subprocess.run(["umount", root], check=True)
-    system = Path("/etc/ssl/certs/ca-certificates.crt").read_bytes()
-    (OPERATOR / "ca-certificates.crt").write_bytes(b"\n".join([system, *roots]))
 
 
 class Cloud:
     """What is there: machines and VPCs. `follow` makes it what EC2's API says should be there."""
 
-    def __init__(self, client: Client, changes: Changes, images: Mapping[str, Layers]) -> None:
+    def __init__(
+        self, client: Client, changes: Changes, images: Mapping[str, Layers], issuer: Issuer
+    ) -> None:
         self._client = client
         self._changes = changes
         self._images = images
+        self._issuer = issuer
+        self._world = World()
         self._machines: dict[str, Machine] = {}
         self._vpcs: dict[str, network.Vpc] = {}
+        self._metadata: dict[str, metadata.Service] = {}
         self._rules: dict[str, str] = {}
         self._reported = ""
 
@@ -143,7 +171,7 @@ class Cloud:
 
     def follow(self) -> None:
         restarted = self._changes.restarted()
-        world = self._client.world()
+        world = self._world = self._client.world()
         wanted = {instance.id: instance for instance in world.instances}
         for id, machine in list(self._machines.items()):
             self._settle(machine, wanted.get(id), restart=id in restarted)
@@ -180,6 +208,7 @@ class Cloud:
             used = {vpc.number for vpc in self._vpcs.values()}
             free = next(number for number in range(len(used) + 1) if number not in used)
             vpc = self._vpcs[instance.vpc] = network.Vpc(instance.vpc, free)
+            self._metadata[vpc.id] = self._serve_metadata(vpc)
         vpc.attach(instance)
         try:
             self._guard(instance, world)
@@ -191,6 +220,19 @@ class Cloud:
             return self._refuse(instance, str(error))
         self._machines[instance.id] = machine
         return None
+
+    def _serve_metadata(self, vpc: network.Vpc) -> metadata.Service:
+        def find(address: str) -> Instance | None:
+            return next(
+                (
+                    instance
+                    for instance in self._world.instances
+                    if (instance.vpc, instance.private_address) == (vpc.id, address) and instance.running
+                ),
+                None,
+            )
+
+        return metadata.Service(vpc.listen_for_metadata(), find, self._client.role_of, self._issuer)
 
     def _refuse(self, instance: Instance, reason: str) -> None:
         """An instance that cannot be had is one that is off; its console says why."""
@@ -225,6 +267,7 @@ class Cloud:
         for id, vpc in list(self._vpcs.items()):
             vpc.translate(up[id])
             if id not in inhabited:
+                self._metadata.pop(id).close()
                 vpc.remove()
                 del self._vpcs[id]
 

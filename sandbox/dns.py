@@ -40,7 +40,7 @@ class Zones(BaseResolver):
                 reply.add_answer(RR(name, QTYPE.A, ttl=60, rdata=A(".".join(own.groups()))))
             return reply
         for _ in range(8):  # aliases of aliases, but not for ever
-            records = self._current().get(name)
+            records = _find(self._current(), name)
             if records is None:
                 if not reply.rr:
                     reply.header.rcode = RCODE.NXDOMAIN
@@ -64,13 +64,28 @@ class Zones(BaseResolver):
             return self._records
 
 
+def _find(records: Mapping[str, list[RR]], name: str) -> list[RR] | None:
+    """The name's own records, or those of the wildcard that stands for it."""
+    if name in records:
+        return records[name]
+    _, _, parent = name.partition(".")
+    while parent:
+        if wildcard := records.get(f"*.{parent}"):
+            return [RR(name, record.rtype, ttl=record.ttl, rdata=record.rdata) for record in wildcard]
+        if any(known == parent or known.endswith(f".{parent}") for known in records):
+            return None  # the nearest name that exists has no wildcard below it
+        _, _, parent = parent.partition(".")
+    return None
+
+
 def _parse(records: Records) -> dict[str, list[RR]]:
     parsed: dict[str, list[RR]] = defaultdict(list)
     for name, kind, ttl, value in records:
         if kind == "SOA":
             continue  # moto's does not parse, and nobody asks for it
         try:
-            parsed[name.lower()] += RR.fromZone(f"{name} {ttl} IN {kind} {value}")
+            name = name.lower().replace(r"\052", "*")  # as Route 53 spells it
+            parsed[name] += RR.fromZone(f"{name} {ttl} IN {kind} {value}")
         except (DNSError, ValueError, LookupError) as error:
             print(f"DNS leaves out {name} {kind} {value}: {error}", file=sys.stderr)
     return dict(parsed)

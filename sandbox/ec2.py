@@ -1,4 +1,4 @@
-"""The EC2 and Route 53 API: moto's server, and what the rest of the cloud reads out of it."""
+"""The APIs of EC2, Route 53, IAM and Secrets Manager: moto's server, and what the rest of the cloud reads out of it."""
 
 import base64
 import io
@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import parse_qs
@@ -31,6 +32,8 @@ class Instance:
     name: str
     running: bool
     image: str
+    type: str
+    zone: str
     vpc: str
     private_address: str
     network: IPv4Network
@@ -146,9 +149,19 @@ class Client:
     """What the cloud itself asks of the API."""
 
     def __init__(self) -> None:
-        session = boto3.Session("test", "test", region_name=addresses.REGION)
-        self._ec2 = session.client("ec2", endpoint_url=addresses.API_URL)
-        self._route53 = session.client("route53", endpoint_url=addresses.API_URL)
+        self._session = boto3.Session("test", "test", region_name=addresses.REGION)
+        self._ec2 = self._session.client("ec2", endpoint_url=addresses.API_URL)
+        self._route53 = self._session.client("route53", endpoint_url=addresses.API_URL)
+
+    # Not every cloud needs them, and they take a while to load.
+
+    @cached_property
+    def _iam(self) -> Any:
+        return self._session.client("iam", endpoint_url=addresses.API_URL)
+
+    @cached_property
+    def _secrets(self) -> Any:
+        return self._session.client("secretsmanager", endpoint_url=addresses.API_URL)
 
     def create_zone(self, name: str) -> None:
         self._route53.create_hosted_zone(Name=name, CallerReference=name)
@@ -159,6 +172,35 @@ class Client:
     def user_data(self, instance: str) -> bytes:
         answer = self._ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")
         return base64.b64decode(answer["UserData"].get("Value", ""))
+
+    def role_of(self, instance: str) -> str | None:
+        """The role in the instance's profile."""
+        filters = [{"Name": "instance-id", "Values": [instance]}]
+        answer = self._ec2.describe_iam_instance_profile_associations(Filters=filters)
+        for association in answer["IamInstanceProfileAssociations"]:
+            profile = association["IamInstanceProfile"]["Arn"].rpartition("/")[2]
+            roles = self._iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
+            return roles[0]["RoleName"] if roles else None
+        return None
+
+    def policies_of(self, role: str) -> list[dict[str, Any]]:
+        """The role's inline policies."""
+        try:
+            names = self._iam.list_role_policies(RoleName=role)["PolicyNames"]
+            return [
+                self._iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names
+            ]
+        except (
+            self._iam.exceptions.NoSuchEntityException
+        ):  # it was deleted after its credentials were given out
+            return []
+
+    def arn_of_secret(self, secret: str) -> str | None:
+        try:
+            arn: str = self._secrets.describe_secret(SecretId=secret)["ARN"]
+        except self._secrets.exceptions.ResourceNotFoundException:
+            return None
+        return arn
 
     def image_of(self, ami: str) -> str:
         """The name of the machine image that stands behind an AMI; empty for one that the cloud does not have."""
@@ -186,6 +228,8 @@ class Client:
                 ),
                 running=item["State"]["Name"] in ("pending", "running"),
                 image=item["ImageId"],
+                type=item["InstanceType"],
+                zone=item["Placement"]["AvailabilityZone"],
                 vpc=item["VpcId"],
                 private_address=item["PrivateIpAddress"],
                 network=subnets[item["SubnetId"]],

@@ -80,7 +80,7 @@ def sweep() -> None:
     remove_control_groups()
     for left in (PID_FILE, BOOT_ID, STATUS):
         left.unlink(missing_ok=True)
-    for folder in ("machines", "site", "acme", "operator"):
+    for folder in ("machines", "site", "acme", "aws", "operator"):
         shutil.rmtree(host.STATE / folder, ignore_errors=True)
 
 
@@ -140,6 +140,7 @@ def execute(command: Sequence[str]) -> NoReturn:
         "AWS_ENDPOINT_URL": addresses.API_URL,
         "AWS_EC2_METADATA_DISABLED": "true",
         "SSL_CERT_FILE": certificates,
+        "AWS_CA_BUNDLE": certificates,
         "CURL_CA_BUNDLE": certificates,
         "REQUESTS_CA_BUNDLE": certificates,
     }

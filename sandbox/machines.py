@@ -31,10 +31,13 @@ def hostname(address: str) -> str:
     return f"ip-{address.replace('.', '-')}"
 
 
+def full_name(address: str) -> str:
+    return f"{hostname(address)}.{addresses.REGION}.compute.internal"
+
+
 def seed(instance: Instance, user_data: bytes) -> dict[str, bytes]:
     """cloud-init's NoCloud files: what the instance's user data and metadata are on EC2."""
-    name = hostname(instance.private_address)
-    meta = {"instance-id": instance.id, "local-hostname": f"{name}.{addresses.REGION}.compute.internal"}
+    meta = {"instance-id": instance.id, "local-hostname": full_name(instance.private_address)}
     return {
         "user-data": user_data or b"#cloud-config\n{}\n",
         "meta-data": json.dumps(meta, indent=2).encode() + b"\n",

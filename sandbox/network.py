@@ -1,13 +1,16 @@
 """The cloud's internet and its VPCs: namespaces, bridges, addresses, 1:1 translation, and the closed way out."""
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from sandbox import addresses
 from sandbox.ec2 import Instance
+from sandbox.process_tree import CLONE_NEWNET, setns
 
 LINK_NETWORKS = IPv4Network(addresses.LINKS)
 
@@ -76,8 +79,9 @@ def build_internet(package_servers: int) -> None:
     _sysctl("net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
     _route_packets()
     ip("link", "set", "lo", "up")
-    own = (addresses.OPERATOR, addresses.STRANGER, addresses.API, addresses.ACME, addresses.DNS)
-    for address in (*own, *(package_address(number) for number in range(package_servers))):
+    clients = (addresses.OPERATOR, addresses.STRANGER)
+    services = (addresses.API, addresses.AWS, addresses.ACME, addresses.DNS)
+    for address in (*clients, *services, *(package_address(number) for number in range(package_servers))):
         ip("address", "add", f"{address}/32", "dev", "lo")
     # What wants to leave needs a way to go before it can be counted and refused.
     ip("link", "add", "nowhere", "type", "bridge", "mcast_snooping", "0")
@@ -171,13 +175,25 @@ class Vpc:
         ip("address", "add", f"{there}/30", "dev", "internet", namespace=id)
         ip("link", "set", "internet", "up", namespace=id)
         ip("route", "add", "default", "via", here, namespace=id)
-        # Link-local addresses never leave a link; without this, a look for EC2's metadata service would count as leaving.
+        # Link-local addresses never leave a link.
         ip("route", "add", "unreachable", "169.254.0.0/16", namespace=id)
         # Nor do private ones leave a VPC: a packet for a machine that is not there yet is lost, as in AWS.
         for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"):
             ip("route", "add", "blackhole", private, namespace=id)
         ip("link", "add", "subnets", "type", "bridge", namespace=id)
         ip("link", "set", "subnets", "up", namespace=id)
+        ip("address", "add", f"{addresses.METADATA}/32", "dev", "subnets", namespace=id)
+
+    def listen_for_metadata(self) -> socket.socket:
+        """Where the VPC's machines find the metadata service."""
+
+        def there() -> socket.socket:
+            with Path("/run/netns", self.id).open("rb") as namespace:
+                setns(namespace.fileno(), CLONE_NEWNET)
+            return socket.create_server((addresses.METADATA, 80), backlog=128)
+
+        with ThreadPoolExecutor(1) as thread:  # a thread has a network of its own
+            return thread.submit(there).result()
 
     def attach(self, instance: Instance) -> None:
         """Makes the instance's namespace and plugs it in; the machine finds its network ready when it boots."""

@@ -1,9 +1,11 @@
-"""What the tests of the plugin stand-ins share: a stack of their own, and a machine to run commands on."""
+"""What the tests share: of the plugin stand-ins, a stack and a machine to run commands on; of the local cloud, one with two machines."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from local_cloud import Machine, Sandbox, client, launch_pair
 from plugin_sshd import Sshd
 from plugin_stack import Stack
 
@@ -24,3 +26,21 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     machine.start()
     yield machine
     machine.stop()
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    sandbox = Sandbox(tmp_path_factory.mktemp("cloud") / "state")
+    sandbox("start")
+    yield sandbox
+    sandbox("stop")
+
+
+@pytest.fixture(scope="module")
+def ec2() -> Any:
+    return client("ec2")
+
+
+@pytest.fixture(scope="module")
+def pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
+    return launch_pair(sandbox, ec2)

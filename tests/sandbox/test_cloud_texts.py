@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 from dnslib import RCODE, DNSRecord
 
-from sandbox import apt, dns, machines, network, security_groups
+from sandbox import apt, dns, machines, network, security_groups, stack_settings
 from sandbox.apt import Source, Upstream
 from sandbox.ec2 import Instance
 from sandbox.security_groups import Group, Rule
@@ -19,6 +19,8 @@ def instance(number: int, public: str | None) -> Instance:
         name=f"machine{number}",
         running=True,
         image="ami-1",
+        type="t3.micro",
+        zone="eu-west-1a",
         vpc="vpc-1",
         private_address=f"10.0.0.{number}",
         network=IPv4Network("10.0.0.0/19"),
@@ -71,8 +73,9 @@ table inet security_groups {
     type filter hook output priority filter; policy drop;
     oifname lo accept
     ct state established,related accept
-    # as the VPC's resolver, which no group can close
+    # as the VPC's resolver and the metadata service, which no group can close
     ip daddr 203.0.113.53 meta l4proto { tcp, udp } th dport 53 accept
+    ip daddr 169.254.169.254 tcp dport 80 accept
     # sg-1 nodes
     # sg-2 load-balancer
     ip daddr { 0.0.0.0/0 } accept
@@ -223,6 +226,9 @@ def test_dns_follows_aliases_and_knows_nothing_that_was_not_put_there() -> None:
         ("lb.ant-media.test.", "A", 60, "198.51.100.7"),
         ("ant-media.test.", "SOA", 900, "what moto says } does not parse"),
         ("broken.ant-media.test.", "A", 60, "not an address"),
+        ("_acme-challenge.ant-media.test.", "TXT", 60, '"one"'),
+        ("_acme-challenge.ant-media.test.", "TXT", 60, '"two words" "and more"'),
+        (r"\052.ant-media.test.", "A", 60, "198.51.100.8"),
     ]
     changed = threading.Event()
     zones = dns.Zones({"acme.test": "203.0.113.14"}, lambda: records, changed)
@@ -235,8 +241,29 @@ def test_dns_follows_aliases_and_knows_nothing_that_was_not_put_there() -> None:
     assert ask("live.ant-media.test", "AAAA") == ["lb.ant-media.test."]
     assert ask("acme.test") == ["203.0.113.14"]
     assert ask("ip-10-0-0-8.eu-west-1.compute.internal") == ["10.0.0.8"]
+    assert ask("_acme-challenge.ant-media.test", "TXT") == ['"one"', '"two words","and more"']
+    assert ask("Any.Thing.ant-media.test") == ["198.51.100.8"]
+    assert ask("below.live.ant-media.test") is None
     assert ask("www.example.com") is None
-    assert ask("late.ant-media.test") is None
+    assert ask("late.ant-media.test") == ["198.51.100.8"]
     records.append(("late.ant-media.test.", "A", 60, "198.51.100.9"))
     changed.set()
     assert ask("late.ant-media.test") == ["198.51.100.9"]
+
+
+def test_a_stack_keeps_its_secrets_and_gets_this_clouds_root() -> None:
+    acme, password = "ant-media-cluster:acme", {"secure": "v1:…"}
+    before = {
+        "encryptionsalt": "v1:salt",
+        "config": {"p": password, acme: {"root": "yesterday's"}, "gone": 1},
+    }
+
+    def config(**settings: object) -> object:
+        return stack_settings.merged({"config": settings}, before, "today's")["config"]
+
+    assert config(**{acme: {"email": "a@b.test"}}) == {
+        "p": password,
+        acme: {"root": "today's", "email": "a@b.test"},
+    }
+    assert config(**{acme: {"root": "my own"}}) == {"p": password, acme: {"root": "my own"}}
+    assert config() == {"p": password}

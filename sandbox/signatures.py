@@ -1,0 +1,113 @@
+"""Whether a request was signed by whom it says: AWS's Signature Version 4, with botocore's own signer turned round."""
+
+import enum
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from botocore import credentials as botocore_credentials
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest, HTTPHeaders
+
+from sandbox.credentials import Credentials
+
+SKEW = timedelta(minutes=15)
+
+
+class Reason(enum.Enum):
+    """Why a request is refused: the code in XML APIs and the one in JSON APIs."""
+
+    UNSIGNED = "MissingAuthenticationToken", "MissingAuthenticationTokenException"
+    INCOMPLETE = "IncompleteSignature", "IncompleteSignatureException"
+    UNKNOWN_TOKEN = "InvalidClientTokenId", "UnrecognizedClientException"
+    EXPIRED_TOKEN = "ExpiredToken", "ExpiredTokenException"
+    WRONG_SIGNATURE = "SignatureDoesNotMatch", "InvalidSignatureException"
+    DENIED = "AccessDenied", "AccessDeniedException"
+
+
+class RefusedError(Exception):
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str
+    """Path and query, as they were sent."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class _Recomputed(SigV4Auth):
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        return request.headers  # what the client signed, where botocore would choose
+
+
+def verify(
+    request: Request, scope: str, find: Callable[[str], Credentials | None], now: datetime
+) -> Credentials:
+    """Whose request it is; `scope` is region and service, as in eu-west-1/secretsmanager."""
+    if not (authorization := request.headers.get("authorization")):
+        raise RefusedError(Reason.UNSIGNED, "Request is missing Authentication Token")
+    parts = dict(re.findall(r"(Credential|SignedHeaders|Signature)=([^,\s]+)", authorization))
+    signed = parts.get("SignedHeaders", "").split(";")
+    date = request.headers.get("x-amz-date", "")
+    access_key, _, credential_scope = parts.get("Credential", "").partition("/")
+    if (
+        not authorization.startswith("AWS4-HMAC-SHA256 ")
+        or not (access_key and credential_scope and parts.get("Signature"))
+        or not re.fullmatch(r"\d{8}T\d{6}Z", date)
+        or any(name not in request.headers for name in signed)
+    ):
+        raise RefusedError(Reason.INCOMPLETE, f"Authorization header is not complete: {authorization}")
+
+    given = find(access_key)
+    if given is None or not hmac.compare_digest(
+        request.headers.get("x-amz-security-token", "").encode(), given.token.encode()
+    ):
+        raise RefusedError(Reason.UNKNOWN_TOKEN, "The security token included in the request is invalid.")
+    if now > given.expires:
+        raise RefusedError(Reason.EXPIRED_TOKEN, "The security token included in the request is expired")
+
+    must = {"host", *(name for name in request.headers if name.startswith("x-amz-"))}
+    if unsigned := must - set(signed):
+        raise _wrong(f"Headers of the request are not signed: {', '.join(sorted(unsigned))}")
+    if credential_scope != f"{date[:8]}/{scope}/aws4_request":
+        raise _wrong(f"Credential should be scoped to {scope}, not {credential_scope}.")
+    if abs(now - datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)) > SKEW:
+        raise _wrong(f"Signature expired: {date} is more than 15 min. away from {now:%Y%m%dT%H%M%SZ}")
+    digest = hashlib.sha256(request.body).hexdigest()
+    if request.headers.get("x-amz-content-sha256", digest) != digest:
+        raise _wrong("The provided 'x-amz-content-sha256' header does not match what was computed.")
+    if not hmac.compare_digest(_signature(request, signed, date, scope, given), parts["Signature"]):
+        raise _wrong(
+            "The request signature we calculated does not match the signature you provided."
+            " Check your AWS Secret Access Key and signing method."
+        )
+    return given
+
+
+def _signature(request: Request, signed: list[str], date: str, scope: str, given: Credentials) -> str:
+    region, service = scope.split("/")
+    signer = _Recomputed(
+        botocore_credentials.Credentials(given.access_key, given.secret_key), service, region
+    )
+    unsigned = AWSRequest(
+        method=request.method,
+        url=f"https://{request.headers['host']}{request.target}",
+        headers={name: request.headers[name] for name in signed},
+        data=request.body,
+    )
+    unsigned.context["timestamp"] = date
+    to_sign = signer.string_to_sign(unsigned, signer.canonical_request(unsigned))
+    return str(signer.signature(to_sign, unsigned))
+
+
+def _wrong(message: str) -> RefusedError:
+    return RefusedError(Reason.WRONG_SIGNATURE, message)

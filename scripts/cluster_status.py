@@ -127,13 +127,10 @@ def read_renewal(samples: Iterable[Sample]) -> Renewal:
     failed, ended = False, None
     for sample in samples:
         match sample:
-            case Sample("acme_renewal_last_run_timestamp_seconds", _, seconds):
-                ended = datetime.fromtimestamp(seconds, UTC)
-            # What certbot's service ended with is known even where the disk is too full to record it.
-            case Sample("acme_renewal_failed", _, value) | Sample(
-                "node_systemd_unit_state", {"name": "certbot.service", "state": "failed"}, value
-            ):
-                failed = failed or value == 1
+            case Sample("node_systemd_timer_last_trigger_seconds", {"name": "certbot.timer"}, seconds):
+                ended = datetime.fromtimestamp(seconds, UTC) if seconds else None
+            case Sample("node_systemd_unit_state", {"name": "certbot.service", "state": "failed"}, value):
+                failed = value == 1
             case _:
                 pass
     return Renewal(failed, ended)
@@ -283,7 +280,7 @@ def _renewal(renewal: Renewal | Unseen | None) -> str:
         case Renewal(failed, datetime() as ended):
             return f"{'failed' if failed else 'succeeded'}, {_time(ended)}"
         case Renewal(failed):
-            return "failed" if failed else "none has been recorded on this machine"
+            return "failed" if failed else "none yet on this machine: certbot's timer runs twice a day"
 
 
 def _by_certificate(ports: Mapping[int, object]) -> list[tuple[Certificate, str]]:

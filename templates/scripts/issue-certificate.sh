@@ -99,5 +99,7 @@ if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; 
 fi
 # certbot's hook is silent about its failures, and is called for a new certificate only.
 "$hook"
+# What failed before is mended.
+systemctl reset-failed certbot.service 2>/dev/null || true
 live=/etc/letsencrypt/live/cluster/fullchain.pem
 echo "HAProxy serves a certificate valid until $(openssl x509 -noout -enddate -in "$live" | cut -d = -f 2)"

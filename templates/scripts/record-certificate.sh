@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
-# Tells Prometheus, through node-exporter, of the certificate that HAProxy serves, and how certbot fared that renews it.
-# usage: record-certificate.sh [RESULT]   (of a run that ended just now, "success" or another of systemd's words; none: not certbot's)
+# Tells Prometheus, through node-exporter, of the certificate that HAProxy serves. (How certbot fared, systemd tells.)
 source "$(dirname "$0")/prelude.sh"
-result=${1:-}
 pem=/etc/haproxy/certs/cluster.pem
 metrics=/var/lib/prometheus/node-exporter/certificate.prom
 
@@ -27,15 +25,6 @@ write_certificate() {
   printf 'tls_certificate_not_after_timestamp_seconds{names="%s",issuer="%s",serial="%s"} %s\n' "$names" "$issuer" "$serial" "$end"
 }
 
-write_renewal() {
-  local failed=1
-  [[ $result != success ]] || failed=0
-  gauge acme_renewal_failed "Whether certbot's last run failed."
-  echo "acme_renewal_failed $failed"
-  gauge acme_renewal_last_run_timestamp_seconds "When certbot last ran."
-  echo "acme_renewal_last_run_timestamp_seconds $(date +%s)"
-}
-
 # Whatever becomes of this, the certificate serves: no deployment fails for it.
 finish() {
   (($? == 0)) || echo "The certificate's metrics could not be written; those before them stay." >&2
@@ -47,9 +36,6 @@ new=
 trap finish EXIT
 # node-exporter reads what ends in .prom.
 new=$(mktemp "$metrics.XXXXXX")
-{
-  write_certificate
-  [[ -z $result ]] || write_renewal
-} >"$new"
+write_certificate >"$new"
 chmod 0644 "$new"
 mv "$new" "$metrics"

@@ -174,11 +174,11 @@ class HAProxy:
             client.settimeout(20)
             try:
                 client.connect(str(self.root / path))
+                client.sendall(command.encode() + b"\n")
+                client.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: client.recv(65536), b"")).decode()
             except OSError as error:
                 return str(error)
-            client.sendall(command.encode() + b"\n")
-            client.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: client.recv(65536), b"")).decode()
 
     def master(self, command: str) -> str:
         return self._ask("run/haproxy-master.sock", command)

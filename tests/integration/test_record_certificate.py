@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from scripts.cluster_status import Renewal, Sample, read_certificate, read_metrics, read_renewal
+from scripts.cluster_status import Sample, read_certificate, read_metrics
 
 SCRIPTS = Path(__file__).parents[2] / "templates" / "scripts"
 
@@ -23,7 +23,7 @@ mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FO
 mount --bind /dev "$FOLDER/root/dev"
 cd "$FOLDER/root"
 eval "$BEFORE"
-chroot . /scripts/record-certificate.sh "$@"
+chroot . /scripts/record-certificate.sh
 ls -l var/lib/prometheus/node-exporter >&2
 cat var/lib/prometheus/node-exporter/certificate.prom
 """
@@ -60,10 +60,10 @@ class Tree:
     layers: str
     folder: Path
 
-    def record(self, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    def record(self, before: str = "") -> subprocess.CompletedProcess[str]:
         """Its output is the file that it leaves."""
         return subprocess.run(
-            ["unshare", "--mount", "bash", "-c", RUN, "", *arguments],
+            ["unshare", "--mount", "bash", "-c", RUN],
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "LAYERS": f"{self.layers}",
@@ -113,30 +113,18 @@ def test_the_served_certificate_is_recorded_with_all_that_tells_it_apart(tree: T
     assert [line.split()[0] for line in done.stderr.splitlines()[1:]] == ["-rw-r--r--"]
 
 
-def test_how_a_run_of_certbot_ended_is_recorded_with_its_time(tree: Tree) -> None:
-    tree.put("etc/haproxy/certs/cluster.pem", make_pem("live.example.com", issuer="CA")[0])
-    for result, failed in (("success", False), ("exit-code", True)):
-        began = datetime.now(UTC).replace(microsecond=0)
-        renewal = read_renewal(read_metrics(tree.record(result).stdout))
-        assert renewal.failed == failed
-        assert renewal.ended is not None
-        assert began <= renewal.ended <= datetime.now(UTC)
-    # A certificate of the user's own then takes certbot's place.
-    assert read_renewal(read_metrics(tree.record().stdout)) == Renewal(failed=False, ended=None)
-
-
 def test_recording_fails_nobody(tree: Tree) -> None:
     """Neither with a full disk nor without a certificate; what was recorded before stays whole."""
     pem, _ = make_pem("live.example.com", issuer="CA")
     tree.put("etc/haproxy/certs/cluster.pem", pem)
-    before = tree.record("success").stdout
+    before = tree.record().stdout
     fill = """
         kept=$(<var/lib/prometheus/node-exporter/certificate.prom)
         mount -t tmpfs -o size=8k tmpfs var/lib/prometheus/node-exporter
         echo "$kept" >var/lib/prometheus/node-exporter/certificate.prom
         head -c 1M /dev/zero >var/lib/prometheus/node-exporter/ballast 2>/dev/null || true
     """
-    full = tree.record("exit-code", before=fill)
+    full = tree.record(before=fill)
     assert full.stdout == before
     assert "No space left on device" in full.stderr
     assert "The certificate's metrics could not be written; those before them stay." in full.stderr

@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[2]
 SCRIPT = (PROJECT / "templates/scripts/record-certificate.sh").read_text()
 
 RECORDED = set(re.findall(r"gauge (\w+) ", SCRIPT))
-OF_PROMETHEUS_AND_NODE_EXPORTER = {"up", "node_systemd_unit_state"}
+OF_PROMETHEUS_AND_NODE_EXPORTER = {"up", "node_systemd_unit_state", "node_systemd_timer_last_trigger_seconds"}
 
 # What may stand in an expression beside metrics.
 WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "time", "absent", "max"}

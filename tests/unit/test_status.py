@@ -217,14 +217,15 @@ def test_metrics_are_read_with_labels_that_hold_anything() -> None:
     [
         ("", Renewal(failed=False, ended=None)),
         (
-            "acme_renewal_failed 1\nacme_renewal_last_run_timestamp_seconds 0\n",
-            Renewal(True, datetime.fromtimestamp(0, UTC)),
-        ),
-        # A disk too full to record it.
-        (
             'node_systemd_unit_state{name="certbot.service",state="failed",type="oneshot"} 1\n'
-            "acme_renewal_failed 0\n",
-            Renewal(failed=True, ended=None),
+            'node_systemd_unit_state{name="certbot.service",state="inactive",type="oneshot"} 0\n'
+            'node_systemd_timer_last_trigger_seconds{name="certbot.timer"} 1.7e+09\n',
+            Renewal(True, datetime.fromtimestamp(1_700_000_000, UTC)),
+        ),
+        # A machine whose timer has not fired yet.
+        (
+            'node_systemd_timer_last_trigger_seconds{name="certbot.timer"} 0\n',
+            Renewal(failed=False, ended=None),
         ),
         (
             'node_systemd_unit_state{name="haproxy.service",state="failed"} 1\n',
@@ -232,7 +233,7 @@ def test_metrics_are_read_with_labels_that_hold_anything() -> None:
         ),
     ],
 )
-def test_a_failed_renewal_is_known_from_either_source(text: str, renewal: Renewal) -> None:
+def test_how_the_last_renewal_went_is_what_systemd_says_of_certbot(text: str, renewal: Renewal) -> None:
     assert read_renewal(read_metrics(text)) == renewal
 
 

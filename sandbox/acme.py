@@ -50,6 +50,8 @@ def start(
             env={
                 "PEBBLE_VA_NOSLEEP": "1",
                 "PEBBLE_WFE_NONCEREJECT": "0",
+                # Each certificate takes a challenge: what a test sees of it is no matter of chance.
+                "PEBBLE_AUTHZREUSE": "0",
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             },
             stdin=subprocess.DEVNULL,

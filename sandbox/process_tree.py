@@ -183,7 +183,11 @@ def run_inside(
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: os.kill(child, received))
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    while os.WIFSTOPPED(state := os.waitpid(child, os.WUNTRACED)[1]):
+        # A machine that shuts down stops all its processes before it kills them, and nsenter stops with what it runs.
+        if os.WSTOPSIG(state) == signal.SIGSTOP:
+            os.kill(child, signal.SIGCONT)
+    status = os.waitstatus_to_exitcode(state)
     return status if status >= 0 else 128 - status
 
 

@@ -182,6 +182,18 @@ def test_a_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, M
     assert sandbox.status() == before
 
 
+def test_a_command_ends_with_the_machine_that_it_runs_on(pair: tuple[Machine, Machine]) -> None:
+    _, back = pair
+    with subprocess.Popen([CLOUD, "shell", back.id, "sleep", "100"], env=back.sandbox.environment) as command:
+        eventually(lambda: back.sandbox.attempt("shell", back.id, "pgrep", "-x", "sleep") != "", within=10)
+        back.sandbox.attempt("shell", back.id, "systemctl", "reboot")
+        try:
+            assert command.wait(timeout=20) != 0
+        finally:
+            command.kill()
+    eventually(back.answers, within=30)
+
+
 def test_a_disk_outlives_reboot_and_stop_but_not_termination(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:

@@ -102,6 +102,7 @@ def serve(changes: Changes) -> None:
             """The daemon's log is for what goes wrong."""
 
     _mend_public_addresses()
+    _mend_zones()
     moto = DomainDispatcherApplication(create_backend_app)
 
     def noting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -143,6 +144,24 @@ def _mend_public_addresses() -> None:
         (NetworkInterface, "start", unless_elastic(NetworkInterface.start)),
     ):
         setattr(owner, name, mended)
+
+
+def _mend_zones() -> None:
+    """moto keeps a deleted record in mind, and may refuse to have it created again."""
+    from moto.route53.models import FakeZone
+
+    delete = FakeZone.delete_rrset
+
+    def delete_and_forget(self: FakeZone, rrset: dict[str, Any]) -> None:
+        delete(self, rrset)
+        name = rrset["Name"].strip(".")
+        self.rr_changes[:] = [
+            change
+            for change in self.rr_changes
+            if (known := change["ResourceRecordSet"])["Name"] != name or known["Type"] != rrset["Type"]
+        ]
+
+    FakeZone.delete_rrset = delete_and_forget
 
 
 class Client:

@@ -231,6 +231,19 @@ def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
     assert sorted(b"".join(record.rdata.data) for record in answer.rr) == [b"one", b"two wordsand more"]
 
 
+def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandbox, role: Role) -> None:
+    def change(action: str, name: str) -> None:
+        record = {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "198.51.100.9"}]}
+        changes = [{"Action": action, "ResourceRecordSet": record}]
+        client("route53").change_resource_record_sets(
+            HostedZoneId=role.other_zone, ChangeBatch={"Changes": changes}
+        )
+
+    for action in ("CREATE", "DELETE", "CREATE"):
+        for name in ("b.other.test", "a.other.test"):
+            sandbox.on_its_internet(lambda name=name, action=action: change(action, name))
+
+
 @pytest.fixture
 def hasty_pebble(sandbox: Sandbox) -> Iterator[bytes]:
     """A second Pebble, on port 14001, whose certificates are valid for an hour; what there is to trust of it."""

@@ -12,8 +12,12 @@ if ! systemctl --quiet is-active haproxy; then
   exit
 fi
 # Unlike systemctl, the master's own command waits for the new worker and tells how it fared.
-# A master that starts itself over, as it does at every start and reload, refuses connections for an instant.
-answer=$(socat -t 60 - UNIX-CONNECT:/run/haproxy-master.sock,retry=50,interval=0.1 <<<reload) || true
+# A master that starts itself over, as it does at every start and reload, refuses or cuts connections for an instant.
+for _ in {1..50}; do
+  answer=$(socat -t 60 - UNIX-CONNECT:/run/haproxy-master.sock 2>&1 <<<reload) || true
+  [[ $answer != *Success=* ]] || break
+  sleep 0.1
+done
 if [[ $answer != Success=1* ]]; then
   echo "HAProxy could not start with its new configuration; the old one serves on:" >&2
   tail -n 20 <<<"$answer" >&2

@@ -6,7 +6,13 @@ pem=/etc/haproxy/certs/cluster.pem
 
 ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock 2>/dev/null; }
 
-in_service() { ask_haproxy <<<"show ssl cert" | grep -qxF "$pem"; }
+# A HAProxy that runs and says nothing must not pass for one that has no use for the file.
+in_service() {
+  local known
+  known=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy ||
+    fail "HAProxy runs but takes no commands; the certificate before this one stays in service." </dev/null
+  grep -qxF "$pem" <<<"$known"
+}
 
 served_everywhere() {
   local serial port
@@ -42,17 +48,18 @@ replace_for_the_next_start() {
   message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1) || take_back <<<"$message"
 }
 
+# Not beside the PEM: HAProxy may read every file of that directory. An empty line would end what its socket reads.
+write_files() {
+  new=$(mktemp /etc/haproxy/certificate.XXXXXX) && previous=$(mktemp /etc/haproxy/certificate.XXXXXX) &&
+    sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }
+}
+
 exec 9>/run/lock/haproxy
 flock 9
 umask 077
-# Not beside the PEM: HAProxy may read every file of that directory.
-new=$(mktemp /etc/haproxy/certificate.XXXXXX)
-previous=$(mktemp /etc/haproxy/certificate.XXXXXX)
+new='' previous=''
 trap 'rm -f "$new" "$previous"' EXIT
-# An empty line would end what the runtime socket reads.
-if ! { sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }; }; then
-  fail "The certificate cannot be written to /etc/haproxy; the one before it stays in service." </dev/null
-fi
+write_files || fail "The certificate cannot be written to /etc/haproxy; the one before it stays in service." </dev/null
 if ! in_service; then
   replace_for_the_next_start
 elif ! cmp -s "$new" "$pem" || ! served_everywhere; then

@@ -170,10 +170,10 @@ class Cluster:
         rows = csv.DictReader(io.StringIO(done.stdout.removeprefix("# ")))
         return {f"{row['pxname']}/{row['svname']}": row for row in rows}
 
-    def ec2(self) -> Any:
-        """The EC2 API. Its calls must be made on the sandbox's internet."""
+    def aws(self, service: str) -> Any:
+        """One of AWS's APIs. Its calls must be made on the sandbox's internet."""
         session = boto3.Session("test", "test", region_name=addresses.REGION)
-        return session.client("ec2", endpoint_url=addresses.API_URL)
+        return session.client(service, endpoint_url=addresses.API_URL)
 
 
 @contextmanager

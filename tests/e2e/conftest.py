@@ -19,6 +19,8 @@ ORDER = (
     "test_ports",
     "test_preview",
     "test_transaction",
+    "test_tls",
+    "test_certificate_changes",
     "test_growth",
     "test_life",
     "test_shrink",

@@ -27,7 +27,7 @@ def answers_as(cluster: Cluster, operator: Visitor, name: str) -> bool:
 
 
 def in_ec2(cluster: Cluster, internet: Internet, action: str, machine: Machine) -> None:
-    ec2 = cluster.ec2()
+    ec2 = cluster.aws("ec2")
     internet.do(lambda: getattr(ec2, action)(InstanceIds=[machine.id]))
 
 

@@ -65,6 +65,7 @@ END
 deploy_after_renewals() {
   add_unit_file certbot.service.d/deploy.conf <<'END'
 [Service]
+ExecStartPre=/usr/local/lib/ant-media-cluster/check-room.sh
 ExecStopPost=/usr/local/lib/ant-media-cluster/deploy-certificate.sh
 END
 }

@@ -89,11 +89,12 @@ reason() {
 }
 
 trust_acme_server
+"$(dirname "$0")/check-room.sh"
 authenticator=$(how_to_prove)
 echo "Asking $directory for a certificate for ${names[*]}"
 # A policy of IAM that the same update changed takes some seconds to hold.
 if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; }; then
-  grep -vE '^(Saving debug log|Requesting a cert|Renewing an|Ask for help|- - -|$)' "$log" | tail -n 15 |
+  grep -vE '^(Saving debug log|Requesting a cert|Renewing an|An unexpected error|All renewals failed|[0-9]+ renew fail|  /etc/letsencrypt/live|Ask for help|- - -|$)' "$log" | tail -n 15 |
     fail "certbot got no certificate for ${names[*]}. $(reason) Everything else is done; HAProxy serves with the certificate" \
       "it has. The next update tries again. certbot says:"
 fi

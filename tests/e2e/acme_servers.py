@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,11 +26,15 @@ class AcmeServer:
 
 
 @contextmanager
-def another_acme_server(internet: Internet, port: int) -> Generator[AcmeServer]:
+def another_acme_server(
+    internet: Internet, port: int, validity: timedelta | None = None
+) -> Generator[AcmeServer]:
     """On the sandbox's internet, with roots of its own."""
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "acme"
-        process = internet.do(lambda: acme.start(folder, port=port, management_port=port + 1))
+        process = internet.do(
+            lambda: acme.start(folder, port=port, management_port=port + 1, validity=validity)
+        )
         try:
             roots = internet.do(lambda: acme.fetch_roots(folder, management_port=port + 1))
             directory = f"https://{addresses.ACME_NAME}:{port}/dir"

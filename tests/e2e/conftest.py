@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from certificate import Certificate
 from cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
 from host_snapshot import HostSnapshot, take_snapshot
 from process_watcher import watching
@@ -19,6 +20,8 @@ ORDER = (
     "test_ports",
     "test_preview",
     "test_transaction",
+    "test_renewal",
+    "test_certificate_failures",
     "test_tls",
     "test_certificate_changes",
     "test_growth",
@@ -88,6 +91,11 @@ def operator(cluster: Cluster, internet: Internet) -> Visitor:
         lambda port: internet.connect(address, port, addresses.OPERATOR),
         STATE / "operator/ca-certificates.crt",
     )
+
+
+@pytest.fixture(scope="session")
+def certificate(cluster: Cluster, operator: Visitor) -> Certificate:
+    return Certificate(cluster, operator)
 
 
 @pytest.fixture(scope="session")

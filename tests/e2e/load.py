@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 PORTS = (443, 5443)
 RATE = 200
@@ -175,4 +175,4 @@ class Load:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(asyncio.run(Load(sys.argv[1]).run()))))
+    print(json.dumps(vars(asyncio.run(Load(sys.argv[1]).run()))))

@@ -43,8 +43,12 @@ else
 	$(PULUMI) destroy
 endif
 
-preview: ## Show what `make up` would change
+preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of a pull request)
+ifeq ($(FORMAT),markdown)
+	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json
+else
 	@$(PULUMI) preview --diff
+endif
 
 outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json

@@ -1,0 +1,359 @@
+"""A preview as the Markdown of a pull-request comment.
+
+What comes from resources stands in code, inline or fenced, and nowhere else: there it is neither Markdown nor HTML, and
+no @name calls anybody.
+"""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+from typing import TypeAlias, cast
+
+from scripts.preview_changes import (
+    SECRET,
+    UNKNOWN,
+    Configuration,
+    Notice,
+    Preview,
+    Step,
+    configuration,
+    notices,
+    spelled,
+)
+
+LIMIT = 60_000
+"""In bytes. GitHub takes 65,536 characters."""
+_WITHOUT_LIMIT = 1_000_000_000
+_LONG = 60
+"""Lines that are folded."""
+
+_OPS = {
+    "create": "create",
+    "update": "change",
+    "replace": "**replace**",
+    "delete": "**delete**",
+    "import": "import",
+}
+_COMMAND_OPS = {
+    "create": "run",
+    "update": "run again",
+    "replace": "run again",
+    "delete": "forget",
+    "import": "import",
+}
+
+
+def marker(stack: str) -> str:
+    """The comment's first line, by which a workflow finds the stack's own comment again."""
+    return f"<!-- ant-media-cluster preview: {stack} -->"
+
+
+def comment(stack: str, preview: Preview) -> str:
+    """At most `LIMIT` long, and saying so where something is cut."""
+    if preview.error:
+        return failure(stack, preview.error)
+    head = f"{marker(stack)}\n### {_code(stack)}: {_headline(preview.steps)}\n"
+    if not preview.steps:
+        return head
+    everything = _code(f"pulumi preview --diff --show-full-output --stack {stack}")
+    head += _warnings(notices(preview.steps), everything)
+    haproxy_cfg, commands = _haproxy_cfg_lines(configuration(preview.steps)), _command_changes(preview.steps)
+    sections: list[Callable[[int], str]] = [
+        lambda room: _haproxy_cfg(*haproxy_cfg, room, everything),
+        lambda room: _resources(preview.steps, room, everything),
+        lambda room: _commands(commands, room, everything),
+    ]
+    return head + "".join(_shared(sections, LIMIT - _size(head)))
+
+
+def failure(stack: str, error: str) -> str:
+    head = f"{marker(stack)}\n### {_code(stack)}: the preview failed\n\n"
+    return head + _fenced(
+        "text", error.splitlines(), LIMIT - _size(head), _code(f"pulumi preview --stack {stack}")
+    )
+
+
+def _shared(sections: Sequence[Callable[[int], str]], room: int) -> list[str]:
+    """Each section in its fair share of the room: what the short ones leave is for the long ones."""
+    texts = [section(_WITHOUT_LIMIT) for section in sections]
+    shortest_first = sorted(range(len(texts)), key=lambda index: _size(texts[index]))
+    for before, index in enumerate(shortest_first):
+        share = room // (len(texts) - before)
+        if _size(texts[index]) > share:
+            texts[index] = sections[index](share)
+        room -= _size(texts[index])
+    return texts
+
+
+# The headline
+
+
+def _headline(steps: Sequence[Step]) -> str:
+    counts = Counter(step.op for step in steps if not step.is_command)
+    scripts = sum(step.is_command and step.op != "delete" for step in steps)
+    verbs = [(op, name.strip("*")) for op, name in _OPS.items()]
+    said = [f"{counts[op]} to {verb}" for op, verb in verbs if counts[op]]
+    if scripts:
+        said.append(f"{scripts} {'script' if scripts == 1 else 'scripts'} to run")
+    if not steps:
+        return "nothing changes"
+    return ", ".join(said) or "machines are forgotten"
+
+
+def _warnings(found: Sequence[Notice], everything: str) -> str:
+    if not found:
+        return ""
+    lines = [
+        f"> - {_listed(notice.names)}: {notice.what}"
+        + (f" (because of {_listed(notice.because)})" if notice.because else "")
+        for notice in found
+    ]
+    shown = _fitting(lines, LIMIT // 4)
+    text = "\n".join(["> [!WARNING]", "> **What people will notice, and what goes for good:**", *shown])
+    return f"\n{text}\n" + _cut(len(lines) - len(shown), len(lines), "warnings", everything)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(_code(name) for name in names[:20]) + more
+
+
+# haproxy.cfg
+
+
+def _haproxy_cfg_lines(change: Configuration | None) -> tuple[str, str, list[str]]:
+    """What is shown of it: what that is, its language, its lines."""
+    if change is None:
+        return "stays as it is", "", []
+    if change.old is None:
+        lines = _lines(change.new)
+        return f"new, {len(lines)} lines", "", lines
+    diff = _diff(change.old, change.new)
+    signs = Counter(line[:1] for line in diff)
+    return f"{signs['+']} added, {signs['-']} removed", "diff", diff
+
+
+def _haproxy_cfg(what: str, language: str, lines: Sequence[str], room: int, everything: str) -> str:
+    if len(lines) > _LONG:
+        return _folded(f"haproxy.cfg: {what}", room, lambda left: _fenced(language, lines, left, everything))
+    title = f"\n**haproxy.cfg: {what}**\n"
+    return f"{title}\n{_fenced(language, lines, room - _size(title), everything)}" if lines else title
+
+
+def _diff(old: str, new: str) -> list[str]:
+    """Without the names of the two files: they say nothing."""
+    return list(difflib.unified_diff(_lines(old), _lines(new), lineterm=""))[2:]
+
+
+def _lines(text: str) -> list[str]:
+    # Unlike splitlines this leaves carriage returns to be seen.
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+# Resources
+
+
+def _resources(steps: Sequence[Step], room: int, everything: str) -> str:
+    head = "| | resource | kind | component | what changes |\n|---|---|---|---|---|\n"
+    rows = [_row(step) for step in steps]
+
+    def table(left: int) -> str:
+        shown = _fitting(rows, left - _size(head) - 200)
+        return (
+            head
+            + "".join(f"{row}\n" for row in shown)
+            + _cut(len(rows) - len(shown), len(rows), "rows", everything)
+        )
+
+    title = f"Resources: {len(rows)}"
+    return _folded(title, room, table) if len(rows) > 20 else f"\n**{title}**\n\n{table(room - 40)}"
+
+
+def _row(step: Step) -> str:
+    if step.is_command:
+        op, what = _COMMAND_OPS[step.op], _why_it_runs(step)
+    else:
+        op, what = _OPS[step.op], _what_changes(step)
+    cells = (op, _code(step.name), spelled(step.type), step.component, what)
+    # A pipe ends a cell in code, too.
+    return "| " + " | ".join(cell.replace("|", r"\u007c") for cell in cells) + " |"
+
+
+def _why_it_runs(step: Step) -> str:
+    if step.op in ("create", "delete"):
+        return _code(step.script[0]) if step.script[0] else ""
+    return _listed(step.changed) if step.changed else "what it runs on is replaced"
+
+
+def _what_changes(step: Step) -> str:
+    if step.op in ("create", "import"):
+        leaves = ((path, value) for path, value in _leaves("", step.new) if _tells(path, value))
+        return _short(f"{_code(path)} {_value(value)}" for path, value in leaves)
+    if step.op == "delete":
+        return ""
+    if not step.changed:
+        return "what it depends on is replaced"
+    return _short(
+        text for name in step.changed for text in _differences(name, step.old.get(name), step.new.get(name))
+    )
+
+
+def _tells(path: str, value: object) -> bool:
+    return value not in (SECRET, UNKNOWN) and not isinstance(value, bool) and "tags" not in path.split(".")
+
+
+def _differences(path: str, old: object, new: object) -> Iterator[str]:
+    before, after = dict(_leaves(path, old)), dict(_leaves(path, new))
+    places = [place for place in {**before, **after} if before.get(place) != after.get(place)]
+    for place in places:
+        old, new = before.get(place), after.get(place)
+        # Of two long texts what sets them apart.
+        same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(str(old), str(new), strict=False))))
+        yield f"{_code(place)} {_value(old, same)} → {_value(new, same)}"
+    if not places:
+        yield f"{_code(path)} {_code(SECRET)} is another" if SECRET in before.values() else _code(path)
+
+
+def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, str) and value.startswith("{"):
+        value = _document(value)
+    if isinstance(value, dict):
+        for key, member in sorted(cast(dict[str, object], value).items()):
+            if not key.startswith("__"):
+                yield from _leaves(f"{path}.{key}".lstrip("."), member)
+    elif isinstance(value, list):
+        for index, item in enumerate(cast(list[object], value)):
+            yield from _leaves(f"{path}[{index}]", item)
+    elif value is not None:
+        yield path, value
+
+
+def _document(text: str) -> object:
+    """What a policy says, rather than how it is written."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _value(value: object, same: int = 0) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, str) and len(value) > 80:
+        start = max(0, same - 20)
+        value = ("…" if start else "") + value[start : start + 78] + ("…" if start + 78 < len(value) else "")
+    return _code(json.dumps(value, ensure_ascii=False))
+
+
+def _short(texts: Iterable[str]) -> str:
+    every = list(texts)
+    return ", ".join(every[:8]) + (f" and {len(every) - 8} more" if len(every) > 8 else "")
+
+
+# Commands
+
+Changes: TypeAlias = dict[tuple[str, tuple[str, ...]], list[str]]
+"""Of which property, as a diff, and all commands of which it is the difference."""
+
+
+def _commands(changes: Changes, room: int, everything: str) -> str:
+    if not changes:
+        return ""
+
+    def diffs(left: int) -> str:
+        text = "Of a new command only the line that runs it.\n"
+        for index, ((what, diff), names) in enumerate(changes.items()):
+            title = f"\n{_listed(names)}: {what}\n\n"
+            room = left - _size(text) - _size(title) - 200
+            # Less is not worth a title.
+            if room < 1000:
+                return text + _cut(len(changes) - index, len(changes), "commands", everything)
+            text += title + _fenced("diff", diff, room, everything)
+        return text
+
+    return _folded(f"Commands: {len(changes)} that differ", room, diffs)
+
+
+def _command_changes(steps: Iterable[Step]) -> Changes:
+    changes: Changes = {}
+    for step in steps:
+        if not step.is_command or step.op == "delete":
+            continue
+        # haproxy.cfg has been shown.
+        properties = {"create", "environment", "stdin"} - (
+            {"stdin"} if step.op == "create" or step.script[0] == "apply-haproxy-config.sh" else set()
+        )
+        for name in sorted(properties):
+            if diff := _diff(_text(step.old.get(name)), _text(step.new.get(name))):
+                what = "the command" if name == "create" else _code(name)
+                changes.setdefault((what, tuple(diff)), []).append(step.name)
+    return changes
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case _:
+            return "\n".join(f"{path}={leaf}" for path, leaf in _leaves("", value))
+
+
+# Markdown
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _visible(text: str) -> str:
+    """What a reader would not see, or see in another order, is spelled out."""
+    return "".join(char if char.isprintable() or char == "\t" else json.dumps(char)[1:-1] for char in text)
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def _code(text: str) -> str:
+    text = _visible(text) or " "
+    ticks = "`" * (_longest_run(text) + 1)
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def _fenced(language: str, lines: Sequence[str], room: int, everything: str) -> str:
+    lines = [_visible(line) for line in lines]
+    fence = "`" * max(3, _longest_run("\n".join(lines)) + 1)
+    shown = _fitting(lines, room - 2 * len(fence) - 200)
+    if len(shown) < len(lines):
+        # Whole hunks where there are any.
+        hunks = [
+            index for index, line in enumerate(lines) if line.startswith("@@") and 0 < index <= len(shown)
+        ]
+        shown = shown[: hunks[-1]] if hunks and language == "diff" else shown
+    cut = _cut(len(lines) - len(shown), len(lines), "lines", everything)
+    if not shown:
+        return cut
+    return "\n".join([f"{fence}{language}", *shown, fence]) + "\n" + cut
+
+
+def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
+    for index, line in enumerate(lines):
+        room -= _size(line) + 1
+        if room < 0:
+            return lines[:index]
+    return lines
+
+
+def _cut(missing: int, of: int, what: str, everything: str) -> str:
+    return f"\n**{missing} of {of} {what} are cut here.** {everything} shows them.\n" if missing else ""
+
+
+def _folded(title: str, room: int, content: Callable[[int], str]) -> str:
+    head, foot = f"\n<details><summary><b>{title}</b></summary>\n\n", "\n</details>\n"
+    return head + content(room - _size(head) - _size(foot)) + foot

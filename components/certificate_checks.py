@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509 import (
+    AuthorityInformationAccess,
     BasicConstraints,
     Certificate,
     DNSName,
@@ -34,7 +35,7 @@ from cryptography.x509 import (
     UnsupportedGeneralNameType,
     load_pem_x509_certificate,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 # HAProxy's runtime API, which takes a certificate into service, reads 16 KiB, and its command's own words are in it.
 MOST_BYTES = 15_000
@@ -167,6 +168,11 @@ def _not_for(domain: str, leaf: Certificate) -> Iterator[str]:
 
 def _out_of_order(chain: Sequence[Certificate]) -> Iterator[str]:
     """The first certificate that is not followed by its issuer."""
+    if len(chain) == 1 and _says_where_its_issuer_is(chain[0]):
+        yield (
+            f"{_named(chain[0], 1)} came without {chain[0].issuer.rfc4514_string()}, which issued it: "
+            "give the whole chain (certbot calls it fullchain.pem)"
+        )
     named = [_named(certificate, place) for place, certificate in enumerate(chain, 1)]
     for place, (certificate, follower) in enumerate(pairwise(chain)):
         if _has_weak_signature(certificate):  # which is told anyway, and can be verified no more
@@ -215,6 +221,15 @@ def _is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def _says_where_its_issuer_is(certificate: Certificate) -> bool:
+    """Public authorities say so in what an intermediate issued; no root needs to."""
+    try:
+        access = certificate.extensions.get_extension_for_class(AuthorityInformationAccess).value
+    except ExtensionNotFound:
+        return False
+    return any(entry.access_method == AuthorityInformationAccessOID.CA_ISSUERS for entry in access)
 
 
 def _is_authority(certificate: Certificate) -> bool:

@@ -74,7 +74,7 @@ class HAProxyService(pulumi.ComponentResource):
         if isinstance(args.certificate, AcmeCertificate):
             self.certificate = self._issued_certificate(name, args.balancer, args.certificate)
         # The digest makes both looks happen again whenever the configuration changed.
-        digest = sha256(args.haproxy_cfg.encode()).hexdigest()[:12]
+        digest = _digest(args.haproxy_cfg)
         healthy = RemoteScript(
             f"{name}-servers",
             "wait-for-servers.sh",
@@ -134,18 +134,17 @@ class HAProxyService(pulumi.ComponentResource):
         self, name: str, balancer: HAProxyLoadBalancer, certificate: AcmeCertificate
     ) -> RemoteScript:
         acme = certificate.acme
-        return RemoteScript(
+        wanted = [
+            *("--email", acme.email),
+            *("--directory", acme.directory),
+            *("--key-type", acme.key_type),
+            *("--challenge", acme.challenge),
+        ]
+        issued = RemoteScript(
             f"{name}-certificate",
             "issue-certificate.sh",
             balancer.host,
-            args=[
-                *("--email", acme.email),
-                *("--directory", acme.directory),
-                *("--key-type", acme.key_type),
-                *("--challenge", acme.challenge),
-                *("--address", balancer.public_ip),
-                *certificate.names,
-            ],
+            args=[*wanted, "--address", balancer.public_ip, *certificate.names],
             stdin=acme.root or "",
             timeout=600,
             opts=pulumi.ResourceOptions(
@@ -153,6 +152,19 @@ class HAProxyService(pulumi.ComponentResource):
                 depends_on=[self.configuration, certificate.identity.permissions, *balancer.records],
             ),
         )
+        # A step of its own: where it fails, the state knows all the same which certificate certbot has by now.
+        return RemoteScript(
+            f"{name}-certificate-in-service",
+            "deploy-certificate.sh",
+            balancer.host,
+            args=[_digest(" ".join([*wanted, *certificate.names]))],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[issued]),
+        )
+
+
+def _digest(text: str) -> str:
+    """Makes a step happen again whenever the text changed."""
+    return sha256(text.encode()).hexdigest()[:12]
 
 
 def _trust(certificate: AcmeCertificate | TlsSettings) -> str:

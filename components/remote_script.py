@@ -78,7 +78,7 @@ class RemoteScript(command.remote.Command):
             connection=host.connection,
             create=pulumi.Output.all(*args).apply(
                 lambda args: (
-                    shlex.join(["sudo", "timeout", str(timeout), f"{INSTALLED}/{script}", *args])
+                    shlex.join(["sudo", "timeout", "--verbose", str(timeout), f"{INSTALLED}/{script}", *args])
                     + f"  # version {version}"
                 )
             ),

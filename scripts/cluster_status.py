@@ -72,6 +72,8 @@ class Unseen:
 @dataclass(frozen=True)
 class Cluster:
     domain: str
+    names: Sequence[str]
+    """What its certificate is to be for."""
     machines: Sequence[Machine]
     ports: Mapping[int, Certificate | Unseen | None]
     """What each port presents; None is a plain port that answers."""
@@ -211,7 +213,7 @@ def problems(cluster: Cluster, now: datetime) -> list[str]:
         found += [f"{name} is DOWN." for name in sorted(down)]
     for certificate, ports in _by_certificate(cluster.ports):
         found += [
-            f"The certificate on {ports} {what}." for what in _complaints(certificate, cluster.domain, now)
+            f"The certificate on {ports} {what}." for what in _complaints(certificate, cluster.names, now)
         ]
     if isinstance(cluster.renewal, Renewal) and cluster.renewal.failed:
         found.append(
@@ -221,10 +223,10 @@ def problems(cluster: Cluster, now: datetime) -> list[str]:
     return found
 
 
-def _complaints(certificate: Certificate, domain: str, now: datetime) -> list[str]:
+def _complaints(certificate: Certificate, names: Sequence[str], now: datetime) -> list[str]:
     if certificate.issuer == PLACEHOLDER:
         return ["is the placeholder"]
-    complaints = [] if certificate.covers(domain) else [f"is not for {domain}"]
+    complaints = [f"is not for {name}" for name in names if not certificate.covers(name)]
     left = certificate.not_after - now
     if left < timedelta():
         complaints.append("has expired")

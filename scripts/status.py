@@ -143,6 +143,7 @@ def look(outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Lo
     own_certificate = configuration.get(f"{NAMESPACE}:tls", {})
     return Cluster(
         domain=domain,
+        names=outputs["certificate_names"],
         machines=[
             Machine("load-balancer", "load-balancer", "-", entrance.address),
             *(

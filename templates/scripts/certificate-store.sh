@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Keeps certbot's account and certificate in AWS Secrets Manager, where they outlive this machine.
-# usage: certificate-store.sh restore SECRET_ARN (where this machine has none) | certificate-store.sh save (where they changed)
+# usage: certificate-store.sh restore [SECRET_ARN] (where this machine has none that is whole; the secret is remembered)
+#        certificate-store.sh save (where they changed)
 source "$(dirname "$0")/prelude.sh"
 folder=/etc/letsencrypt
 arn_file=$folder/store
@@ -27,7 +28,7 @@ role_name() {
 ask_aws() {
   local operation=$1 region credentials role
   region=$(cut -d : -f 4 <<<"$arn")
-  role=$(role_name)
+  role=$(role_name) || exit
   credentials=$(metadata "iam/security-credentials/$role")
   curl -sS --max-time 20 --retry 3 --aws-sigv4 "aws:amz:$region:secretsmanager" \
     --config <(jq -r '"user = \"\(.AccessKeyId):\(.SecretAccessKey)\"", "header = \"X-Amz-Security-Token: \(.Token)\""' <<<"$credentials") \
@@ -35,7 +36,10 @@ ask_aws() {
     --data @- "https://secretsmanager.$region.amazonaws.com/"
 }
 
-refused() { fail "Secrets Manager does not $1 the certificate ($arn). It says:"; }
+refused() {
+  fail "Secrets Manager does not $1 the certificate ($arn). 'pulumi up --refresh' gives the load balancer's role back what it" \
+    "may do there; without that secret, it makes a new one. Secrets Manager says:"
+}
 
 # All that certbot needs, and of the archive only what is current: a secret holds 64 KiB.
 pack() {
@@ -47,26 +51,35 @@ pack() {
 unpack() {
   local new
   new=$(mktemp -d /etc/letsencrypt.XXXXXX)
-  base64 -d | tar -C "$new" -xz
-  mkdir -p "$folder"
+  # shellcheck disable=SC2064 # the folder's name as it is now
+  trap "rm -rf '$new'" EXIT
+  base64 -d 2>/dev/null | tar -C "$new" -xz 2>/dev/null || fail "It is no certificate of certbot's." </dev/null
   # `live` comes last: it is what says that all is there.
   for part in accounts archive renewal live; do
     rm -rf "${folder:?}/$part"
     mv "$new/$part" "$folder/$part"
   done
-  rmdir "$new"
 }
+
+# certbot writes one file after the other, and may be killed or meet a full disk in between.
+whole() {
+  local live=$folder/live/cluster
+  grep -q '^server = ' "$folder/renewal/cluster.conf" && ! compgen -G "$folder/renewal/cluster-*" >/dev/null &&
+    [[ $(openssl x509 -noout -pubkey -in "$live/fullchain.pem") == "$(openssl pkey -pubout -in "$live/privkey.pem")" ]]
+} 2>/dev/null
 
 restore() {
   local answer
-  mkdir -p "$folder"
-  echo "$arn" >"$arn_file"
-  [[ ! -e $folder/live/cluster ]] || return 0
-  answer=$(jq -n --arg arn "$arn" '{SecretId: $arn}' | ask_aws GetSecretValue)
+  # certbot may be writing just now.
+  ! { whole || { [[ -e $folder/live/cluster ]] && sleep 3 && whole; }; } || return 0
+  answer=$(jq -n --arg arn "$arn" '{SecretId: $arn}' | ask_aws GetSecretValue 2>&1) || true
   case $answer in
-    *ResourceNotFoundException*) echo "No certificate is kept yet" ;;
+    *ResourceNotFoundException*)
+      echo "No certificate is kept yet"
+      rm -rf "$folder"/{live,archive}/cluster* "$folder"/renewal/cluster*
+      ;;
     *SecretString*)
-      jq -r .SecretString <<<"$answer" | unpack
+      answer=$(jq -r .SecretString <<<"$answer" | unpack 2>&1) || refused "give back" <<<"$answer"
       echo "Restored certificate and ACME account"
       ;;
     *) refused "give back" <<<"$answer" ;;
@@ -75,17 +88,17 @@ restore() {
 
 save() {
   local content answer
-  [[ -e $arn_file ]] || return 0
-  arn=$(<"$arn_file")
   content=$(pack)
   [[ $(sha256sum <<<"$arn $content") != "$(cat "$saved" 2>/dev/null)" ]] || return 0
   answer=$(jq -n --arg arn "$arn" --rawfile content <(printf %s "$content") --arg token "$(</proc/sys/kernel/random/uuid)" \
-    '{SecretId: $arn, SecretString: $content, ClientRequestToken: $token}' | ask_aws PutSecretValue)
+    '{SecretId: $arn, SecretString: $content, ClientRequestToken: $token}' | ask_aws PutSecretValue 2>&1) || true
   [[ $answer == *VersionId* ]] || refused keep <<<"$answer"
   sha256sum <<<"$arn $content" >"$saved"
 }
 
-case $1 in
-  restore) arn=$2 && restore ;;
-  save) save ;;
-esac
+mkdir -p "$folder"
+[[ -z ${2:-} ]] || echo "$2" >"$arn_file"
+# With a certificate of the user's own nothing is kept.
+[[ -e $arn_file ]] || exit 0
+arn=$(<"$arn_file")
+"$1"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sees to it that HAProxy serves a certificate for these names and that certbot's timer renews it: asks the ACME server
-# through the running HAProxy where there is none yet, or another one is wanted, and for nothing else.
+# Sees to it that certbot has a certificate for these names, which its timer then renews: asks the ACME server through
+# the running HAProxy where there is none yet, or another one is wanted, and for nothing else.
 # usage: issue-certificate.sh --email E --directory URL --key-type ecdsa|rsa --challenge http-01|dns-01 --address IP NAME...
 #        < PEM of certificates to trust for the ACME server, may be empty
 source "$(dirname "$0")/prelude.sh"
@@ -18,12 +18,18 @@ names=("$@")
 hook=$(realpath "$(dirname "$0")/deploy-certificate.sh")
 log=/var/log/issue-certificate.log
 
+trust() {
+  local roots=$1 file=/usr/local/share/ca-certificates/acme-server.crt
+  if [[ -n $roots ]]; then echo "$roots" >"$file"; else rm -f "$file"; fi
+  update-ca-certificates --fresh >/dev/null 2>&1 ||
+    fail "The ACME server's root cannot be added to what this machine trusts; look at update-ca-certificates there." </dev/null
+}
+
+# An update that fails leaves the trust that renewals need: who takes the setting back sees no change, and none is made.
 trust_acme_server() {
-  local file=/usr/local/share/ca-certificates/acme-server.crt roots
-  roots=$(cat)
-  [[ $roots != "$(cat "$file" 2>/dev/null)" ]] || return 0
-  if [[ -n $roots ]]; then echo "$roots" >"$file"; else rm "$file"; fi
-  update-ca-certificates >/dev/null 2>&1
+  trusted=$(cat /usr/local/share/ca-certificates/acme-server.crt 2>/dev/null) || true
+  trap '(($? == 0)) || trust "$trusted"' EXIT
+  trust "$(cat)"
 }
 
 # The record that each name needs which leads elsewhere. EC2's own names for this machine lead to its private address here.
@@ -71,16 +77,19 @@ renewal_option() {
 ask_certbot() {
   local domains
   mapfile -t domains < <(printf -- '--domain\n%s\n' "${names[@]}")
-  certbot certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
+  certbot_in_turn certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
     --authenticator "$authenticator" --http-01-address 127.0.0.1 --http-01-port 8888 \
     --cert-name cluster "${domains[@]}" --renew-with-new-domains --key-type "$key_type" --elliptic-curve secp256r1 \
-    --deploy-hook "$hook" "$(renewal_option)" >"$log" 2>&1
+    --deploy-hook "$hook" "$(renewal_option)" >"$log"
 }
 
 reason() {
   case $(<"$log") in
+    *"failed to authenticate some domains"*)
+      echo "The ACME server could not verify every name: is port 80 open to it, and does each name lead here?"
+      ;;
     *CERTIFICATE_VERIFY_FAILED*) echo "The load balancer does not trust the ACME server: give its CA's certificate as acme.root." ;;
-    *"ValueError: Requesting "* | *ConnectionError* | *Timeout*) echo "The load balancer cannot reach the ACME server." ;;
+    *"ValueError: Requesting "* | *ConnectionError* | *ConnectTimeout* | *ReadTimeout*) echo "The load balancer cannot reach the ACME server." ;;
     *rateLimited* | *"too many"*) echo "The ACME server's rate limit is reached; wait as long as it says before the next update." ;;
     *"No space left on device"*) echo "The load balancer's disk is full." ;;
     *AccessDenied*) echo "The load balancer's role may not change the challenge's record." ;;
@@ -88,8 +97,10 @@ reason() {
   esac
 }
 
-trust_acme_server
 "$(dirname "$0")/check-room.sh"
+# Nothing is asked for that is kept already and could not be given back a moment ago.
+"$(dirname "$0")/certificate-store.sh" restore
+trust_acme_server
 authenticator=$(how_to_prove)
 echo "Asking $directory for a certificate for ${names[*]}"
 # A policy of IAM that the same update changed takes some seconds to hold.
@@ -98,9 +109,6 @@ if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; 
     fail "certbot got no certificate for ${names[*]}. $(reason) Everything else is done; HAProxy serves with the certificate" \
       "it has. The next update tries again. certbot says:"
 fi
-# certbot's hook is silent about its failures, and is called for a new certificate only.
-"$hook"
 # What failed before is mended.
 systemctl reset-failed certbot.service 2>/dev/null || true
-live=/etc/letsencrypt/live/cluster/fullchain.pem
-echo "HAProxy serves a certificate valid until $(openssl x509 -noout -enddate -in "$live" | cut -d = -f 2)"
+echo "certbot has a certificate valid until $(openssl x509 -noout -enddate -in /etc/letsencrypt/live/cluster/cert.pem | cut -d = -f 2)"

@@ -21,6 +21,16 @@ install_packages() {
   fi
 }
 
+# certbot, once nobody else uses it: its timer may be at work.
+certbot_in_turn() {
+  local output status tries=0
+  until output=$(certbot "$@" 2>&1) && status=0 || status=$?; [[ $output != *"Another instance of Certbot"* ]] || ((++tries > 40)); do
+    sleep 3
+  done
+  echo "$output"
+  return "$status"
+}
+
 # Gives systemd a file on standard input: add_unit_file haproxy.service.d/restart.conf
 add_unit_file() {
   local file=/etc/systemd/system/$1 text

@@ -14,11 +14,15 @@ in_service() {
   grep -qxF "$pem" <<<"$known"
 }
 
+print_of() { openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
+
+served_on() { [[ $(timeout 5 openssl s_client -connect "127.0.0.1:$1" </dev/null 2>/dev/null | print_of) == "$(print_of <"$pem")" ]]; }
+
+# A port that is busy is asked again.
 served_everywhere() {
-  local serial port
-  serial=$(openssl x509 -noout -serial -in "$pem")
-  for port in 443 5443 4444 6080; do
-    [[ $(openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | openssl x509 -noout -serial 2>/dev/null) == "$serial" ]] || return
+  local port
+  for port in 443 5443 4444 5080 6080; do
+    served_on "$port" || { sleep 1 && served_on "$port"; } || { sleep 2 && served_on "$port"; } || return
   done
 }
 
@@ -55,8 +59,10 @@ write_files() {
 }
 
 exec 9>/run/lock/haproxy
-flock 9
+flock -w 120 9 || fail "Something else has been changing HAProxy's files for two minutes; try again." </dev/null
 umask 077
+# Of one that was killed.
+rm -f /etc/haproxy/certificate.*
 new='' previous=''
 trap 'rm -f "$new" "$previous"' EXIT
 write_files || fail "The certificate cannot be written to /etc/haproxy; the one before it stays in service." </dev/null

@@ -42,5 +42,8 @@ tell_haproxy() {
   fi
 }
 
+# A lock of its own: who has HAProxy's may be starting it, and with it this.
+exec 9>/run/lock/haproxy-ticket-keys
+flock 9
 rotate
 tell_haproxy

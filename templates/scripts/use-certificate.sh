@@ -5,6 +5,9 @@ source "$(dirname "$0")/prelude.sh"
 
 "$(dirname "$0")/put-certificate.sh"
 "$(dirname "$0")/record-certificate.sh"
+rm -f /etc/letsencrypt/store /etc/letsencrypt/store.saved
 if [[ -e /etc/letsencrypt/renewal/cluster.conf ]]; then
-  certbot delete --non-interactive --cert-name cluster >/dev/null 2>&1
+  certbot_in_turn delete --non-interactive --cert-name cluster >/var/log/delete-certificate.log ||
+    fail "HAProxy serves your certificate, but certbot does not let go of its own, and would bring it back. certbot says:" \
+      </var/log/delete-certificate.log
 fi

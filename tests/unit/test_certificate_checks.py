@@ -5,7 +5,7 @@ import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from itertools import permutations
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -48,6 +48,7 @@ class Party:
     hosts: Sequence[str] = ()
     usage: x509.ObjectIdentifier | None = None
     days: tuple[int, int] = (-10, 80)
+    issuer_url: str = ""
 
     @property
     def subject(self) -> x509.Name:
@@ -71,6 +72,11 @@ class Party:
             builder = builder.add_extension(names, critical=False)
         if self.usage:
             builder = builder.add_extension(x509.ExtendedKeyUsage([self.usage]), critical=False)
+        if self.issuer_url:
+            place = x509.AccessDescription(
+                AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(self.issuer_url)
+            )
+            builder = builder.add_extension(x509.AuthorityInformationAccess([place]), critical=False)
         return builder.sign(
             issuer.key, None if isinstance(issuer.key, ed25519.Ed25519PrivateKey) else SHA256()
         )
@@ -468,3 +474,13 @@ def test_the_key_that_haproxy_reads_is_the_one_that_was_given():
     assert isinstance(key, rsa.RSAPrivateKey)
     assert isinstance(leaf.key, rsa.RSAPrivateKey)
     assert key.private_numbers() == leaf.key.private_numbers()
+
+
+def test_a_certificate_that_comes_without_the_intermediate_that_issued_it_is_not_the_whole_chain():
+    alone = replace(SERVER, issuer_url="http://low.ant-media.test/low.crt")
+    problems = list(chain_problems([alone.certificate], DOMAIN, NOW))
+    assert problems == [
+        "certificate 1 (Server) came without CN=Low, which issued it: "
+        "give the whole chain (certbot calls it fullchain.pem)"
+    ]
+    assert not list(chain_problems([alone.certificate, LOW.certificate], DOMAIN, NOW))

@@ -105,14 +105,15 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
 
 def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 11  # every machine is given the scripts, then runs some
+    assert len(commands) == 6 + 12  # every machine is given the scripts, then runs some
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
         connection = revealed(inputs["connection"])
         assert connection["hostKey"].startswith("ssh-ed25519 "), name
         assert re.match(
-            r"sudo timeout \d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)", inputs["create"]
+            r"sudo timeout (--verbose )?\d+ (bash -c|/usr/local/lib/ant-media-cluster/[a-z-]+\.sh)",
+            inputs["create"],
         ), name
 
 

@@ -25,7 +25,7 @@ def scripts(cluster: Run) -> dict[str, str]:
     return {
         name: inputs["create"].partition("/usr/local/lib/ant-media-cluster/")[2].partition("  #")[0]
         for name, inputs in cluster.of_type(REMOTE).items()
-        if "certificate" in name
+        if "certificate" in name and not name.endswith("-in-service")
     }
 
 

@@ -14,7 +14,7 @@ RECORDED = set(re.findall(r"gauge (\w+) ", SCRIPT))
 OF_PROMETHEUS_AND_NODE_EXPORTER = {"up", "node_systemd_unit_state", "node_systemd_timer_last_trigger_seconds"}
 
 # What may stand in an expression beside metrics.
-WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "time", "absent", "max"}
+WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "time", "absent", "sum"}
 
 
 def rules() -> Iterator[dict[str, Any]]:

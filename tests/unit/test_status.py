@@ -40,6 +40,7 @@ SERVED = Certificate(
 )
 HEALTHY = Cluster(
     domain="live.example.com",
+    names=("live.example.com",),
     machines=[
         Machine("load-balancer", "load-balancer", "-", "198.51.100.1"),
         Machine("origin1", "origin", "10.0.0.8", "198.51.100.7"),

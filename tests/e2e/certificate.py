@@ -58,7 +58,12 @@ class Certificate:
         wanted = authority or self.authority
         return self._cluster.shell(
             "load-balancer",
-            f"{SCRIPTS}/issue-certificate.sh",
+            *(
+                "bash",
+                "-c",
+                f'{SCRIPTS}/issue-certificate.sh "$@" && {SCRIPTS}/deploy-certificate.sh',
+                "update",
+            ),
             *("--email", "operator@ant-media.test", "--directory", wanted.directory),
             *("--key-type", "ecdsa", "--challenge", "http-01", "--address", self.address, DOMAIN),
             input=wanted.root,

@@ -17,7 +17,7 @@ from troubles import (
     another_server_answers,
     disk_is_full,
     haproxy_takes_no_commands,
-    renewed_with_a_key_that_does_not_match,
+    renewed_with_a_chain_that_is_none,
 )
 from visitor import Internet, Visitor
 
@@ -130,7 +130,7 @@ def test_while_there_is_no_room_for_a_certificate_none_is_asked_for(
             id="disk full",
         ),
         pytest.param(
-            renewed_with_a_key_that_does_not_match,
+            renewed_with_a_chain_that_is_none,
             "HAProxy refuses the certificate; the one before it stays in service. HAProxy says:",
             id="refused by HAProxy",
         ),

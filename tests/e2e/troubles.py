@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 
 from certificate import Certificate
 from cluster import STATE, Cluster
@@ -35,6 +36,12 @@ REFUSED: Problem = {
 }
 
 
+class _Listener(ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        """Without asking for its own name: on the sandbox's internet this host's DNS cannot be reached, and must not be."""
+        TCPServer.server_bind(self)
+
+
 @contextmanager
 def acme_server_does_not_answer(cluster: Cluster) -> Generator[None]:
     """Nobody listens where its clients arrive; it does not notice."""
@@ -54,7 +61,7 @@ def another_server_answers(
     cluster: Cluster, internet: Internet, problem: Problem, tls: Path
 ) -> Generator[None]:
     """In the ACME server's place: one that refuses every order with a problem document."""
-    listener = internet.do(lambda: ThreadingHTTPServer((addresses.ACME, ELSEWHERE), _refuse(problem)))
+    listener = internet.do(lambda: _Listener((addresses.ACME, ELSEWHERE), _refuse(problem)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls / "server.pem", tls / "server.key")
     listener.socket = context.wrap_socket(listener.socket, server_side=True)
@@ -141,14 +148,14 @@ def haproxy_takes_no_commands(certificate: Certificate) -> Generator[None]:
 
 
 @contextmanager
-def renewed_with_a_key_that_does_not_match(certificate: Certificate) -> Generator[None]:
+def renewed_with_a_chain_that_is_none(certificate: Certificate) -> Generator[None]:
     """certbot runs what is in this folder before the deployment."""
-    hook, key = "/etc/letsencrypt/renewal-hooks/deploy/spoil", "/etc/letsencrypt/live/cluster/privkey.pem"
+    hook, chain = "/etc/letsencrypt/renewal-hooks/deploy/spoil", "/etc/letsencrypt/live/cluster/fullchain.pem"
     certificate.on_balancer(f"""
-        printf '#!/bin/sh\\ncp {key} /run/right-key && openssl ecparam -name prime256v1 -genkey -noout >{key}' >{hook}
+        printf '#!/bin/sh\\ncp {chain} /run/right-chain && sed -i "\\$s/^/no chain/" $(readlink -f {chain})' >{hook}
         chmod +x {hook}
     """)
     try:
         yield
     finally:
-        certificate.on_balancer(f"rm {hook} && cat /run/right-key >{key} && rm /run/right-key")
+        certificate.on_balancer(f"rm {hook} && cat /run/right-chain >{chain} && rm /run/right-chain")

@@ -80,6 +80,7 @@ restore() {
       ;;
     *SecretString*)
       answer=$(jq -r .SecretString <<<"$answer" | unpack 2>&1) || refused "give back" <<<"$answer"
+      whole || refused "give back" <<<"What it keeps is damaged."
       echo "Restored certificate and ACME account"
       ;;
     *) refused "give back" <<<"$answer" ;;
@@ -88,6 +89,7 @@ restore() {
 
 save() {
   local content answer
+  whole || return 0
   content=$(pack)
   [[ $(sha256sum <<<"$arn $content") != "$(cat "$saved" 2>/dev/null)" ]] || return 0
   answer=$(jq -n --arg arn "$arn" --rawfile content <(printf %s "$content") --arg token "$(</proc/sys/kernel/random/uuid)" \

@@ -8,6 +8,7 @@ source "$(dirname "$0")/prelude.sh"
 rm -f /etc/letsencrypt/store /etc/letsencrypt/store.saved
 if [[ -e /etc/letsencrypt/renewal/cluster.conf ]]; then
   certbot_in_turn delete --non-interactive --cert-name cluster >/var/log/delete-certificate.log ||
+    { ! grep -q "Another instance" /var/log/delete-certificate.log && rm -rf /etc/letsencrypt/{live,archive,renewal}/cluster*; } ||
     fail "HAProxy serves your certificate, but certbot does not let go of its own, and would bring it back. certbot says:" \
       </var/log/delete-certificate.log
 fi

@@ -18,6 +18,7 @@ from troubles import (
     disk_is_full,
     haproxy_takes_no_commands,
     renewed_with_a_chain_that_is_none,
+    secrets_manager_is_away,
 )
 from visitor import Internet, Visitor
 
@@ -156,6 +157,22 @@ def test_a_new_certificate_that_does_not_get_into_service_is_not_asked_for_again
         assert_renewal_fails(cluster, certificate, serial, says)
     assert_renewal_makes_up_for_it(certificate, serial)
     assert certificate.authority.orders == orders + 1
+
+
+@pytest.mark.parametrize(
+    "half_written", ["renewal/cluster.conf", "live/cluster/fullchain.pem", "live/cluster/privkey.pem"]
+)
+def test_files_that_a_crash_left_half_written_come_back_from_the_store_and_nothing_is_asked_for(
+    certificate: Certificate, half_written: str
+) -> None:
+    serial, orders = certificate.serial(), certificate.authority.orders
+    certificate.on_balancer(f": >$(readlink -f /etc/letsencrypt/{half_written})")
+    with secrets_manager_is_away(certificate):
+        assert_update_fails(certificate, "Secrets Manager does not give back the certificate")
+    assert certificate.renew().status == 0, certificate.said()
+    assert certificate.update().status == 0
+    assert (certificate.serial(), certificate.authority.orders) == (serial, orders)
+    assert certificate.on_balancer("ls /etc/letsencrypt/renewal") == "cluster.conf\n"
 
 
 ELSEWHERE = "elsewhere.test"

@@ -159,3 +159,15 @@ def renewed_with_a_chain_that_is_none(certificate: Certificate) -> Generator[Non
         yield
     finally:
         certificate.on_balancer(f"rm {hook} && cat /run/right-chain >{chain} && rm /run/right-chain")
+
+
+@contextmanager
+def secrets_manager_is_away(certificate: Certificate) -> Generator[None]:
+    """Its name leads to where nobody listens for it."""
+    hosts = "/etc/hosts"
+    name = f"secretsmanager.{addresses.REGION}.amazonaws.com"
+    certificate.on_balancer(f"cp {hosts} /run/hosts && echo {addresses.ACME} {name} >>{hosts}")
+    try:
+        yield
+    finally:
+        certificate.on_balancer(f"cat /run/hosts >{hosts} && rm /run/hosts")

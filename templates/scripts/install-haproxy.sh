@@ -61,11 +61,12 @@ END
   systemctl enable --quiet --now haproxy-ticket-keys.timer
 }
 
-# A deployment that fails for a moment's reason, such as a full disk, is made up for twice a day.
-deploy_after_renewals() {
+# What a crash or a full disk broke is mended before a renewal, a deployment that failed is made up for after it.
+prepare_and_deploy_renewals() {
   add_unit_file certbot.service.d/deploy.conf <<'END'
 [Service]
 ExecStartPre=/usr/local/lib/ant-media-cluster/check-room.sh
+ExecStartPre=/usr/local/lib/ant-media-cluster/certificate-store.sh restore
 ExecStopPost=/usr/local/lib/ant-media-cluster/deploy-certificate.sh
 END
 }
@@ -81,7 +82,7 @@ END
 }
 
 offer_metrics
-deploy_after_renewals
+prepare_and_deploy_renewals
 install_packages haproxy certbot openssl socat curl jq prometheus-node-exporter
 make_placeholder_certificate
 make_ticket_keys

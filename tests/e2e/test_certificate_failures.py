@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from certificate import Certificate
-from cluster import DOMAIN, STATE, Cluster
+from cluster import DOMAIN, SCRIPTS, STATE, Cluster
 from cryptography.x509 import DNSName, SubjectAlternativeName
 from troubles import (
     RATE_LIMITED,
@@ -31,7 +31,8 @@ def always_due(certificate: Certificate) -> Iterator[None]:
     conf = "/etc/letsencrypt/renewal/cluster.conf"
     certificate.on_balancer(f"sed -i '1i renew_before_expiry = 9999 days' {conf}")
     yield
-    certificate.on_balancer(f"sed -i '/^renew_before_expiry/d' {conf}")
+    # What is kept of it follows.
+    certificate.on_balancer(f"sed -i '/^renew_before_expiry/d' {conf} && {SCRIPTS}/deploy-certificate.sh")
 
 
 def assert_renewal_fails(cluster: Cluster, certificate: Certificate, serial: int, says: str) -> None:

@@ -122,6 +122,15 @@ class Cloud:
 
         self.wait(f"{what} to be free of dependencies", deleted)
 
+    @staticmethod
+    def unless_gone(delete: Callable[[], object]) -> None:
+        """Deletes something; nothing left to delete is fine."""
+        try:
+            delete()
+        except ClientError as problem:
+            if not is_gone(problem):
+                raise
+
     def propagated(self, attempt: Callable[[], T], passes: Callable[[ClientError], bool]) -> T:
         """Tries again for as long as the refusal is one that may pass by itself; then that refusal is told."""
         deadline, pause = time.monotonic() + self.propagation, 0.1

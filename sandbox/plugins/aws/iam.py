@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from sandbox.plugins.aws import policies
-from sandbox.plugins.aws.cloud import Cloud, code, described, is_gone, refusal, tag_list, tags_of
+from sandbox.plugins.aws.cloud import Cloud, code, described, refusal, tag_list, tags_of
 from sandbox.plugins.aws.kind import Kind, retag
 from sandbox.plugins.properties import Properties, Value
 
@@ -87,11 +87,7 @@ def _delete_role(cloud: Cloud, name: str, state: Properties) -> None:
             _give_role(cloud, profile["InstanceProfileName"], None)
         cloud.iam.delete_role(RoleName=name)
 
-    try:
-        cloud.propagated(delete, lambda problem: code(problem) == "DeleteConflict")
-    except ClientError as problem:
-        if not is_gone(problem):
-            raise
+    cloud.unless_gone(lambda: cloud.propagated(delete, lambda problem: code(problem) == "DeleteConflict"))
 
 
 ROLE = Kind(
@@ -156,11 +152,7 @@ def _update_policy(
 
 def _delete_policy(cloud: Cloud, policy_id: str, state: Properties) -> None:
     role, name = policy_id.split(":", 1)
-    try:
-        cloud.iam.delete_role_policy(RoleName=role, PolicyName=name)
-    except ClientError as problem:
-        if not is_gone(problem):
-            raise
+    cloud.unless_gone(lambda: cloud.iam.delete_role_policy(RoleName=role, PolicyName=name))
 
 
 ROLE_POLICY = Kind(
@@ -217,12 +209,12 @@ def _read_profile(cloud: Cloud, name: str, known: Properties) -> Properties | No
 
 def _delete_profile(cloud: Cloud, name: str, state: Properties) -> None:
     """Machines that still have the profile do not keep it: they keep its name, and get no credentials any more."""
-    try:
+
+    def delete() -> None:
         _give_role(cloud, name, None)
         cloud.iam.delete_instance_profile(InstanceProfileName=name)
-    except ClientError as problem:
-        if not is_gone(problem):
-            raise
+
+    cloud.unless_gone(delete)
 
 
 INSTANCE_PROFILE = Kind(

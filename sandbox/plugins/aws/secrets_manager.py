@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import Cloud, code, described, is_gone, refusal, tag_list, tags_of
+from sandbox.plugins.aws.cloud import Cloud, code, described, refusal, tag_list, tags_of
 from sandbox.plugins.aws.kind import Kind, retag
 from sandbox.plugins.properties import Properties
 
@@ -61,11 +61,7 @@ def _update(cloud: Cloud, arn: str, state: Properties, inputs: Properties, chang
 def _delete(cloud: Cloud, arn: str, state: Properties) -> None:
     days = state["recoveryWindowInDays"]
     how = {"RecoveryWindowInDays": days} if days else {"ForceDeleteWithoutRecovery": True}
-    try:
-        cloud.secrets.delete_secret(SecretId=arn, **how)
-    except ClientError as problem:
-        if not is_gone(problem):
-            raise
+    cloud.unless_gone(lambda: cloud.secrets.delete_secret(SecretId=arn, **how))
 
 
 SECRET = Kind(

@@ -14,7 +14,7 @@ endif
 # For what runs pulumi itself.
 export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 
-PYTHON_FILES := __main__.py components scripts sandbox tests
+PYTHON_FILES := __main__.py components policy scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
 in_sandbox = @[ "$(STACK)" = sandbox ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
@@ -85,7 +85,7 @@ check: ## Format, lint, types, shell scripts
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright
-	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh
+	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh sandbox/actionlint.sh
 
 format: ## Format the Python code
 	.venv/bin/ruff format $(PYTHON_FILES)

@@ -71,7 +71,12 @@ install_packages
 make_python_environment "$venv" "$root"/requirements*.txt "$root/sandbox/requirements.txt"
 # On its own, for it wants an older cryptography.
 make_python_environment "$venv/sslyze" "$root/tests/requirements-sslyze.txt"
+# The policy pack's is its own too, as Pulumi has it: its SDK wants an older protobuf.
+make_python_environment "$root/policy/.venv" "$root/policy/requirements.txt"
 # shellcheck source=engine.sh
 source "$root/sandbox/engine.sh"
 find_engine
 find_plugins
+# shellcheck source=actionlint.sh
+source "$root/sandbox/actionlint.sh"
+find_actionlint

@@ -14,6 +14,9 @@ endif
 # For what runs pulumi itself.
 export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 
+# Where it is set, every run of Pulumi compiles pulumi_aws anew: 4 s each.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON_FILES := __main__.py components policy scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 

@@ -78,6 +78,7 @@ balancer = HAProxyLoadBalancer(
         names_in_zone=settings.names_in_zone,
         statistics_user=settings.statistics_user,
         statistics_password=settings.statistics_password,
+        protect_address=settings.protect,
     ),
 )
 
@@ -85,7 +86,13 @@ database = (
     ClusterDatabase(
         "database",
         ClusterDatabaseArgs(
-            machine=site.machine(addresses.database, settings.database, linux, SecurityGroup.DATABASE),
+            machine=site.machine(
+                addresses.database,
+                settings.database,
+                linux,
+                SecurityGroup.DATABASE,
+                protect=settings.protect,
+            ),
             password=settings.database_password,
             jump_host=balancer.jump_host,
         ),

@@ -24,6 +24,8 @@ class HAProxyLoadBalancerArgs:
     """Names that get an A record."""
     statistics_user: str
     statistics_password: SecretStr
+    protect_address: bool = False
+    """Whether the engine refuses to delete or replace the Elastic IP."""
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
@@ -51,7 +53,12 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         self.domain = args.domain
         self.machine = Machine(name, args.machine, child)
         tags = {"Name": f"{args.machine.cluster}-{name}"}
-        elastic_ip = aws.ec2.Eip(f"{name}-ip", domain="vpc", tags=tags, opts=child)
+        elastic_ip = aws.ec2.Eip(
+            f"{name}-ip",
+            domain="vpc",
+            tags=tags,
+            opts=pulumi.ResourceOptions(parent=self, protect=args.protect_address),
+        )
         association = aws.ec2.EipAssociation(
             f"{name}-ip",
             allocation_id=elastic_ip.allocation_id,

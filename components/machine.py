@@ -40,6 +40,8 @@ class MachineArgs:
     access: SshAccess
     instance_profile: pulumi.Input[str] | None = None
     """The role that it acts in towards AWS."""
+    protect: bool = False
+    """Whether the engine refuses to delete or replace it."""
 
 
 class Login(TypedDict):
@@ -103,6 +105,7 @@ class Machine(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=True,
+                protect=args.protect,
                 ignore_changes=[] if args.image.pinned else ["ami"],
             ),
         )

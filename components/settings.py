@@ -34,6 +34,7 @@ from components.setting_rules import (
     VolumeSize,
     refuse,
 )
+from components.stack_checks import HOW_TO_NAME_OWNER, tag_key
 
 NAMESPACE = "ant-media-cluster"
 
@@ -44,6 +45,7 @@ SET_BY_HAND: Mapping[str, str] = {
         f"pulumi config set --path '{NAMESPACE}:adminCidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
     ),
     "acme.email": f"pulumi config set --path {NAMESPACE}:acme.email you@your-domain.org",
+    tag_key("owner"): HOW_TO_NAME_OWNER,
 }
 # What takes the place of acme.email, in their files as a CA or its client leaves them.
 CERTIFICATE_SET_BY_HAND: Mapping[str, str] = {
@@ -105,6 +107,7 @@ class Settings:
         AfterValidator(rules.not_empty),
     ] = ("LiveApp", "WebRTCAppEE", "live")
     srt: Annotated[StrictBool, FromJson] = False
+    protect: Annotated[StrictBool, FromJson] = False
     linux_image: Annotated[StrictStr, rules.image("debian-13")] = "debian-13"
     origins: Annotated[OriginSettings, FromJson] = OriginSettings()
     edges: Annotated[EdgeSettings, FromJson] = EdgeSettings()

@@ -39,6 +39,7 @@ class Site:
         image: Image,
         *member_of: SecurityGroup,
         instance_profile: pulumi.Input[str] | None = None,
+        protect: bool = False,
     ) -> MachineArgs:
         """The arguments of one machine of the plan."""
         return MachineArgs(
@@ -51,4 +52,5 @@ class Site:
             security_group_ids=[self.groups.ids[group] for group in member_of],
             access=self.access,
             instance_profile=instance_profile,
+            protect=protect,
         )

@@ -7,21 +7,27 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 
 from components.settings import NAMESPACE, Settings
 from components.settings_reader import SettingsError, read_settings
+from components.stack_checks import DEFAULT_TAGS, stack_problems
 
 
 def stack_settings() -> Settings:
     """The settings of the current stack, or a `pulumi.RunError` that lists everything wrong with them."""
     # `pulumi.Config` answers for keys that one knows; unknown ones are to be seen as well.
     prefix = f"{NAMESPACE}:"
-    raw = {key.removeprefix(prefix): value for key, value in CONFIG.get().items() if key.startswith(prefix)}
+    config, stack = CONFIG.get(), pulumi.get_stack()
+    raw = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
     secret_keys = {key for key in raw if is_config_secret(prefix + key)}
+    problems = stack_problems(pulumi.get_project(), stack, config.get(DEFAULT_TAGS))
     try:
-        return read_settings(raw, secret_keys, datetime.now(UTC))
+        settings = read_settings(raw, secret_keys, datetime.now(UTC))
     except SettingsError as error:
-        lines = str(error).splitlines()
-        raise pulumi.RunError(
-            "\n".join(
-                [f"Nothing was touched. What stack {pulumi.get_stack()} needs changed in its configuration:"]
-                + [f"  {line}" for line in lines]
-            )
-        ) from None
+        problems = str(error).splitlines() + problems
+    else:
+        if not problems:
+            return settings
+    raise pulumi.RunError(
+        "\n".join(
+            [f"Nothing was touched. What stack {stack} needs changed in its configuration:"]
+            + [f"  {line}" for line in problems]
+        )
+    )

@@ -1,4 +1,4 @@
-"""Make a stack, or complete one: its keys and passwords as encrypted configuration.
+"""Make a stack, or complete one: its keys and passwords as encrypted configuration, and the tags that tell it apart.
 
 What is there already is never changed, so it may be run again at any time.
 """
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
+from components.stack_checks import tag_key  # noqa: E402
 
 
 def ssh_private_key() -> str:
@@ -47,13 +48,11 @@ def pulumi(*arguments: str, stdin: str | None = None) -> str:
 
 
 def read_configuration(stack: str) -> dict[str, Any]:
-    """The stack's values by key; a secret is True."""
+    """The stack's values by key, the project's own without namespace; a secret is True."""
     entries = json.loads(pulumi("config", "--json", "--stack", stack))
-    prefix = f"{NAMESPACE}:"
     return {
-        key.removeprefix(prefix): entry["secret"] or entry.get("objectValue", entry.get("value"))
+        key.removeprefix(f"{NAMESPACE}:"): entry["secret"] or entry.get("objectValue", entry.get("value"))
         for key, entry in entries.items()
-        if key.startswith(prefix)
     }
 
 
@@ -79,6 +78,10 @@ def main() -> None:
         if not is_set(configuration, key):
             pulumi("config", "set", "--secret", "--stack", stack, f"{NAMESPACE}:{key}", stdin=generate())
             print(f"generated {key}")
+    for tag, value in (("project", NAMESPACE), ("stack", stack)):
+        if not is_set(configuration, key := tag_key(tag)):
+            pulumi("config", "set", "--stack", stack, "--path", key, value)
+            print(f"tagged {tag}={value}")
 
     missing = [
         command

@@ -22,7 +22,8 @@ def test_a_stack_that_does_not_exist_yet_previews_the_complete_haproxy_cfg(clust
     text: str = cluster.outputs()["haproxy_cfg"]
     assert text.count("    server ") > 10
     settings = STATE / "pulumi/Pulumi.unborn.yaml"
-    settings.write_text((STATE / "pulumi/Pulumi.sandbox.yaml").read_text())
+    its_own = (STATE / "pulumi/Pulumi.sandbox.yaml").read_text().replace("stack: sandbox", "stack: unborn")
+    settings.write_text(its_own)
     try:
         assert cluster.pulumi("stack", "init", "unborn", stack="unborn").status == 0
         preview = cluster.pulumi("preview", "--json", stack="unborn")

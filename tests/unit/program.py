@@ -24,6 +24,7 @@ SECRETS = {
     "panelPassword": "the-panel-password",
     "licenseKey": "the-licence-key",
 }
+TAGS = {"project": "ant-media-cluster", "stack": "unit", "owner": "the-team"}
 SETTINGS: dict[str, object] = {
     "domain": "live.ant-media.test",
     "adminCidrs": ["203.0.113.20/32"],
@@ -39,6 +40,8 @@ class Run(mocks.Mocks):
     images: bool = True
     subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
+    protected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    """Type and name of what the engine is to refuse to delete or replace."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         self.resources.append(args)
@@ -81,6 +84,19 @@ class Run(mocks.Mocks):
         return {resource.name: resource.inputs for resource in self.resources if resource.typ == typ}
 
 
+class Monitor(mocks.MockMonitor):
+    """Notes of a registration what `Mocks` is not told."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.protected = run.protected
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802  (as gRPC calls it)
+        if request.protect:
+            self.protected.append((request.type, request.name))
+        return super().RegisterResource(request)
+
+
 def run(cloud: Run | None = None, **settings: object) -> Run:
     """Runs the program with the smallest settings and ``settings`` over them, ``None`` for one that is not given."""
     cloud = cloud or Run()
@@ -90,10 +106,13 @@ def run(cloud: Run | None = None, **settings: object) -> Run:
             f"ant-media-cluster:{key}": value if isinstance(value, str) else json.dumps(value)
             for key, value in values.items()
             if value is not None
-        },
+        }
+        | {"aws:defaultTags": json.dumps({"tags": TAGS})},
         [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl", "tls"]],
     )
-    pulumi.runtime.set_mocks(cloud, project="ant-media-cluster", stack="unit", preview=False)
+    pulumi.runtime.set_mocks(
+        cloud, project="ant-media-cluster", stack="unit", preview=False, monitor=Monitor(cloud)
+    )
 
     @pulumi.runtime.test
     def program() -> None:

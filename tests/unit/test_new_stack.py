@@ -87,6 +87,7 @@ def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Wor
             "  pulumi config set --path 'ant-media-cluster:adminCidrs[0]' "
             '"$(curl -s https://checkip.amazonaws.com)/32"',
             "  pulumi config set --path ant-media-cluster:acme.email you@your-domain.org",
+            "  pulumi config set --path aws:defaultTags.tags.owner your-team",
             "",
         ]
     )
@@ -117,16 +118,24 @@ def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: 
 
     before = workspace.secrets("--stack", "dev")
     workspace.run("pulumi", "config", "rm", "--stack", "dev", "panelPassword")
+    workspace.run("pulumi", "config", "rm", "--stack", "dev", "--path", "aws:defaultTags.tags.stack")
     for key, value in (
+        ("aws:defaultTags.tags.project", "of-another-name"),
+        ("aws:defaultTags.tags.owner", "media-team"),
         ("domain", "live.ant-media.test"),
         ("adminCidrs", "[]"),
         ("acme.email", "a@ant-media.test"),
     ):
         workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", key, value)
     workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", "adminCidrs[0]", "10.0.0.0/8")
-    assert workspace.new_stack("dev") == "generated panelPassword\nStack dev is ready: pulumi up\n"
+    assert workspace.new_stack("dev") == (
+        "generated panelPassword\ntagged stack=dev\nStack dev is ready: pulumi up\n"
+    )
     after = workspace.secrets("--stack", "dev")
     assert {key for key in before if before[key] != after[key]} == {"panelPassword"}
+    assert json.loads(workspace.run("pulumi", "config", "get", "--stack", "dev", "aws:defaultTags")) == {
+        "tags": {"project": "of-another-name", "stack": "dev", "owner": "media-team"}
+    }
 
 
 def test_who_brings_a_certificate_is_not_asked_for_an_acme_account(workspace: Workspace):

@@ -103,6 +103,16 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
     ] == [("firewall-origins-id", "203.0.113.0/24")]
 
 
+def test_protected_are_the_address_and_the_database_where_the_stack_says_so_and_nothing_else(
+    two_and_two: Run,
+) -> None:
+    assert two_and_two.protected == []
+    assert sorted(run(protect=True).protected) == [
+        ("aws:ec2/eip:Eip", "load-balancer-ip"),
+        (INSTANCE, "database"),
+    ]
+
+
 def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
     assert len(commands) == 6 + 12  # every machine is given the scripts, then runs some

@@ -18,6 +18,7 @@ from components.host_keys import host_key
 from components.network_settings import ExistingSubnets, Subnet
 from components.settings import NAMESPACE, SECRETS, SET_BY_HAND, Settings
 from components.settings_reader import SettingsError, read_settings
+from components.stack_checks import stack_problems
 from components.stack_settings import stack_settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -545,11 +546,15 @@ class NoCloud(pulumi.runtime.Mocks):
         raise AssertionError(f"{args.token} was called")
 
 
-def configure(**changes: object) -> None:
-    pulumi.runtime.set_mocks(NoCloud(), stack="dev")
+TAGS = {"project": NAMESPACE, "stack": "dev", "owner": "media-team"}
+
+
+def configure(tags: object = TAGS, **changes: object) -> None:
+    pulumi.runtime.set_mocks(NoCloud(), project=NAMESPACE, stack="dev")
     config = {f"{NAMESPACE}:{key}": str(value) for key, value in (REQUIRED | changes).items()}
     pulumi.runtime.set_all_config(
-        config | {"aws:region": "eu-west-1"}, [f"{NAMESPACE}:{key}" for key in SECRETS]
+        config | {"aws:region": "eu-west-1", "aws:defaultTags": json.dumps({"tags": tags})},
+        [f"{NAMESPACE}:{key}" for key in SECRETS],
     )
 
 
@@ -559,7 +564,7 @@ def test_a_stacks_configuration_becomes_its_settings():
 
 
 def test_a_stack_with_problems_is_told_before_anything_is_touched():
-    configure(srt="maybe", domian="live.ant-media.test")
+    configure(TAGS | {"stack": "prod"}, srt="maybe", domian="live.ant-media.test")
     with pytest.raises(pulumi.RunError) as refusal:
         stack_settings()
     assert str(refusal.value) == "\n".join(
@@ -567,6 +572,7 @@ def test_a_stack_with_problems_is_told_before_anything_is_touched():
             "Nothing was touched. What stack dev needs changed in its configuration:",
             "  ant-media-cluster:domian is not a setting: did you mean domain?",
             '  ant-media-cluster:srt is "maybe": give true or false',
+            '  aws:defaultTags.tags.stack is "prod": pulumi config set --path aws:defaultTags.tags.stack dev',
         ]
     )
 
@@ -574,10 +580,13 @@ def test_a_stack_with_problems_is_told_before_anything_is_touched():
 @pytest.mark.parametrize("name", ["dev", "prod"])
 def test_an_example_stack_needs_nothing_but_what_only_its_user_knows(name: str):
     stack = yaml.safe_load((Path(__file__).parents[2] / f"Pulumi.{name}.yaml").read_text())["config"]
-    raw = {key.removeprefix(f"{NAMESPACE}:"): value for key, value in stack.items() if key != "aws:region"}
+    raw = {
+        key.removeprefix(f"{NAMESPACE}:"): value for key, value in stack.items() if not key.startswith("aws:")
+    }
     secrets = {key: REQUIRED[key] for key in SECRETS if key in REQUIRED}
     with pytest.raises(SettingsError) as refusal:
         read_settings(raw | secrets, SECRETS, NOW)
-    assert [line.split(" is not set: ") for line in str(refusal.value).splitlines()] == sorted(
-        [f"{NAMESPACE}:{key}", command] for key, command in SET_BY_HAND.items()
+    said = str(refusal.value).splitlines() + stack_problems(NAMESPACE, name, stack["aws:defaultTags"])
+    assert [line.split(" is not set: ") for line in said] == sorted(
+        [key if ":" in key else f"{NAMESPACE}:{key}", command] for key, command in SET_BY_HAND.items()
     )

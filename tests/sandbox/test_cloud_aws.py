@@ -3,9 +3,8 @@
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from dnslib import DNSRecord
 from local_cloud import Machine, Sandbox, client, eventually
 
-from sandbox import acme, addresses, host
+from sandbox import addresses, host
 
 pytestmark = pytest.mark.skipif(host.complaint() is not None, reason=str(host.complaint()))
 
@@ -242,36 +241,6 @@ def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandb
     for action in ("CREATE", "DELETE", "CREATE"):
         for name in ("b.other.test", "a.other.test"):
             sandbox.on_its_internet(lambda name=name, action=action: change(action, name))
-
-
-@pytest.fixture
-def hasty_pebble(sandbox: Sandbox) -> Iterator[bytes]:
-    """A second Pebble, on port 14001, whose certificates are valid for an hour; what there is to trust of it."""
-    folder, ports = sandbox.state / "acme/hasty", {"port": 14001, "management_port": 15001}
-    pebble = sandbox.on_its_internet(lambda: acme.start(folder, validity=timedelta(hours=1), **ports))
-    yield sandbox.on_its_internet(lambda: acme.fetch_roots(folder, management_port=15001))
-    pebble.kill()
-    pebble.wait()
-
-
-def test_certbot_proves_a_wildcard_by_dns_with_nothing_but_the_role(role: Role, hasty_pebble: bytes) -> None:
-    machine = role.machine
-    machine.run("apt-get", "update", "-qq")
-    machine.run("apt-get", "install", "-qq", "-y", "python3-certbot-dns-route53")
-    trusted = "/usr/local/share/ca-certificates/acme.crt"
-    machine.run("sh", "-c", f"echo '{hasty_pebble.decode()}' >{trusted} && update-ca-certificates")
-    machine.run(
-        *("certbot", "certonly", "--non-interactive", "--agree-tos", "--email=operator@ant-media.test"),
-        *(f"--server=https://{addresses.ACME_NAME}:14001/dir", "--dns-route53", "--cert-name=cluster"),
-        *("--domain", addresses.ENTRANCE, "--domain", f"*.{addresses.ENTRANCE}"),
-    )
-    certificate = "/etc/letsencrypt/live/cluster/cert.pem"
-    looked_at = machine.run("openssl", "x509", "-noout", "-in", certificate, "-ext", "subjectAltName")
-    assert f"DNS:{addresses.ENTRANCE}" in looked_at
-    assert f"DNS:*.{addresses.ENTRANCE}" in looked_at
-    seconds = ("openssl", "x509", "-noout", "-in", certificate, "-checkend")
-    assert machine.run(*seconds, "3000") == "Certificate will not expire\n"
-    assert machine.run("sh", "-c", f"{shlex.join([*seconds, '3700'])} || true") == "Certificate will expire\n"
 
 
 def test_a_machine_that_restarts_finds_its_metadata_again(ec2: Any, pair: tuple[Machine, Machine]) -> None:

@@ -1,0 +1,185 @@
+"""A small forge over real HTTP: as much of GitHub's and GitLab's APIs as `scripts/` uses, with their limits and refusals."""
+
+import io
+import json
+import threading
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+TOKEN = "a-token-that-nobody-prints"
+BOT = {"login": "github-actions[bot]", "id": 41}
+SOMEBODY = {"login": "somebody", "id": 7}
+
+
+@dataclass
+class Forge:
+    """What it holds, and what went over the wire."""
+
+    comments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    issues: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    artifacts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    packages: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    requests: list[str] = field(default_factory=list[str])
+    failures: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """The next request that begins so gets that status; a POST is done all the same."""
+    storage_saw_token: bool = False
+    url: str = ""
+
+    def add_comment(self, body: str, author: dict[str, Any]) -> dict[str, Any]:
+        comment = {"id": 1000 + len(self.comments), "body": body, "user": author, "author": author}
+        self.comments.append(comment)
+        return comment
+
+    def texts(self, author: dict[str, Any]) -> list[str]:
+        return [comment["body"] for comment in self.comments if comment["user"] == author]
+
+    # The two APIs: method, path and body in, status and what is to be told out.
+
+    def answer(
+        self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]
+    ) -> tuple[int, Any]:
+        parts = [part for part in path.split("/") if part]
+        match method, parts:
+            case "POST", ["graphql"]:
+                return 200, {"data": {"viewer": {"login": BOT["login"]}}}
+            case "GET", ["user"]:
+                return 200, BOT
+            case _, ["repos", "org", "cluster", *rest] | ["projects", "5", *rest]:
+                return self._in_project(method, rest, query, body)
+            case _:
+                return 404, {"message": "Not Found"}
+
+    def _in_project(
+        self, method: str, rest: list[str], query: dict[str, list[str]], body: dict[str, Any]
+    ) -> tuple[int, Any]:
+        match method, rest:
+            case "GET", ["issues", "12", "comments"] | ["merge_requests", "12", "notes"]:
+                return 200, self.comments
+            case "POST", ["issues", "12", "comments"] | ["merge_requests", "12", "notes"]:
+                return 201, self.add_comment(body["body"], BOT)
+            case "PATCH" | "PUT", ["issues", "comments", number] | ["merge_requests", "12", "notes", number]:
+                return self._change(self.comments, "id", number, body)
+            case "GET", ["issues"]:
+                return 200, [issue for issue in self.issues if issue["state"] in query["state"]]
+            case "POST", ["issues"]:
+                number = len(self.issues) + 1
+                state = "opened" if "description" in body else "open"
+                self.issues.append(
+                    {"number": number, "iid": number, "user": BOT, "author": BOT, "state": state, **body}
+                )
+                return 201, self.issues[-1]
+            case "PATCH" | "PUT", ["issues", number]:
+                return self._change(self.issues, "number", number, body)
+            case "GET", ["actions", "artifacts"]:
+                return 200, {"artifacts": [one for one in self.artifacts if one["name"] in query["name"]]}
+            case "GET", ["packages", "generic", *file] if "/".join(file) in self.packages:
+                return 200, self.packages["/".join(file)]
+            case _:
+                return 404, {"message": "Not Found"}
+
+    @staticmethod
+    def _change(among: list[dict[str, Any]], key: str, number: str, body: dict[str, Any]) -> tuple[int, Any]:
+        for one in among:
+            if str(one[key]) == number:
+                if one["user"] != BOT:
+                    return 403, {"message": "Resource not accessible by integration"}
+                one.update(body)
+                if body.get("state_event") == "close":
+                    one["state"] = "closed"
+                return 200, one
+        return 404, {"message": "Not Found"}
+
+
+def serve(forge: Forge) -> Callable[[], None]:
+    """Starts it on a port of this host; returns what ends it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body go out together
+
+        def _handle(self) -> None:
+            split = urlsplit(self.path)
+            query = parse_qs(split.query)
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else {}
+            forge.requests.append(f"{self.command} {self.path}")
+            token = {self.headers.get(name) for name in ("Authorization", "PRIVATE-TOKEN", "JOB-TOKEN")} - {
+                None
+            }
+            if (
+                split.path == "/storage"
+            ):  # where an artifact really lies; it refuses a token that is not its own
+                forge.storage_saw_token = bool(token)
+                return self._send(400 if token else 200, _zipped(query["of"][0]))
+            failure = next((one for one in forge.failures if forge.requests[-1].startswith(one[0])), None)
+            if failure:
+                forge.failures.remove(failure)
+            if failure and self.command != "POST":
+                return self._send(failure[1], {"message": "Server Error"})
+            if token not in ({TOKEN}, {f"Bearer {TOKEN}"}):
+                return self._send(401, {"message": "Bad credentials"})
+            if split.path.endswith("/zip"):
+                return self._send(
+                    302, b"", {"Location": f"{forge.url}/storage?of={split.path.split('/')[-2]}"}
+                )
+            status, content = forge.answer(self.command, split.path, query, body)
+            headers: dict[str, str] = {}
+            if isinstance(content, list):
+                content, headers = self._page(split.path, query, content)
+            if failure:
+                return self._send(failure[1], {"message": "Server Error"})
+            return self._send(status, content, headers)
+
+        def _page(
+            self, path: str, query: dict[str, list[str]], everything: list[Any]
+        ) -> tuple[list[Any], dict[str, str]]:
+            """30 where nothing is asked, 100 at most, as both have it."""
+            size = min(int(query.get("per_page", ["30"])[0]), 100)
+            page = int(query.get("page", ["1"])[0])
+            shown = everything[(page - 1) * size : page * size]
+
+            def link(to: int, relation: str) -> str:
+                plain = {name: values[0] for name, values in query.items()}
+                return f'<{forge.url}{path}?{urlencode({**plain, "page": to})}>; rel="{relation}"'
+
+            links = [link(1, "first")]
+            if page * size < len(everything):
+                links.append(link(page + 1, "next"))
+            return shown, {"Link": ", ".join(links)}
+
+        def _send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            if name.startswith("do_"):
+                return self._handle
+            raise AttributeError(name)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Tests say what they need to."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    forge.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+
+    return stop
+
+
+def _zipped(artifact: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("dev.plan.json", f'{{"plan": {artifact}}}')
+    return content.getvalue()

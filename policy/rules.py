@@ -360,14 +360,14 @@ def _instance_types(resources: Sequence[Resource], config: Config) -> Found:
 _COMMANDS = ("command:remote:Command", "command:local:Command")
 # On a failure the provider prints them as they are, secret or not.
 _PRINTED = ("create", "update", "delete", "environment")
-_NAMES = r"[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key)[\w-]*"
-# Neither empty nor what a shell puts in.
-_VALUE = r"[\"']?[^\s\"'$`<({%\[-][^\s\"']{3}"
+_NAME = r"[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key)[\w-]*"
+# How a value begins that is neither empty nor what a shell or a template puts in.
+_LITERAL = r"[^\s\"'`$<({\[%\\-]"
 _SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a password in a URL": r"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:[^\s/@'\"$<({%\[][^\s/@'\"]*@",
     "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a password": rf"(?i)\b{_NAMES}(?:=|[\"']?: ?){_VALUE}|(?:^|\s)--{_NAMES}\s+{_VALUE}",
+    "a password in a URL": rf"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:{_LITERAL}[^\s/@'\"]*@",
+    "a password": rf"(?i)(?:\b{_NAME}(?:=|[\"']?: )|(?:^|\s)--{_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
 }
 
 

@@ -8,9 +8,11 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from pathlib import Path
 
+import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
@@ -72,6 +74,44 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
             return language_pb2.RunResponse(bail=True)
         error = f"Program exited with non-zero exit code: {code}" if code else ""
         return language_pb2.RunResponse(error=error)
+
+    async def RunPlugin(
+        self, request: language_pb2.RunPluginRequest, context: Context
+    ) -> AsyncIterator[language_pb2.RunPluginResponse]:
+        """A policy pack, say: a program that serves the engine until it ends the call."""
+        try:
+            python, environment = interpreter(request.info)
+        except FileNotFoundError as problem:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(problem))
+        environment |= dict(variable.split("=", 1) for variable in request.env)
+        process = await asyncio.create_subprocess_exec(
+            python, "-u", request.info.program_directory, *request.args, cwd=request.pwd, env=environment,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        responses: asyncio.Queue[language_pb2.RunPluginResponse] = asyncio.Queue()
+
+        async def pass_on(
+            stream: asyncio.StreamReader | None, response: Callable[[bytes], language_pb2.RunPluginResponse]
+        ) -> None:
+            while stream and (printed := await stream.read(1 << 16)):
+                responses.put_nowait(response(printed))
+
+        async def pass_on_everything() -> None:
+            await asyncio.gather(
+                pass_on(process.stdout, lambda printed: language_pb2.RunPluginResponse(stdout=printed)),
+                pass_on(process.stderr, lambda printed: language_pb2.RunPluginResponse(stderr=printed)),
+            )
+            responses.put_nowait(language_pb2.RunPluginResponse(exitcode=await process.wait()))
+
+        passing_on = asyncio.create_task(pass_on_everything())
+        try:
+            while (response := await responses.get()).WhichOneof("output") != "exitcode":
+                yield response
+            yield response
+        finally:
+            passing_on.cancel()
+            if process.returncode is None:
+                process.terminate()
 
     async def About(self, request: language_pb2.AboutRequest, context: Context) -> language_pb2.AboutResponse:
         return language_pb2.AboutResponse(executable=sys.executable, version=sys.version.split()[0])

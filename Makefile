@@ -84,11 +84,15 @@ test: ## Everything that .ci/run checks: format, lint, types, unit, integration 
 	.venv/bin/pytest -q tests/integration
 	.venv/bin/pytest -q tests/e2e
 
-check: ## Format, lint, types, shell scripts
+check: ## Format, lint, types, shell scripts, workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright
 	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh sandbox/actionlint.sh
+	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
 
 format: ## Format the Python code
 	.venv/bin/ruff format $(PYTHON_FILES)

@@ -190,7 +190,7 @@ def _way(resource: Resource, end: Any, protocol: Any) -> Iterator[_Way]:
         protocol=protocol,
         from_port=int(ports[0]),
         to_port=int(ports[1]),
-        cidrs=tuple(cidr for key in _NETWORKS for cidr in _texts(_member(end, key))),
+        cidrs=tuple(dict.fromkeys(cidr for key in _NETWORKS for cidr in _texts(_member(end, key)))),
         groups=tuple([*groups, *into] if _member(end, "self") is True else groups),
         into=next(iter(into), ""),
         hidden=any(

@@ -340,6 +340,13 @@ def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> No
     assert again["name"] == checked["name"]
 
 
+def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -> None:
+    state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
+    planned = INSTANCE.plan("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
+    assert (planned["publicIp"], planned["publicDns"]) == (UNKNOWN, UNKNOWN)
+    assert INSTANCE.plan("eu-west-1", state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [

@@ -324,6 +324,10 @@ INSTANCE = Kind(
             "arn", "instanceState", "primaryNetworkInterfaceId", "privateDns", "publicDns", "publicIp",
         }
     ),
+    # It stops and starts, and AWS gives it another public address.
+    renewed_by=dict.fromkeys(
+        ("publicIp", "publicDns"), frozenset({"instanceType", "userData", "userDataBase64"})
+    ),
     create=_create,
     ready=lambda cloud, instance_id, _: _state_is(cloud, instance_id, "running"),
     read=_read,

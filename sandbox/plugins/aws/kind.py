@@ -89,6 +89,8 @@ class Kind:
     taggable: bool = True
     outputs: frozenset[str] = frozenset()
     """What only AWS can tell, and a preview therefore cannot."""
+    renewed_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Outputs that become others, nobody knows which, with a change of one of these inputs."""
     replaces_if: Mapping[str, str] = field(default_factory=dict)
     """Inputs of which a change takes a new resource where another input says so."""
 
@@ -173,7 +175,12 @@ class Kind:
             given, before = known.get(name), base.get(name)
             if isinstance(given, dict) and isinstance(before, dict):
                 known[name] = {**before, **given}
-        return {**base, **known}
+        renewed = {
+            output: UNKNOWN
+            for output, reasons in self.renewed_by.items()
+            if any(old_inputs.get(reason) != inputs.get(reason) for reason in reasons)
+        }
+        return {**base, **known, **renewed}
 
     # ---- what the API does
 

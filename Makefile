@@ -23,7 +23,7 @@ SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates 
 in_sandbox = @[ "$(STACK)" = sandbox ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down preview outputs status logs shell stack test check format
+.PHONY: help setup up down preview outputs drift status logs shell stack test check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
@@ -55,6 +55,13 @@ endif
 
 outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
+
+drift: ## Report what was changed by hand in the cloud and on the machines (FORMAT=markdown: as an issue)
+ifeq ($(STACK),sandbox)
+	@sandbox/drift $(FORMAT)
+else
+	@.venv/bin/python scripts/drift.py $(STACK) $(FORMAT)
+endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
 ifeq ($(STACK),sandbox)

@@ -47,13 +47,10 @@ cat >"$new"
 chmod 0644 "$new"
 validate
 [[ -e $previous ]] || cp -p "$current" "$previous"
-if cmp -s "$new" "$current"; then
-  rm "$new"
-else
-  mv "$new" "$current"
-fi
+mv "$new" "$current"
 "$(dirname "$0")/reload-haproxy.sh" || roll_back
 verify || roll_back
 # Only what has served is worth coming back to.
 cp -p "$current" "$previous"
+keep <<<"file $current"
 echo "HAProxy serves the new configuration"

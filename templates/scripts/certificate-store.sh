@@ -61,17 +61,10 @@ unpack() {
   done
 }
 
-# certbot writes one file after the other, and may be killed or meet a full disk in between.
-whole() {
-  local live=$folder/live/cluster
-  grep -q '^server = ' "$folder/renewal/cluster.conf" && ! compgen -G "$folder/renewal/cluster-*" >/dev/null &&
-    [[ $(openssl x509 -noout -pubkey -in "$live/fullchain.pem") == "$(openssl pkey -pubout -in "$live/privkey.pem")" ]]
-} 2>/dev/null
-
 restore() {
   local answer
   # certbot may be writing just now.
-  ! { whole || { [[ -e $folder/live/cluster ]] && sleep 3 && whole; }; } || return 0
+  ! { whole_lineage || { [[ -e $folder/live/cluster ]] && sleep 3 && whole_lineage; }; } || return 0
   answer=$(jq -n --arg arn "$arn" '{SecretId: $arn}' | ask_aws GetSecretValue 2>&1) || true
   case $answer in
     *ResourceNotFoundException*)
@@ -80,7 +73,7 @@ restore() {
       ;;
     *SecretString*)
       answer=$(jq -r .SecretString <<<"$answer" | unpack 2>&1) || refused "give back" <<<"$answer"
-      whole || refused "give back" <<<"What it keeps is damaged."
+      whole_lineage || refused "give back" <<<"What it keeps is damaged."
       echo "Restored certificate and ACME account"
       ;;
     *) refused "give back" <<<"$answer" ;;
@@ -89,7 +82,7 @@ restore() {
 
 save() {
   local content answer
-  whole || return 0
+  whole_lineage || return 0
   content=$(pack)
   [[ $(sha256sum <<<"$arn $content") != "$(cat "$saved" 2>/dev/null)" ]] || return 0
   answer=$(jq -n --arg arn "$arn" --rawfile content <(printf %s "$content") --arg token "$(</proc/sys/kernel/random/uuid)" \
@@ -99,7 +92,7 @@ save() {
 }
 
 mkdir -p "$folder"
-[[ -z ${2:-} ]] || echo "$2" >"$arn_file"
+[[ -z ${2:-} ]] || install -m 0600 /dev/stdin "$arn_file" <<<"$2"
 # With a certificate of the user's own nothing is kept.
 [[ -e $arn_file ]] || exit 0
 arn=$(<"$arn_file")

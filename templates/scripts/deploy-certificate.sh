@@ -7,6 +7,7 @@ live=/etc/letsencrypt/live/cluster
 # A certificate of the user's own is not certbot's.
 [[ -e $live ]] || exit 0
 cat "$live/fullchain.pem" "$live/privkey.pem" | "$(dirname "$0")/put-certificate.sh"
+keep <<<"certificate /etc/haproxy/certs/cluster.pem"
 "$(dirname "$0")/record-certificate.sh"
 "$(dirname "$0")/certificate-store.sh" save
 echo "HAProxy serves a certificate valid until $(openssl x509 -noout -enddate -in "$live/cert.pem" | cut -d = -f 2)"

@@ -3,11 +3,12 @@
 # usage: install-haproxy.sh DOMAIN
 source "$(dirname "$0")/prelude.sh"
 domain=$1
+packages=(haproxy certbot openssl socat curl jq prometheus-node-exporter)
 
 # HAProxy does not start without a certificate, and the ACME server's challenge needs HAProxy.
 make_placeholder_certificate() {
   local pem=/etc/haproxy/certs/cluster.pem directory
-  install -d -m 0700 /etc/haproxy/certs
+  install -d -m 0700 -o root -g root /etc/haproxy/certs
   [[ -s $pem ]] && return
   directory=$(mktemp -d /etc/haproxy/placeholder.XXXXXX)
   (
@@ -23,11 +24,13 @@ make_placeholder_certificate() {
 # The credentials stay out of haproxy.cfg, which is shown in reviews: a second file that HAProxy loads beside it.
 load_credentials_file() {
   local credentials=/etc/haproxy/credentials.cfg defaults=/etc/default/haproxy
-  local options='EXTRAOPTS="-S /run/haproxy-master.sock -f /etc/haproxy/credentials.cfg"'
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
-  grep -qxF "$options" "$defaults" || echo "$options" >>"$defaults"
+  install -m 0644 /dev/stdin "$defaults" <<<"EXTRAOPTS=\"-S /run/haproxy-master.sock -f $credentials\""
+  systemctl unmask --quiet haproxy
+  systemctl enable --quiet haproxy
   if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
-    systemctl restart haproxy
+    # Where its other files were spoilt by hand it does not start; the steps that put them right start it.
+    systemctl restart haproxy || [[ -s $credentials ]]
   fi
 }
 
@@ -58,7 +61,7 @@ WantedBy=timers.target
 END
   [[ -s /run/haproxy-tls/ticket-keys ]] || systemctl start haproxy-ticket-keys.service
   systemctl enable --quiet haproxy-ticket-keys.service
-  systemctl enable --quiet --now haproxy-ticket-keys.timer
+  start_units haproxy-ticket-keys.timer
 }
 
 # What a crash or a full disk broke is mended before a renewal, a deployment that failed is made up for after it.
@@ -81,10 +84,28 @@ ExecStart=/usr/bin/prometheus-node-exporter --web.listen-address=127.0.0.1:9100 
 END
 }
 
+# Before the files are put right again.
+changed_by_hand=$(as_kept || echo yes)
 offer_metrics
 prepare_and_deploy_renewals
-install_packages haproxy certbot openssl socat curl jq prometheus-node-exporter
+install_packages "${packages[@]}"
 make_placeholder_certificate
 make_ticket_keys
 load_credentials_file
+start_units certbot.timer prometheus-node-exporter
+[[ -z $changed_by_hand ]] || systemctl restart haproxy-ticket-keys.timer certbot.timer prometheus-node-exporter
+keep <<END
+$(printf 'package %s\n' "${packages[@]}")
+unit haproxy.service
+unit haproxy-ticket-keys.timer
+enabled haproxy-ticket-keys.service
+unit certbot.timer
+unit prometheus-node-exporter.service
+file /etc/default/haproxy
+file /etc/haproxy/certs
+file /etc/systemd/system/haproxy-ticket-keys.service
+file /etc/systemd/system/haproxy-ticket-keys.timer
+file /etc/systemd/system/certbot.service.d/deploy.conf
+file /etc/systemd/system/prometheus-node-exporter.service.d/options.conf
+END
 echo "$(haproxy -v | head -n 1 | cut -d ' ' -f 1-3), $(certbot --version 2>/dev/null)"

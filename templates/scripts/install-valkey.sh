@@ -18,10 +18,12 @@ appendonly yes
 maxmemory-policy noeviction
 END
   grep -qxF "include $own" /etc/valkey/valkey.conf || echo "include $own" >>/etc/valkey/valkey.conf
-  if cmp -s "$new" "$own"; then
+  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$own" && systemctl --quiet is-active valkey-server; then
     rm "$new"
   else
     mv "$new" "$own"
+    systemctl unmask --quiet valkey-server
+    systemctl enable --quiet valkey-server
     systemctl restart valkey-server ||
       journalctl --unit valkey-server --lines 10 --no-pager --output cat | fail "Valkey does not start; its log ends:"
   fi
@@ -50,8 +52,18 @@ wait_until_it_answers() {
 }
 
 read -r password
+# Before it is put right again.
+changed_by_hand=$(as_kept || echo yes)
 install_packages valkey-server valkey-tools
 keep_trying_to_start
 configure
 wait_until_it_answers
+keep <<END
+package valkey-server
+package valkey-tools
+unit valkey-server.service
+file /etc/systemd/system/valkey-server.service.d/restart.conf
+secret $own
+lines /etc/valkey/valkey.conf ^include $own$
+END
 echo "Valkey answers at $address:6379"

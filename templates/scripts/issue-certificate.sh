@@ -109,6 +109,10 @@ if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; 
     fail "certbot got no certificate for ${names[*]}. $(reason) Everything else is done; HAProxy serves with the certificate" \
       "it has. The next update tries again. certbot says:"
 fi
+{
+  [[ ! -e /usr/local/share/ca-certificates/acme-server.crt ]] || echo "file /usr/local/share/ca-certificates/acme-server.crt"
+  [[ $authenticator != dns-route53 ]] || echo "package python3-certbot-dns-route53"
+} | keep
 # What failed before is mended.
 systemctl reset-failed certbot.service 2>/dev/null || true
 echo "certbot has a certificate valid until $(openssl x509 -noout -enddate -in /etc/letsencrypt/live/cluster/cert.pem | cut -d = -f 2)"

@@ -48,13 +48,19 @@ replace_in_service() {
 # A HAProxy that is not there yet, or has no use for the file yet, reads it with its configuration.
 replace_for_the_next_start() {
   local message
-  mv "$new" "$pem"
-  message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1) || take_back <<<"$message"
+  # What is wrong with the other files is not this one's fault.
+  good() { haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1; }
+  if message=$(good); then
+    mv "$new" "$pem"
+    message=$(good) || take_back <<<"$message"
+  else
+    mv "$new" "$pem"
+  fi
 }
 
 # Not beside the PEM: HAProxy may read every file of that directory. An empty line would end what its socket reads.
 write_files() {
-  new=$(mktemp /etc/haproxy/certificate.XXXXXX) && previous=$(mktemp /etc/haproxy/certificate.XXXXXX) &&
+  install -d -m 0700 "${pem%/*}" && new=$(mktemp /etc/haproxy/certificate.XXXXXX) && previous=$(mktemp /etc/haproxy/certificate.XXXXXX) &&
     sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }
 }
 
@@ -70,4 +76,7 @@ if ! in_service; then
   replace_for_the_next_start
 elif ! cmp -s "$new" "$pem" || ! served_everywhere; then
   replace_in_service
+else
+  # With its owner and mode.
+  mv "$new" "$pem"
 fi

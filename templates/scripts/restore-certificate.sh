@@ -7,4 +7,5 @@ source "$(dirname "$0")/prelude.sh"
 if ! "$(dirname "$0")/certificate-store.sh" restore "$1"; then
   exit 0
 fi
+keep <<<"file /etc/letsencrypt/store"
 "$(dirname "$0")/deploy-certificate.sh" || echo "The update goes on, and comes back to this."

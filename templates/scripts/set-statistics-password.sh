@@ -9,15 +9,22 @@ read -r password
 exec 9>/run/lock/haproxy
 flock 9
 umask 077
-previous=$(<"$credentials")
+previous=$(cat "$credentials" 2>/dev/null) || true
+good() { haproxy -c -f /etc/haproxy/haproxy.cfg -f "$credentials" >/dev/null 2>&1; }
+was_good=$(good && echo yes) || true
 cat >"$credentials.new" <<END
 # Statistics and metrics on port 6080; haproxy.cfg refers to this list.
 userlist statistics
     user $user password $(openssl passwd -6 -stdin <<<"$password")
 END
 mv "$credentials.new" "$credentials"
-if ! "$(dirname "$0")/reload-haproxy.sh"; then
-  echo "$previous" >"$credentials"
-  exit 1
+if ! message=$("$(dirname "$0")/reload-haproxy.sh" 2>&1); then
+  # Where HAProxy refused its files before, the fault is in another one: the step that puts that right reloads.
+  if [[ -n $was_good ]]; then
+    echo "$previous" >"$credentials"
+    echo "$message" >&2
+    exit 1
+  fi
 fi
+keep <<<"secret $credentials"
 echo "Statistics are open to $user"

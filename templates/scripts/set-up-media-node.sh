@@ -155,6 +155,8 @@ IFS= read -r database_url
 if [[ $image == install ]]; then
   install_ant_media
 fi
+# Before it is put right again.
+changed_by_hand=$(as_kept || echo yes)
 resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
@@ -164,12 +166,22 @@ else
   leave_cluster
 fi
 started=$SECONDS
-if [[ $(fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
+systemctl unmask --quiet antmedia
+systemctl enable --quiet antmedia
+if [[ -n $changed_by_hand || $(fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
   echo "Starting Ant Media Server in $mode mode"
   systemctl restart antmedia
 fi
 wait_until_it_serves
 install -D -m 0600 /dev/stdin "$started_with" <<<"$(fingerprint)"
+# Of its settings those that decide which cluster it is in, as whom; the server and its panel write others.
+{
+  echo "unit antmedia.service"
+  echo "settings $ams/conf/red5.properties clusterdb[.](host|user|password)${licence_key:+|server[.]licence_key}"
+  printf "settings %s db[.](type|host|user|password)\n" "$ams"/webapps/*/WEB-INF/red5-web.properties
+  echo "lines $ams/conf/jee-container.xml cluster (start|end)"
+  [[ $mode != cluster ]] || echo "file /etc/systemd/system/antmedia.service.d/restart.conf"
+} | keep
 create_administrator
 wait_for_haproxy
 echo "Ant Media Server serves in $mode mode"

@@ -4,6 +4,7 @@
 source "$(dirname "$0")/prelude.sh"
 
 "$(dirname "$0")/put-certificate.sh"
+keep <<<"certificate /etc/haproxy/certs/cluster.pem"
 "$(dirname "$0")/record-certificate.sh"
 rm -f /etc/letsencrypt/store /etc/letsencrypt/store.saved
 if [[ -e /etc/letsencrypt/renewal/cluster.conf ]]; then

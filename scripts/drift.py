@@ -1,0 +1,261 @@
+"""Report what differs from a stack's state, in the cloud and on its machines, and mark what the next update is to put right.
+
+usage: drift.py STACK [markdown]
+
+Ends with 1 when something differs, with 2 when something could not be looked at. Changes nothing but the state: steps
+whose work was undone are tainted there, rules that were added to a security group are imported, so that `pulumi up`
+runs the ones again and takes the others away.
+"""
+
+import asyncio
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts.drift_findings import (  # noqa: E402  (found by the line above)
+    CLOUD,
+    RULES,
+    AddedRule,
+    Connection,
+    Deployment,
+    Difference,
+    Drift,
+    Machine,
+    Unseen,
+    added_rules,
+    find_drift_script,
+    read_cloud,
+    read_machine,
+    read_state,
+    without_secrets,
+)
+from scripts.drift_report import issue, text  # noqa: E402
+
+LOGIN = 8
+"""Seconds in which a machine must let us in."""
+LOOK = 20
+"""Seconds that the look at a machine may take."""
+
+
+def pulumi(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["pulumi", "--non-interactive", *arguments], capture_output=True, text=True)
+
+
+def reason(run: "subprocess.CompletedProcess[str]") -> str:
+    """Why Pulumi failed, in its own words."""
+    try:
+        said = [
+            line["message"] for line in json.loads(run.stdout)["diagnostics"] if line["severity"] == "error"
+        ]
+    except (ValueError, KeyError):
+        said = [run.stderr]
+    lines = [line.strip() for line in "\n".join(said).splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith("warning:"))[:1000].removeprefix("error: ")
+
+
+# The cloud
+
+
+def look_at_cloud(stack: str) -> tuple[list[Difference], set[str], list[Unseen]]:
+    run = pulumi("refresh", "--preview-only", "--json", "--stack", stack)
+    if run.returncode:
+        return [], set(), [Unseen(CLOUD, reason(run))]
+    differences, away = read_cloud(run.stdout)
+    return differences, away, []
+
+
+def look_at_groups(
+    deployment: Deployment,
+) -> tuple[Sequence[AddedRule], Sequence[Difference], Sequence[Unseen]]:
+    """For the rules that are no resources of the state."""
+    of_groups = [{"Name": "group-id", "Values": sorted(deployment.groups)}]
+    found: list[Mapping[str, Any]] = []
+    try:
+        pages = ec2(deployment.provider).get_paginator("describe_security_group_rules")
+        for page in pages.paginate(Filters=of_groups):
+            found += page["SecurityGroupRules"]
+    except (BotoCoreError, ClientError) as error:
+        return [], [], [Unseen("the security groups", str(error))]
+    rules, differences = added_rules(deployment, found)
+    return rules, differences, []
+
+
+def ec2(provider: Mapping[str, Any]) -> Any:
+    """As the provider reaches it. What is not text stands as JSON in text there."""
+    endpoints = {
+        service: url
+        for entry in json.loads(provider.get("endpoints") or "[]")
+        for service, url in entry.items()
+    }
+    session = boto3.Session(
+        aws_access_key_id=provider.get("accessKey"),
+        aws_secret_access_key=provider.get("secretKey"),
+        aws_session_token=provider.get("token"),
+        region_name=provider.get("region"),
+        profile_name=provider.get("profile"),
+    )
+    return session.client("ec2", endpoint_url=endpoints.get("ec2"))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+# The machines
+
+
+async def log_in(
+    to: Connection, through: asyncssh.SSHClientConnection | None = None
+) -> asyncssh.SSHClientConnection:
+    async with asyncio.timeout(LOGIN):
+        return await asyncssh.connect(
+            to.host,
+            to.port,
+            tunnel=through or (),
+            config=None,
+            username=to.user,
+            client_keys=[asyncssh.import_private_key(to.private_key)],
+            known_hosts=([asyncssh.import_public_key(to.host_key)], [], []),
+            agent_path=None,
+        )
+
+
+async def look_at_machine(machine: Machine, on: asyncssh.SSHClientConnection) -> list[Difference] | Unseen:
+    script = find_drift_script(machine)
+    if script is None:
+        return Unseen(
+            machine.name,
+            "what was deployed there cannot be looked at yet; the next update brings what it takes",
+        )
+    words = [step.script for step in machine.steps]
+    command = shlex.join(["sudo", "timeout", str(LOOK - 2), "bash", "-c", script, "find-drift.sh", *words])
+    async with asyncio.timeout(LOOK):
+        run = await on.run(command, input=machine.deployed, errors="replace")
+    if run.exit_status != 0:
+        said = str(run.stderr).strip().splitlines()[-1:] or [f"find-drift.sh ended with {run.exit_status}"]
+        return Unseen(
+            machine.name, f"took longer than {LOOK - 2} seconds" if run.exit_status == 124 else said[0]
+        )
+    return read_machine(machine, str(run.stdout))
+
+
+def why(error: Exception) -> str:
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case asyncssh.HostKeyNotVerifiable():
+            return "it has another SSH host key than this stack gave it"
+        case asyncssh.PermissionDenied():
+            return "it does not let the stack's SSH key in"
+        case OSError():
+            return error.strerror or str(error)
+        case _:
+            return str(error)
+
+
+async def look_at_machines(machines: Sequence[Machine]) -> list[list[Difference] | Unseen]:
+    """All at the same time; through the load balancer to those behind it."""
+    door = next((machine for machine in machines if not machine.jumped), None)
+    if door is None:
+        return [
+            Unseen(machine.name, "the state has no load balancer, which is the way there")
+            for machine in machines
+        ]
+    entrance = asyncio.create_task(log_in(door.connection))
+
+    async def look(machine: Machine) -> list[Difference] | Unseen:
+        try:
+            connection = await entrance
+        except (OSError, TimeoutError, asyncssh.Error) as error:
+            return Unseen(
+                machine.name, why(error) if machine is door else f"the way there leads through {door.name}"
+            )
+        try:
+            if machine is not door:
+                connection = await log_in(machine.connection, connection)
+            return await look_at_machine(machine, connection)
+        except (OSError, TimeoutError, asyncssh.Error) as error:
+            return Unseen(machine.name, why(error))
+
+    return await asyncio.gather(*(look(machine) for machine in machines))
+
+
+# Marking
+
+
+def mark(stack: str, differences: Sequence[Difference], rules: Sequence[AddedRule]) -> list[Unseen]:
+    """In the state, for the next update."""
+    failed: list[Unseen] = []
+    if urns := sorted({urn for one in differences for urn in one.marks}):
+        run = pulumi("state", "taint", "--yes", "--stack", stack, *urns)
+        if run.returncode:
+            failed.append(Unseen("the state", f"what must run again could not be marked: {reason(run)}"))
+    if new := [rule for rule in rules if not rule.imported]:
+        resources = [{"type": RULES[rule.egress], "name": rule.name, "id": rule.id} for rule in new]
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump({"resources": resources}, file)
+            file.flush()
+            options = [
+                "--yes",
+                "--skip-preview",
+                "--protect=false",
+                "--generate-code=false",
+                "--suppress-outputs",
+            ]
+            run = pulumi("import", "--file", file.name, *options, "--stack", stack)
+        if run.returncode:
+            failed.append(Unseen("the state", f"added rules could not be taken into it: {reason(run)}"))
+    return failed
+
+
+def in_order(found: Sequence[Difference]) -> list[Difference]:
+    """The cloud, then machine by machine."""
+    places = list(dict.fromkeys([CLOUD, *(one.where for one in found)]))
+    return sorted(found, key=lambda one: places.index(one.where))
+
+
+async def find(stack: str, deployment: Deployment) -> tuple[Drift, Sequence[AddedRule]]:
+    cloud, groups, machines = await asyncio.gather(
+        asyncio.to_thread(look_at_cloud, stack),
+        asyncio.to_thread(look_at_groups, deployment),
+        look_at_machines(deployment.machines),
+    )
+    differences, away, unseen = cloud
+    rules, added, unseen_groups = groups
+    # One that is gone or off is a difference, and needs no second word.
+    unseen_machines = [seen for seen in machines if isinstance(seen, Unseen) and seen.where not in away]
+    differing = [one for seen in machines if not isinstance(seen, Unseen) for one in seen]
+    drift = Drift(in_order([*differences, *added, *differing]), [*unseen, *unseen_groups, *unseen_machines])
+    return drift, rules
+
+
+def main() -> int:
+    stack, markdown = sys.argv[1], "markdown" in sys.argv[2:]
+    show = issue if markdown else text
+    export = pulumi("stack", "export", "--show-secrets", "--stack", stack)
+    if export.returncode:
+        print(show(stack, Drift([], [Unseen("the state", reason(export))])))
+        return 2
+    deployment = read_state(export.stdout)
+    if not deployment.machines:
+        print(show(stack, Drift([], [Unseen("the state", "there is no cluster yet: make up makes it")])))
+        return 2
+    drift, rules = asyncio.run(find(stack, deployment))
+    drift = Drift(drift.differences, [*drift.unseen, *mark(stack, drift.differences, rules)])
+    print(without_secrets(show(stack, drift), deployment.secrets))
+    return drift.status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except FileNotFoundError as error:
+        sys.exit(f"drift.py needs {error.filename} on PATH.")

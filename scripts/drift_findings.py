@@ -1,0 +1,324 @@
+"""What differs from a stack's state: the state, the engine's look at the cloud and the machines' own words in, plain data out."""
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import yaml
+
+from scripts.preview_changes import INSTANCE, spelled
+
+GROUP = "aws:ec2/securityGroup:SecurityGroup"
+REMOTE_COMMAND = "command:remote:Command"
+RULES = {
+    False: "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+    True: "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+}
+"""By whether it is a way out."""
+BY_HAND = "by-hand-"
+"""How the names of rules begin that are taken into the state for `pulumi up` to take them away."""
+CLOUD = "the cloud"
+
+# How the engine marks what is a secret in a state that it exports.
+_SECRET_MARK = "4dabf18193072939515e22adb298388d"
+_HIDDEN = "[secret]"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How the command provider logs in to a machine."""
+
+    host: str
+    port: int
+    user: str
+    private_key: str = field(repr=False)
+    host_key: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A script of templates/scripts that the program runs on a machine."""
+
+    urn: str
+    script: str
+
+    @property
+    def name(self) -> str:
+        return self.urn.rpartition("::")[2]
+
+
+@dataclass(frozen=True)
+class Machine:
+    name: str
+    connection: Connection
+    jumped: bool
+    """Whether the way there leads through the load balancer."""
+    steps: Sequence[Step]
+    deployed: str
+    """What find-drift.sh compares with: the scripts, and haproxy.cfg where there is one."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a state says was deployed."""
+
+    machines: Sequence[Machine]
+    groups: Mapping[str, str]
+    """Names of the security groups by their ids."""
+    rules: Mapping[str, str]
+    """Names of their rules by their ids."""
+    provider: Mapping[str, Any] = field(repr=False)
+    """What the provider of AWS was given."""
+    secrets: frozenset[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Difference:
+    where: str
+    """A machine, or CLOUD."""
+    name: str
+    what: str
+    lines: Sequence[str]
+    marks: tuple[str, ...] = ()
+    """URNs of the steps that put it right."""
+    healed: bool = True
+    """Whether an update puts it right."""
+
+
+@dataclass(frozen=True)
+class AddedRule:
+    """A security group's rule that no update made."""
+
+    id: str
+    egress: bool
+    name: str
+    imported: bool
+    """Whether the state has it already, for the next update to take it away."""
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Stands for what could not be looked at, or marked."""
+
+    where: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Drift:
+    differences: Sequence[Difference]
+    unseen: Sequence[Unseen]
+
+    @property
+    def status(self) -> int:
+        return 2 if self.unseen else 1 if self.differences else 0
+
+
+# The state
+
+
+def read_state(text: str) -> Deployment:
+    """Of `pulumi stack export --show-secrets`."""
+    resources: list[dict[str, Any]] = json.loads(text)["deployment"].get("resources", [])
+    alive = [one for one in resources if not one.get("delete")]
+    commands = [one for one in alive if one["type"] == REMOTE_COMMAND]
+    of_instance = {
+        one["urn"]: [command for command in commands if command.get("deletedWith") == one["urn"]]
+        for one in alive
+        if one["type"] == INSTANCE
+    }
+    return Deployment(
+        machines=[_machine(urn, steps) for urn, steps in of_instance.items() if steps],
+        groups={one["id"]: _name(one) for one in alive if one["type"] == GROUP},
+        rules={one["id"]: _name(one) for one in alive if one["type"] in RULES.values()},
+        provider=next(
+            (_plain(one["inputs"]) for one in alive if one["type"] == "pulumi:providers:aws"),
+            cast(dict[str, Any], {}),
+        ),
+        secrets=frozenset(secret for command in commands for secret in _secrets(command["inputs"])),
+    )
+
+
+def _name(resource: Mapping[str, Any]) -> str:
+    return str(resource["urn"]).rpartition("::")[2]
+
+
+def _machine(urn: str, commands: Sequence[Mapping[str, Any]]) -> Machine:
+    inputs = [_plain(command["inputs"]) for command in commands]
+    steps = [Step(command["urn"], _script(given)) for command, given in zip(commands, inputs, strict=True)]
+    texts = {step.script: str(given.get("stdin")) for step, given in zip(steps, inputs, strict=True)}
+    deployed = texts.get("install-scripts.sh", "")
+    keeping = {"install-scripts.sh", *_keeping(deployed)}
+    if "apply-haproxy-config.sh" in texts:
+        deployed += f"=== haproxy.cfg\n{texts['apply-haproxy-config.sh']}"
+    connection = inputs[0]["connection"]
+    return Machine(
+        name=urn.rpartition("::")[2],
+        connection=Connection(
+            host=connection["host"],
+            port=int(connection.get("port") or 22),
+            user=connection["user"],
+            private_key=connection["privateKey"],
+            host_key=connection["hostKey"],
+        ),
+        jumped=bool(connection.get("proxy")),
+        steps=[step for step in steps if step.script in keeping],
+        deployed=deployed,
+    )
+
+
+def _script(inputs: Mapping[str, Any]) -> str:
+    # It comes as text, not as a file of the machine: it is what brings the files.
+    if str(inputs.get("stdin")).startswith("=== "):
+        return "install-scripts.sh"
+    words = shlex.split(inputs["create"], comments=True)
+    return next((word for word in words if word.endswith(".sh")), "").rpartition("/")[2]
+
+
+def _keeping(deployed: str) -> Iterator[str]:
+    """The scripts that keep a record of what they did."""
+    for text in re.split(r"(?m)^=== ", deployed)[1:]:
+        name, _, body = text.partition("\n")
+        if re.search(r"(?m)^[^#\n]*\bkeep( <<|$)", body) and name != "prelude.sh":
+            yield name
+
+
+def find_drift_script(machine: Machine) -> str | None:
+    """As it was deployed; `None` where that was before there was one."""
+    found = re.search(r"(?ms)^=== find-drift\.sh\n(.*?)(?=^=== |\Z)", machine.deployed)
+    return found[1] if found else None
+
+
+def _plain(value: Any) -> Any:
+    """Without the marks around secrets."""
+    match value:
+        case {"plaintext": str(text)} if _SECRET_MARK in value:
+            return _plain(json.loads(text))
+        case dict():
+            return {key: _plain(member) for key, member in cast(dict[str, Any], value).items()}
+        case list():
+            return [_plain(item) for item in cast(list[Any], value)]
+        case _:
+            return value
+
+
+def _secrets(inputs: Mapping[str, Any]) -> Iterator[str]:
+    """What a command is given in secret, line by line; of how it logs in the key alone."""
+    texts = [str(_plain(inputs.get("connection") or {}).get("privateKey", ""))]
+    if isinstance(inputs.get("stdin"), dict):
+        texts.append(str(_plain(inputs["stdin"])))
+    for line in "\n".join(texts).splitlines():
+        yield line
+        if "://" in line and (password := urlsplit(line).password):
+            yield password
+
+
+# The cloud
+
+
+def read_cloud(text: str) -> tuple[list[Difference], set[str]]:
+    """Of `pulumi refresh --preview-only --json`: what differs, and the machines that are gone or off."""
+    found: list[Difference] = []
+    away: set[str] = set()
+    for step in json.loads(text).get("steps", []):
+        old: dict[str, Any] = step.get("oldState") or {}
+        new: dict[str, Any] = step.get("newState") or {}
+        _, _, types, name = step["urn"].split("::", 3)
+        kind = types.rpartition("$")[2]
+        state = new.get("outputs", {}).get("instanceState", "running")
+        if kind == INSTANCE and (step["op"] == "delete" or state != "running"):
+            away.add(name)
+        if step["op"] == "delete":
+            found.append(Difference(CLOUD, name, f"{spelled(kind)}, deleted", _diff(_inputs(old), {})))
+        elif step["op"] == "update":
+            lines = _diff(_inputs(old), _inputs(new)) or ["a secret property differs"]
+            found.append(Difference(CLOUD, name, f"{spelled(kind)}, changed", lines))
+        elif kind == INSTANCE and state != "running":
+            lines = [f"-instanceState: {old['outputs'].get('instanceState')}", f"+instanceState: {state}"]
+            lines.append("No update starts a machine: start it again in AWS.")
+            found.append(Difference(CLOUD, name, f"{spelled(kind)}, {state}", lines, healed=False))
+    return sorted(found, key=lambda one: one.name), away
+
+
+def _inputs(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.get("inputs", {}).items() if key != "__defaults"}
+
+
+def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    before, after = (yaml.safe_dump(dict(one), width=500).splitlines() if one else [] for one in (old, new))
+    return list(difflib.unified_diff(before, after, lineterm=""))[2:]
+
+
+def added_rules(
+    deployment: Deployment, described: Iterable[Mapping[str, Any]]
+) -> tuple[list[AddedRule], list[Difference]]:
+    """Of `DescribeSecurityGroupRules` for the stack's groups those that the program has not."""
+    rules: list[AddedRule] = []
+    found: list[Difference] = []
+    for rule in described:
+        id = str(rule["SecurityGroupRuleId"])
+        known = deployment.rules.get(id)
+        if known is not None and not known.startswith(BY_HAND):
+            continue
+        egress = bool(rule["IsEgress"])
+        group = deployment.groups[rule["GroupId"]]
+        ports = {
+            name: rule[name] for name in ("FromPort", "ToPort") if rule["IpProtocol"] != "-1" and name in rule
+        }
+        ends = {
+            name: rule[name]
+            for name in ("CidrIpv4", "CidrIpv6", "PrefixListId", "Description")
+            if name in rule
+        }
+        if "ReferencedGroupInfo" in rule:
+            ends["ReferencedGroupId"] = rule["ReferencedGroupInfo"]["GroupId"]
+        lines = _diff({}, {"IpProtocol": rule["IpProtocol"], "SecurityGroup": group, **ports, **ends})
+        name = f"{BY_HAND}{'-'.join(str(part) for part in (rule['IpProtocol'], *ports.values()))}-{id}"
+        rules.append(AddedRule(id, egress, name, imported=known is not None))
+        found.append(Difference(CLOUD, name, f"{spelled(RULES[egress])}, added by hand", lines))
+    return rules, found
+
+
+# The machines
+
+
+def read_machine(machine: Machine, output: str) -> list[Difference]:
+    """Of what find-drift.sh prints on it."""
+    blocks = re.split(r"(?m)^=== (\S+)\n", output)[1:]
+    steps = {step.script: step for step in machine.steps}
+    return [
+        Difference(
+            machine.name,
+            steps[script].name,
+            script,
+            lines.splitlines(),
+            tuple(steps[name].urn for name in (script, *_ALSO.get(script, ())) if name in steps),
+        )
+        for script, lines in zip(blocks[::2], blocks[1::2], strict=True)
+    ]
+
+
+_ALSO = {"deploy-certificate.sh": ("restore-certificate.sh",)}
+"""Does the same and comes before HAProxy is made to read its files, in which no broken PEM must be then."""
+
+
+# Secrets
+
+# What somebody may have written into a file by hand is in no state.
+_PASSWORDS = re.compile(
+    r"(?i)\b((?:insecure-)?password|passwd|requirepass|masterauth|secret|token)([ \t:=\"']+)(?!\[secret\]|contents |other contents )\S+"
+)
+_LOGINS = re.compile(r"(?i)\b(stats auth|auth)([ \t]+[^\s:]+:)\S+")
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    # A secret may hold another one.
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= 6:
+            text = text.replace(secret, _HIDDEN)
+    return _LOGINS.sub(rf"\1\2{_HIDDEN}", _PASSWORDS.sub(rf"\1\2{_HIDDEN}", text))

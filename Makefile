@@ -36,6 +36,7 @@ ifeq ($(STACK),sandbox)
 	@sandbox/setup.sh
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
 else
+	@.venv/bin/python scripts/recover.py $(STACK)
 	$(PULUMI) up
 endif
 
@@ -43,6 +44,7 @@ down: ## Take the cluster away, and with it the local cloud
 ifeq ($(STACK),sandbox)
 	@sandbox/down
 else
+	@.venv/bin/python scripts/recover.py $(STACK)
 	$(PULUMI) destroy
 endif
 

@@ -1,14 +1,18 @@
 # The two commands of the README are `make up` and `make test`. `make help` lists the rest.
-# STACK=sandbox (default) is the local cloud on this machine; any other stack is yours, through the pulumi on PATH.
+# STACK=sandbox (default) is the local cloud on this machine, and so are the test clusters on it; any other stack is
+# yours, through the pulumi on PATH.
 
 STACK ?= sandbox
 export PULUMI_STACK := $(STACK)
 export SANDBOX_STATE SANDBOX_ADDRESS
 
-ifeq ($(STACK),sandbox)
+ifneq ($(filter sandbox,$(STACK))$(wildcard $(or $(SANDBOX_STATE),/var/lib/ant-media-sandbox)/pulumi/Pulumi.$(STACK).yaml),)
+ON_SANDBOX := yes
 PULUMI := sandbox/bin/pulumi
+TEST_CLUSTERS := sandbox/test-clusters
 else
 PULUMI := pulumi
+TEST_CLUSTERS := .venv/bin/python scripts/test_clusters.py
 endif
 
 # For what runs pulumi itself.
@@ -20,13 +24,13 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON_FILES := __main__.py components policy scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
-in_sandbox = @[ "$(STACK)" = sandbox ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
+in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down preview outputs drift status logs shell stack test check format
+.PHONY: help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test check format
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
 
 setup: ## Install everything that the sandbox and the tests need on this machine
 	@sandbox/setup.sh
@@ -43,6 +47,8 @@ endif
 down: ## Take the cluster away, and with it the local cloud
 ifeq ($(STACK),sandbox)
 	@sandbox/down
+else ifdef ON_SANDBOX
+	@$(TEST_CLUSTERS) down $(STACK)
 else
 	@.venv/bin/python scripts/recover.py $(STACK)
 	$(PULUMI) destroy
@@ -59,14 +65,14 @@ outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
 
 drift: ## Report what was changed by hand in the cloud and on the machines (FORMAT=markdown: as an issue)
-ifeq ($(STACK),sandbox)
+ifdef ON_SANDBOX
 	@sandbox/drift $(FORMAT)
 else
 	@.venv/bin/python scripts/drift.py $(STACK) $(FORMAT)
 endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
-ifeq ($(STACK),sandbox)
+ifdef ON_SANDBOX
 	@sandbox/status
 else
 	@.venv/bin/python scripts/status.py
@@ -84,6 +90,23 @@ shell: ## Open a root shell on a machine (MACHINE=edge1)
 stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
 	@[ "$(STACK)" != sandbox ] || { echo "Which stack? For example: make stack STACK=dev (make up makes the sandbox's)" >&2; exit 1; }
 	@.venv/bin/python scripts/new_stack.py $(STACK)
+
+cluster: ## Bring a test cluster up that is like STACK, or prolong it (NAME=pr-123 TTL=4h)
+ifdef ON_SANDBOX
+	@sandbox/setup.sh
+	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/up
+else
+	@$(TEST_CLUSTERS) up "$(NAME)" "$(TTL)" $(STACK)
+endif
+
+cluster-down: ## Take a test cluster down (NAME=pr-123, STACK as it was like)
+	@$(TEST_CLUSTERS) down "$(NAME)"
+
+clusters: ## List the test clusters and when they expire (STACK=dev: in your account)
+	@$(TEST_CLUSTERS) list
+
+clusters-down-expired: ## Take down the test clusters that have expired, and only those
+	@$(TEST_CLUSTERS) down-expired
 
 test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
 	@sandbox/setup.sh

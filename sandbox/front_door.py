@@ -80,7 +80,7 @@ def sweep() -> None:
     remove_control_groups()
     for left in (PID_FILE, BOOT_ID, STATUS):
         left.unlink(missing_ok=True)
-    for folder in ("machines", "site", "acme", "aws", "operator"):
+    for folder in ("machines", "site", "acme", "aws", "operator", "entrances"):
         shutil.rmtree(host.STATE / folder, ignore_errors=True)
 
 
@@ -149,6 +149,14 @@ def execute(command: Sequence[str]) -> NoReturn:
     sys.exit(run_inside(_init(), lambda: command, environment, shown))
 
 
+def entrance(stack: str, domain: str) -> None:
+    """Give a stack's domain a loopback address of its own, and print it."""
+    _init()
+    from sandbox.relay import open_entrance
+
+    print(open_entrance(stack, domain).address)
+
+
 def shell(name: str, command: Sequence[str]) -> NoReturn:
     """A root shell in a machine, or a command in it."""
     from sandbox.machines import leader
@@ -196,8 +204,10 @@ def _machine(name: str) -> MachineStatus:
     """By name, by what comes after the stack's in it (`edge1`), or by instance id."""
     _init()
     machines = _machines()
+    in_stack = f"ant-media-cluster-{os.environ.get('PULUMI_STACK') or 'sandbox'}-{name}"
     for matches in (
         [machine for machine in machines if name in (machine["name"], machine["instance_id"])],
+        [machine for machine in machines if machine["name"] == in_stack],
         [machine for machine in machines if machine["name"].endswith(f"-{name}")],
     ):
         if len(matches) == 1:
@@ -245,6 +255,9 @@ def main() -> None:
     status_parser.add_argument("--json", action="store_true")
     exec_parser = commands.add_parser("exec", help=execute.__doc__)
     exec_parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD …")
+    entrance_parser = commands.add_parser("entrance", help=entrance.__doc__)
+    entrance_parser.add_argument("stack")
+    entrance_parser.add_argument("domain")
     shell_parser = commands.add_parser("shell", help=shell.__doc__)
     shell_parser.add_argument("machine")
     shell_parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD …")
@@ -269,6 +282,8 @@ def main() -> None:
             status(as_json=chosen.json)
         case "exec":
             execute(command or ["bash"])
+        case "entrance":
+            entrance(chosen.stack, chosen.domain)
         case "shell":
             shell(chosen.machine, command)
         case _:

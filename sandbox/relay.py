@@ -8,19 +8,31 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
 
 from dnslib import DNSRecord
 
-from sandbox import addresses
+from sandbox import addresses, host
 from sandbox.apt import Upstream
 from sandbox.network import package_address
 from sandbox.process_tree import CLONE_NEWNET, setns
 
 FORWARDED_PORTS = (80, 443, 1935, 4444, 5080, 5443, 6080)
+ENTRANCES = host.STATE / "entrances"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """The loopback address of a cluster that is not the first, as its stack's file among ``ENTRANCES`` says."""
+
+    address: str
+    domain: str
 
 
 @dataclass(frozen=True)
@@ -40,22 +52,44 @@ class Relay:
 
     async def serve(self, upstreams: Sequence[Upstream], forwarders: Sequence[socket.socket]) -> None:
         """Carries bytes until it is cancelled."""
-        for number, host in enumerate(sorted({upstream.host for upstream in upstreams})):
+        for number, server in enumerate(sorted({upstream.host for upstream in upstreams})):
             for upstream in upstreams:
-                if upstream.host == host:
+                if upstream.host == server:
                     with self._inside():
                         listener = socket.create_server((package_address(number), upstream.port), backlog=128)
-                    await asyncio.start_server(_carry(self._to(upstream)), sock=listener)
-        for listener in forwarders:
-            await asyncio.start_server(_carry(self._to_entrance(listener.getsockname()[1])), sock=listener)
-        await asyncio.get_running_loop().create_future()
+                    await asyncio.start_server(_carry(self._to_upstream(upstream)), sock=listener)
+        await self._lead_to(addresses.ENTRANCE, forwarders)
+        await self._follow_entrances()
 
-    def _to(self, upstream: Upstream) -> Callable[[], Awaitable[Streams]]:
+    async def _lead_to(self, name: str, forwarders: Sequence[socket.socket]) -> list[asyncio.Server]:
+        return [
+            await asyncio.start_server(_carry(self._to(name, listener.getsockname()[1])), sock=listener)
+            for listener in forwarders
+        ]
+
+    async def _follow_entrances(self) -> None:
+        """Further clusters have an address each, for as long as there is a file that says so."""
+        open_entrances: dict[Entrance, list[asyncio.Server]] = {}
+        while True:
+            wanted = read_entrances()
+            for entrance in open_entrances.keys() - wanted:
+                for server in open_entrances.pop(entrance):
+                    server.close()
+            for entrance in wanted - open_entrances.keys():
+                try:
+                    listeners = listen_on_loopback(entrance.address)
+                except OSError as error:  # somebody else was quicker
+                    print(error.strerror, file=sys.stderr, flush=True)
+                    listeners = []
+                open_entrances[entrance] = await self._lead_to(entrance.domain, listeners)
+            await asyncio.sleep(0.5)
+
+    def _to_upstream(self, upstream: Upstream) -> Callable[[], Awaitable[Streams]]:
         return lambda: asyncio.open_connection(upstream.host, upstream.port)
 
-    def _to_entrance(self, port: int) -> Callable[[], Awaitable[Streams]]:
+    def _to(self, name: str, port: int) -> Callable[[], Awaitable[Streams]]:
         async def connect() -> Streams:
-            address = await asyncio.to_thread(self._entrance)
+            address = await asyncio.to_thread(self._resolve, name)
             with self._inside():
                 side = socket.socket()
             side.setblocking(False)
@@ -69,16 +103,16 @@ class Relay:
 
         return connect
 
-    def _entrance(self) -> str:
-        """Where the cluster's name leads, asked of the cloud's DNS."""
-        question = DNSRecord.question(addresses.ENTRANCE)
+    def _resolve(self, name: str) -> str:
+        """Where a cluster's name leads, asked of the cloud's DNS."""
+        question = DNSRecord.question(name)
         # This thread's network only; it was made from one that is on the host's.
         with self._inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as side:
             side.settimeout(2)
             side.sendto(question.pack(), (addresses.DNS, 53))
             answer = DNSRecord.parse(side.recv(4096))
         if not answer.rr:
-            raise ConnectionRefusedError(f"{addresses.ENTRANCE} is not in the cloud's DNS yet")
+            raise ConnectionRefusedError(f"{name} is not in the cloud's DNS yet")
         return str(answer.rr[-1].rdata)
 
 
@@ -107,6 +141,45 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write_eof()
     except OSError:
         writer.transport.abort()
+
+
+def read_entrances() -> set[Entrance]:
+    return {Entrance(*path.read_text().split()) for path in _files_of_entrances()}
+
+
+def open_entrance(stack: str, domain: str) -> Entrance:
+    """The stack's entrance; one that has none gets the first address that is free."""
+    path = ENTRANCES / stack
+    taken = {Entrance(*other.read_text().split()).address for other in _files_of_entrances() if other != path}
+    own = Entrance(*path.read_text().split()).address if path.exists() else None
+    address = own or next(
+        address for address in _further_addresses() if address not in taken and _is_free(address)
+    )
+    ENTRANCES.mkdir(exist_ok=True)
+    unfinished = ENTRANCES.with_suffix(".new")
+    unfinished.write_text(f"{address} {domain}\n")
+    unfinished.rename(path)
+    return Entrance(address, domain)
+
+
+def _files_of_entrances() -> list[Path]:
+    return list(ENTRANCES.iterdir()) if ENTRANCES.exists() else []
+
+
+def _further_addresses() -> Iterator[str]:
+    """Of the sandbox at 127.77.0.1 they are 127.77.1.1 and so on, that of one at 127.77.0.2 others."""
+    first, second, third, fourth = IPv4Address(host.LOOPBACK_ADDRESS).packed
+    return (f"{first}.{second}.{(third + fourth) % 256}.{number}" for number in range(1, 255))
+
+
+def _is_free(address: str) -> bool:
+    try:
+        listeners = listen_on_loopback(address)
+    except OSError:
+        return False
+    for listener in listeners:
+        listener.close()
+    return True
 
 
 def listen_on_loopback(address: str) -> list[socket.socket]:

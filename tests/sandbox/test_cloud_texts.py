@@ -11,6 +11,7 @@ from sandbox import apt, dns, machines, network, security_groups, stack_settings
 from sandbox.apt import Source, Upstream
 from sandbox.ec2 import Instance
 from sandbox.security_groups import Group, Rule
+from scripts import stack_file
 
 
 def instance(number: int, public: str | None) -> Instance:
@@ -259,7 +260,8 @@ def test_a_stack_keeps_its_secrets_and_gets_this_clouds_root() -> None:
     }
 
     def config(**settings: object) -> object:
-        return stack_settings.merged({"config": settings}, before, "today's")["config"]
+        kept = stack_file.with_secrets_of(before, {"config": settings})
+        return stack_settings.with_root(kept, "today's")["config"]
 
     assert config(**{acme: {"email": "a@b.test"}}) == {
         "p": password,

@@ -1,0 +1,193 @@
+"""Test clusters: stacks made like another for a while, and taken down when they have expired.
+
+Works on the stacks of the project in the current folder, with the pulumi on PATH.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from scripts import stack_file  # noqa: E402  (found by the line above)
+from scripts.test_cluster_expiry import Cluster, read_cluster, say_when, table  # noqa: E402
+from scripts.test_cluster_settings import (  # noqa: E402
+    RefusedError,
+    check_name,
+    is_test_cluster,
+    make_settings,
+    read_ttl,
+)
+
+
+def run(name: str, *command: str | Path) -> None:
+    """Runs a command that works on a stack, and that has to succeed."""
+    with subprocess.Popen(command, env=_with_stack(name), stdin=subprocess.DEVNULL) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # the engine was told as well, and finishes what it is at
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+
+
+def ask(*arguments: str, name: str = "") -> Any:
+    """What pulumi answers in JSON. What it says on standard error is the user's to read."""
+    command = ["pulumi", *arguments]
+    done = subprocess.run(command, env=_with_stack(name), stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def _with_stack(name: str) -> dict[str, str]:
+    return {**os.environ, "PULUMI_STACK": name} if name else dict(os.environ)
+
+
+def stacks() -> list[str]:
+    return [stack["name"].rpartition("/")[2] for stack in ask("stack", "ls", "--json")]
+
+
+def read(name: str) -> Cluster | None:
+    """The test cluster of that name, None when the stack is none."""
+    deployment = ask("stack", "export", name=name)["deployment"]
+    empty = not deployment.get("resources")
+    return read_cluster(name, deployment, ask("config", "--json", name=name) if empty else {})
+
+
+def settings_file(name: str) -> Path:
+    return Path(f"Pulumi.{name}.yaml")
+
+
+def recall_settings(name: str) -> None:
+    """Settings that are not here, as on a fresh checkout, are had back from the stack's last update."""
+    if not settings_file(name).exists():
+        subprocess.run(["pulumi", "config", "refresh"], env=_with_stack(name), check=False)
+
+
+def settings(name: str, ttl: str, like: str) -> Mapping[str, Any]:
+    """Those of a test cluster, without its secrets; refused before anything is touched."""
+    files = {
+        path.name.split(".")[1]: path for folder in (Path(), ROOT) for path in folder.glob("Pulumi.*.yaml")
+    }
+    others = {stack for stack, path in files.items() if not is_test_cluster(stack_file.read(path))}
+    check_name(name, others)
+    expiry = f"{datetime.now(UTC) + read_ttl(ttl):%Y-%m-%dT%H:%M:%SZ}"
+    if like not in files:
+        raise RefusedError(
+            f"STACK is {like}, but there is no Pulumi.{like}.yaml: give one of {', '.join(sorted(files))}"
+        )
+    return make_settings(stack_file.read(files[like]), like, name, expiry)
+
+
+def up(name: str, ttl: str, like: str) -> None:
+    made = settings(name, ttl, like)
+    if name in stacks():
+        if read(name) is None:
+            raise RefusedError(
+                f"NAME is {name}, which is a stack that does not expire: give another, such as pr-123"
+            )
+        recall_settings(name)
+    file = settings_file(name)
+    stack_file.write(file, stack_file.with_secrets_of(stack_file.read(file), made))
+    run(name, sys.executable, ROOT / "scripts/new_stack.py", name)
+    run(name, "pulumi", "up", "--yes", "--skip-preview")
+
+
+def down(name: str) -> None:
+    if name not in stacks():
+        if is_test_cluster(stack_file.read(settings_file(name))):
+            settings_file(name).unlink()
+        print(f"There is no test cluster {name}: nothing to do.")
+        return
+    if not ask("stack", "export", name=name)["deployment"].get("resources"):
+        recall_settings(name)
+    if read(name) is None:
+        raise RefusedError(
+            f"Stack {name} carries no expiry, so it is no test cluster: make down STACK={name} is for it."
+        )
+    take_down(name)
+
+
+def take_down(name: str) -> None:
+    recall_settings(name)
+    run(name, "pulumi", "destroy", "--yes", "--skip-preview")
+    run(name, "pulumi", "stack", "rm", "--yes")
+
+
+def clusters() -> list[Cluster]:
+    with ThreadPoolExecutor(4) as pool:
+        return [cluster for cluster in pool.map(read, stacks()) if cluster]
+
+
+def show() -> None:
+    found = clusters()
+    print(table(found, datetime.now(UTC)) if found else "There are no test clusters.")
+
+
+def down_expired() -> None:
+    failed: list[str] = []
+    for cluster in clusters():
+        now = datetime.now(UTC)
+        if cluster.expiry > now:
+            print(f"{cluster.name} stays: it expires {say_when(cluster.expiry, now)}.")
+            continue
+        print(f"==> {cluster.name} goes: it expired {say_when(cluster.expiry, now)}.", flush=True)
+        try:
+            take_down(cluster.name)
+        except subprocess.CalledProcessError:
+            failed.append(cluster.name)
+    if failed:
+        raise RefusedError(f"These have expired, and could not be taken down: {', '.join(failed)}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, text in (
+        ("up", "bring a test cluster up, or up to date, and prolong its expiry"),
+        ("settings", "print what its settings would be"),
+    ):
+        making = commands.add_parser(command, help=text)
+        making.add_argument("name")
+        making.add_argument("ttl", help="how long it is wanted for: 30m, 4h, 2d")
+        making.add_argument("like", help="the stack that it is made like")
+    commands.add_parser("down", help="take one down").add_argument("name")
+    commands.add_parser("list", help="show them and when they expire")
+    commands.add_parser("down-expired", help="take down those that have expired")
+    chosen = parser.parse_args()
+    match chosen.command:
+        case "up":
+            up(chosen.name, chosen.ttl, chosen.like)
+        case "settings":
+            print(yaml.safe_dump(settings(chosen.name, chosen.ttl, chosen.like), sort_keys=False), end="")
+        case "down":
+            down(chosen.name)
+        case "list":
+            show()
+        case _:
+            down_expired()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RefusedError as refused:
+        sys.exit(str(refused))
+    except FileNotFoundError as error:
+        sys.exit(f"test_clusters.py needs {error.filename} on PATH.")
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)
+    except KeyboardInterrupt:
+        sys.exit(130)

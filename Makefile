@@ -15,6 +15,9 @@ PULUMI := pulumi
 TEST_CLUSTERS := .venv/bin/python scripts/test_clusters.py
 endif
 
+# What no environment may ever do (docs/policies.md).
+POLICIES := --policy-pack policy $(if $(wildcard policy/$(STACK).json),--policy-pack-config policy/$(STACK).json)
+
 # For what runs pulumi itself.
 export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 
@@ -41,7 +44,7 @@ ifeq ($(STACK),sandbox)
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
 else
 	@.venv/bin/python scripts/recover.py $(STACK)
-	$(PULUMI) up
+	$(PULUMI) up $(POLICIES)
 endif
 
 down: ## Take the cluster away, and with it the local cloud
@@ -58,7 +61,7 @@ preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of
 ifeq ($(FORMAT),markdown)
 	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json
 else
-	@$(PULUMI) preview --diff
+	@$(PULUMI) preview --diff $(POLICIES)
 endif
 
 outputs: ## Print the stack's outputs as JSON

@@ -69,3 +69,13 @@ def test_the_virtual_environment_of_pulumi_yaml_runs_the_program(tmp_path: Path,
     (site / "tests.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     stack.up()
     assert stack.outputs()["prefix"] == str(stack.folder / "own")
+
+
+def test_a_policy_pack_that_ends_at_once_shows_what_it_said_and_its_exit_code(stack: Stack) -> None:
+    pack = stack.folder / "pack"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: python\n")
+    (pack / "__main__.py").write_text("import sys\nprint('no rules', file=sys.stderr)\nsys.exit(3)\n")
+    printed = stack.program("").run("preview", "--policy-pack", str(pack), fails=True)
+    assert "no rules" in diagnostics(printed)
+    assert "exit status 3" in printed

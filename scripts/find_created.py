@@ -26,8 +26,13 @@ class Account:
             profile_name=provider.get("profile"),
         )
 
+        self._clients: dict[str, Any] = {}
+
     def __call__(self, service: str) -> Any:
-        return self._session.client(service, endpoint_url=self._endpoints.get(service))
+        if service not in self._clients:
+            endpoint = self._endpoints.get(service)
+            self._clients[service] = self._session.client(service, endpoint_url=endpoint)
+        return self._clients[service]
 
 
 def find(account: Account, type: str, inputs: Inputs) -> list[str]:

@@ -154,12 +154,15 @@ def look_up(stack: str, created: list[Entry]) -> dict[str, list[str]]:
                 "state: see in AWS whether it is there, delete it, and then run "
                 f"pulumi refresh --clear-pending-creates --stack {stack}"
             )
-        accounts[entry["urn"]] = Account(_in_clear(provider["inputs"]))
+        if entry["provider"] not in accounts:
+            accounts[entry["provider"]] = Account(_in_clear(provider["inputs"]))
     shown = datetime.fromisoformat(state["manifest"]["time"]).timestamp() + SHOWS_WITHIN
     while True:
         made = {
             entry["urn"]: [
-                id for id in find(accounts[entry["urn"]], entry["type"], entry["inputs"]) if id not in known
+                id
+                for id in find(accounts[entry["provider"]], entry["type"], entry["inputs"])
+                if id not in known
             ]
             for entry in created
         }

@@ -124,7 +124,7 @@ check: ## Format, lint, types, shell scripts, workflows
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright
 	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh sandbox/actionlint.sh
-	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck
+	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml

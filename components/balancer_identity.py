@@ -50,6 +50,8 @@ class BalancerIdentity(pulumi.ComponentResource):
         )
         role = aws.iam.Role(
             f"{name}-role",
+            # By this beginning of the names the role that deploys the stack is kept to it (docs/aws).
+            name=f"{args.cluster}-load-balancer",
             assume_role_policy=json.dumps(
                 {
                     "Version": "2012-10-17",
@@ -71,7 +73,9 @@ class BalancerIdentity(pulumi.ComponentResource):
             policy=secret.arn.apply(lambda arn: json.dumps(_policy(arn, args))),
             opts=child,
         )
-        profile = aws.iam.InstanceProfile(f"{name}-profile", role=role.name, tags=tags, opts=child)
+        profile = aws.iam.InstanceProfile(
+            f"{name}-profile", name=f"{args.cluster}-load-balancer", role=role.name, tags=tags, opts=child
+        )
         self.instance_profile = profile.name
         self.certificate_store = secret.arn
         self.register_outputs({"certificate_store": self.certificate_store})

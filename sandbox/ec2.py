@@ -20,6 +20,7 @@ from sandbox import addresses, host
 from sandbox.security_groups import Group, Members, Rule
 
 AMIS = host.SANDBOX / "images/amis.json"
+CALLS = host.STATE / "aws/calls"
 ACCOUNT = "123456789012"
 """moto's."""
 
@@ -108,6 +109,8 @@ def serve(changes: Changes) -> None:
     def noting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
+        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
+            _keep(environ, body)
         response: Iterable[bytes] = moto(environ, start_response)
         if environ["REQUEST_METHOD"] != "GET":
             changes.note(environ, body)
@@ -115,6 +118,15 @@ def serve(changes: Changes) -> None:
 
     server = make_server(addresses.API, 5000, noting, threaded=True, request_handler=QuietHandler)
     threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
+
+
+def _keep(environ: WSGIEnvironment, body: bytes) -> None:
+    """What the provider asks for, so that tests can hold it against what the roles of CI may do."""
+    service = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0].split("/")[-2:-1]
+    target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    action = target or parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
+    with CALLS.open("a") as calls:
+        calls.write(" ".join([*service, environ["REQUEST_METHOD"], environ["PATH_INFO"], action]) + "\n")
 
 
 def _mend_public_addresses() -> None:

@@ -48,6 +48,10 @@ def test_the_balancer_alone_has_a_role_and_it_may_do_nothing_but_keep_its_certif
             "Resource": STORE,
         }
     ]
+    # By these names the role that deploys a stack is kept to it (docs/aws).
+    for kind in ("iam/role:Role", "iam/instanceProfile:InstanceProfile", "secretsmanager/secret:Secret"):
+        (inputs,) = cluster.of_type(f"aws:{kind}").values()
+        assert inputs["name"].startswith("ant-media-cluster-unit-"), kind
 
 
 def test_a_certificate_that_was_kept_comes_back_and_one_that_is_missing_is_asked_for() -> None:

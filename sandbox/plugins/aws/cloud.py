@@ -67,7 +67,11 @@ class Cloud:
                 aws_secret_access_key=self.settings.get("secretKey"),
                 aws_session_token=self.settings.get("token"),
                 verify=not self.settings.get("insecure", False),
-                config=Config(max_pool_connections=64, retries={"mode": "standard", "max_attempts": 10}),
+                config=Config(
+                    max_pool_connections=64,
+                    retries={"mode": "standard", "max_attempts": 10},
+                    user_agent_extra="Pulumi/1.0",  # so does the official one
+                ),
             )
 
     @cached_property

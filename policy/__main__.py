@@ -27,7 +27,8 @@ from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 # Pulumi runs this folder, not the project.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from policy.rules import RULES, SECRET, UNKNOWN, Resource, Rule, read_config
+from policy.resource import SECRET, UNKNOWN, Resource
+from policy.rules import RULES, Rule, read_config
 
 UNKNOWNS = {value for name, value in vars(proxy).items() if name.startswith("UNKNOWN_")}
 

@@ -1,38 +1,24 @@
 """What no environment may ever do, as pure functions on a stack's resources.
 
 A value that only the update will tell is no violation in a preview: the policy pack looks again in `pulumi up`, where it is
-known before the resource is made. A secret stays hidden there too, so where a rule has to see a value a secret is refused.
+known. A secret stays hidden there too, so where a rule has to see a value a secret is refused.
 """
 
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from components.port_table import SecurityGroup, Source
 from components.port_table import rules as port_table
+from policy.resource import SECRET, UNKNOWN, Resource, as_list, leaves, member
+from policy.ways_in import GROUPS, Way, ways
 
 FOLDER = Path(__file__).parent
-UNKNOWN, SECRET = "[unknown]", "[secret]"
-"""What stands in a resource's inputs for a value that cannot be seen."""
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A resource as it will be after the update."""
-
-    type: str
-    name: str
-    inputs: Mapping[str, Any]
-    """As checked by the provider, `UNKNOWN` and `SECRET` at any depth."""
-    protect: bool = False
-    depends: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    """Names of the resources that an input comes from: the engine's `propertyDependencies`. They tell the security group
-    of a rule before the group has an id, and whose id it is afterwards."""
 
 
 @dataclass(frozen=True)
@@ -78,135 +64,12 @@ def read_config(stack: str) -> dict[str, Any]:
     return config
 
 
-# Reading
-
-
-def _list(value: Any) -> list[Any]:
-    return cast(list[Any], value) if isinstance(value, list) else [] if value is None else [value]
-
-
-def _member(value: Any, key: str) -> Any:
-    """Of an object; of one that cannot be seen, that."""
-    return cast(Mapping[str, Any], value).get(key) if isinstance(value, Mapping) else value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    """What is known of a text or of a list of them."""
-    return tuple(item for item in _list(value) if isinstance(item, str) and item not in ("", UNKNOWN))
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, item in cast(Mapping[str, Any], value).items():
-            yield from _leaves(f"{path}.{key}", item)
-    elif isinstance(value, list):
-        for index, item in enumerate(cast(list[Any], value)):
-            yield from _leaves(f"{path}[{index}]", item)
-    elif value is not None:
-        yield path, str(value)
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(value)
-
-
 # Ways in
-
-INGRESS_RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
-OLD_RULE = "aws:ec2/securityGroupRule:SecurityGroupRule"
-GROUPS = ("aws:ec2/securityGroup:SecurityGroup", "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup")
-_PROTOCOLS = {"-1": "all", "6": "tcp", "17": "udp"}
-_LAST_PORT = 65535
-
-
-@dataclass(frozen=True)
-class _Way:
-    """One way in, in whichever of AWS's notations."""
-
-    resource: Resource
-    protocol: str
-    from_port: int
-    to_port: int
-    cidrs: tuple[str, ...]
-    """Networks that may come in."""
-    groups: tuple[str, ...]
-    """What else may: the names of security groups, or else their ids or those of prefix lists."""
-    into: str
-    """The name of the security group, or else its id; empty where it is not known."""
-    hidden: bool
-    """Whether some of those who may come in are not known."""
-
-    def opens(self, port: int) -> bool:
-        """To TCP."""
-        return self.protocol in ("tcp", "all") and self.from_port <= port <= self.to_port
-
-    def __str__(self) -> str:
-        ports = f"{self.from_port}" if self.from_port == self.to_port else f"{self.from_port}-{self.to_port}"
-        return f"{ports}/{self.protocol}"
-
-
-def _ways(resources: Iterable[Resource]) -> Iterator[_Way]:
-    for resource in resources:
-        inputs = resource.inputs
-        if resource.type == INGRESS_RULE:
-            yield from _way(resource, inputs, inputs.get("ipProtocol"))
-        elif resource.type == OLD_RULE and inputs.get("type") != "egress":
-            yield from _way(resource, inputs, inputs.get("protocol"))
-        elif resource.type in GROUPS:
-            for block in _list(inputs.get("ingress")):
-                yield from _way(resource, block, _member(block, "protocol"))
-
-
-_NETWORKS = ("cidrIpv4", "cidrIpv6", "cidrBlocks", "ipv6CidrBlocks")
-_OTHERS = (
-    "referencedSecurityGroupId",
-    "sourceSecurityGroupId",
-    "securityGroups",
-    "prefixListId",
-    "prefixListIds",
-)
-
-
-def _way(resource: Resource, end: Any, protocol: Any) -> Iterator[_Way]:
-    """`end`: what says of it who may come in and where to, the resource's inputs or a part of them."""
-    ports = [_member(end, "fromPort"), _member(end, "toPort")]
-    if UNKNOWN in (protocol, *ports):
-        return
-    protocol = str(protocol).lower()
-    protocol = _PROTOCOLS.get(protocol, protocol)
-    if protocol not in ("tcp", "udp", "icmp", "icmpv6"):
-        protocol = "all"
-    # AWS takes all protocols together with all ports, whatever is said of ports.
-    if protocol == "all" or not all(isinstance(port, int | float) and port >= 0 for port in ports):
-        ports = [0, _LAST_PORT]
-    into = (
-        [resource.name]
-        if resource.type in GROUPS
-        else _named(resource, "securityGroupId", _member(end, "securityGroupId"))
-    )
-    groups = [group for key in _OTHERS for group in _named(resource, key, _member(end, key))]
-    yield _Way(
-        resource=resource,
-        protocol=protocol,
-        from_port=int(ports[0]),
-        to_port=int(ports[1]),
-        cidrs=tuple(dict.fromkeys(cidr for key in _NETWORKS for cidr in _texts(_member(end, key)))),
-        groups=tuple([*groups, *into] if _member(end, "self") is True else groups),
-        into=next(iter(into), ""),
-        hidden=any(
-            text == UNKNOWN for key in (*_NETWORKS, *_OTHERS) for _, text in _leaves(key, _member(end, key))
-        ),
-    )
-
-
-def _named(resource: Resource, key: str, value: Any) -> Sequence[str]:
-    """The names behind ids, or the ids where they are none of this stack's."""
-    return resource.depends.get(key) or _texts(value)
 
 
 def _admin_ports(resources: Sequence[Resource], config: Config) -> Found:
     ports = {22: "SSH", 4444: "the web panel", 6080: "HAProxy's statistics"}
-    for way in _ways(resources):
+    for way in ways(resources):
         opened = [name for port, name in ports.items() if way.opens(port)]
         for cidr in way.cidrs:
             if opened and _is_world(cidr):
@@ -246,7 +109,7 @@ _DATABASE_PORTS = {
 
 
 def _public_database(resources: Sequence[Resource], config: Config) -> Found:
-    for way in _ways(resources):
+    for way in ways(resources):
         opened = dict.fromkeys(name for port, name in _DATABASE_PORTS.items() if way.opens(port))
         if opened and way.cidrs:
             yield (
@@ -271,7 +134,8 @@ def _port_table(resources: Sequence[Resource], config: Config) -> Found:
     for resource in resources:
         if resource.type in GROUPS and resource.name not in groups:
             yield resource, f"is a security group that {_TABLE} does not have; add it there"
-    for way in _ways(resources):
+    for way in ways(resources):
+        into = way.into or "its security group"
         lines = [
             line
             for line in port_table(srt=True, database=True)
@@ -282,21 +146,17 @@ def _port_table(resources: Sequence[Resource], config: Config) -> Found:
         if way.into and way.into not in groups:
             yield (
                 way.resource,
-                f"opens {way} on {way.into}, a security group that {_TABLE} does not have; add it there",
+                f"opens {way} on {into}, a security group that {_TABLE} does not have; add it there",
             )
         elif not lines:
-            yield way.resource, f"opens {way} on {_group(way.into)}, which {_TABLE} does not; add it there"
+            yield way.resource, f"opens {way} on {into}, which {_TABLE} does not; add it there"
         elif not any(_may_come(way, line.source) for line in lines):
             sources = ", ".join(dict.fromkeys(line.source for line in lines))
             came = ", ".join((*way.cidrs, *way.groups)) or "nobody"
-            yield way.resource, f"opens {way} on {_group(way.into)} to {came}; {_TABLE} has it for {sources}"
+            yield way.resource, f"opens {way} on {into} to {came}; {_TABLE} has it for {sources}"
 
 
-def _group(name: str) -> str:
-    return name or "its security group"
-
-
-def _may_come(way: _Way, source: Source) -> bool:
+def _may_come(way: Way, source: Source) -> bool:
     if source in _BY_ADDRESS:
         return not way.groups and (way.hidden or bool(way.cidrs))
     return not way.cidrs and (way.hidden or bool(way.groups)) and {*way.groups} <= {f"firewall-{source}"}
@@ -316,7 +176,7 @@ _VOLUME = "aws:ebs/volume:Volume"
 def _imdsv2(resources: Sequence[Resource], config: Config) -> Found:
     for resource in resources:
         if resource.type in (*_INSTANCES, _TEMPLATE):
-            tokens = _member(resource.inputs.get("metadataOptions"), "httpTokens")
+            tokens = member(resource.inputs.get("metadataOptions"), "httpTokens")
             if tokens not in ("required", UNKNOWN):
                 yield resource, f"metadataOptions.httpTokens is {_shown(tokens)}; set it to required"
 
@@ -328,18 +188,22 @@ def _encrypted_volumes(resources: Sequence[Resource], config: Config) -> Found:
                 yield resource, f"{where}.encrypted is {_shown(encrypted)}; set it to true"
 
 
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
 def _volumes(resource: Resource) -> Iterator[tuple[str, Any]]:
     """Each volume, and what is said of its encryption; one that is not mentioned is the image's, as it comes."""
     inputs = resource.inputs
     if resource.type == _VOLUME:
         yield "the volume", inputs.get("encrypted")
     elif resource.type in _INSTANCES:
-        yield "rootBlockDevice", _member(inputs.get("rootBlockDevice"), "encrypted")
-        for index, device in enumerate(_list(inputs.get("ebsBlockDevices"))):
-            yield f"ebsBlockDevices[{index}]", _member(device, "encrypted")
+        yield "rootBlockDevice", member(inputs.get("rootBlockDevice"), "encrypted")
+        for index, device in enumerate(as_list(inputs.get("ebsBlockDevices"))):
+            yield f"ebsBlockDevices[{index}]", member(device, "encrypted")
     elif resource.type == _TEMPLATE:
-        for index, device in enumerate(_list(inputs.get("blockDeviceMappings")) or [None]):
-            yield f"blockDeviceMappings[{index}].ebs", _member(_member(device, "ebs"), "encrypted")
+        for index, device in enumerate(as_list(inputs.get("blockDeviceMappings")) or [None]):
+            yield f"blockDeviceMappings[{index}].ebs", member(member(device, "ebs"), "encrypted")
 
 
 def _instance_types(resources: Sequence[Resource], config: Config) -> Found:
@@ -360,14 +224,15 @@ def _instance_types(resources: Sequence[Resource], config: Config) -> Found:
 _COMMANDS = ("command:remote:Command", "command:local:Command")
 # On a failure the provider prints them as they are, secret or not.
 _PRINTED = ("create", "update", "delete", "environment")
-_NAME = r"[\w-]*(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key)[\w-]*"
+# Names are bounded: one without an end would take minutes to look for in a long line.
+_NAME = r"(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key)[\w-]{0,40}"
 # How a value begins that is neither empty nor what a shell or a template puts in.
 _LITERAL = r"[^\s\"'`$<({\[%\\-]"
 _SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a password in a URL": rf"(?i)\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:{_LITERAL}[^\s/@'\"]*@",
-    "a password": rf"(?i)(?:\b{_NAME}(?:=|[\"']?: )|(?:^|\s)--{_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
+    "a password in a URL": rf"(?i)[a-z0-9+.-]://[^\s/:@'\"]{{0,100}}:{_LITERAL}[^\s/@'\"]{{0,1000}}@",
+    "a password": rf"(?i)(?:{_NAME}(?:=|[\"']?: )|(?:^|\s)--[\w-]{{0,40}}{_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
 }
 
 
@@ -376,7 +241,7 @@ def _command_secrets(resources: Sequence[Resource], config: Config) -> Found:
         if resource.type not in _COMMANDS:
             continue
         for key in (*_PRINTED, "stdin"):
-            for path, text in _leaves(key, resource.inputs.get(key)):
+            for path, text in leaves(key, resource.inputs.get(key)):
                 found = [name for name, pattern in _SECRETS.items() if re.search(pattern, text)]
                 if SECRET in text and key in _PRINTED:
                     found = ["a secret, which an error would print"]
@@ -410,7 +275,7 @@ def _tags(resources: Sequence[Resource], config: Config) -> Found:
         given = [resource.inputs.get("tags"), resource.inputs.get("tagsAll")]
         if not is_taggable(resource.type) or UNKNOWN in given:
             continue
-        missing = [tag for tag in config.get("required", []) if not any(_member(part, tag) for part in given)]
+        missing = [tag for tag in config.get("required", []) if not any(member(part, tag) for part in given)]
         if missing:
             yield resource, f"has no tag {', '.join(missing)}; set aws:defaultTags in the stack's settings"
 

@@ -7,18 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
+from policy.resource import SECRET, UNKNOWN, Resource
 from policy.rules import (
-    GROUPS,
-    INGRESS_RULE,
-    OLD_RULE,
     RULES,
-    SECRET,
-    UNKNOWN,
-    Resource,
     is_taggable,
     read_config,
     violations,
 )
+from policy.ways_in import GROUPS, INGRESS_RULE, OLD_RULE
 from tests.unit.program import PROGRAM, TAGS, run, without_secrets
 
 PROD = read_config("prod")
@@ -276,6 +272,7 @@ CASES = {
                 create="get arn:aws:secretsmanager:eu-west-1:1:secret:certificate"
             ),
             "not known yet": command(create=UNKNOWN, environment=UNKNOWN),
+            "a long line of words": command(stdin="a-" * 100_000 + "password-" * 10_000),
             "what is no command": Resource("aws:ec2/eip:Eip", "ip", {"create": SECRET}),
         },
     ),

@@ -27,6 +27,9 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON_FILES := __main__.py components policy scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
+# What failed, or violates a policy, leaves no plan: nobody can deploy it by mistake.
+save_plan = $(if $(PLAN),--save-plan "$(abspath $(PLAN))" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
+
 in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
 
 .DEFAULT_GOAL := help
@@ -38,8 +41,11 @@ help: ## List the targets
 setup: ## Install everything that the sandbox and the tests need on this machine
 	@sandbox/setup.sh
 
-up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox)
-ifeq ($(STACK),sandbox)
+up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
+ifneq ($(PLAN),)
+	@$(if $(ON_SANDBOX),,.venv/bin/python scripts/recover.py $(STACK))
+	@.venv/bin/python scripts/apply_plan.py "$(abspath $(PLAN))" $(PULUMI) up $(POLICIES)
+else ifeq ($(STACK),sandbox)
 	@sandbox/setup.sh
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
 else
@@ -57,11 +63,12 @@ else
 	$(PULUMI) destroy
 endif
 
-preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of a pull request)
+preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of a pull request; PLAN=file: saves it for `make up`)
+	@$(if $(PLAN),rm -f "$(PLAN)")
 ifeq ($(FORMAT),markdown)
-	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json
+	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
 else
-	@$(PULUMI) preview --diff $(POLICIES)
+	@$(PULUMI) preview --diff $(POLICIES) $(save_plan)
 endif
 
 outputs: ## Print the stack's outputs as JSON

@@ -6,15 +6,15 @@ Of the JSON only the steps' inputs and the errors are read: never the configurat
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
+
+from policy.rules import UNKNOWN, Resource
 
 # What the engine puts for a value that only the update itself will tell.
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-UNKNOWN, SECRET = "[unknown]", "[secret]"
-"""What stands for a value that cannot be shown."""
 
 COMMANDS = ("command:remote:Command", "command:local:Command")
 INSTANCE = "aws:ec2/instance:Instance"
@@ -36,6 +36,8 @@ class Step:
     """Properties; none where a resource is replaced because another is."""
     replaced_for: tuple[str, ...] = ()
     """Those of them that cannot change but by a replacement."""
+    marked: bool = False
+    """Whether it is replaced because the state says so: `make drift` and `pulumi state taint` mark it."""
 
     @property
     def is_command(self) -> bool:
@@ -48,11 +50,28 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """Something in the cloud that is no longer what the last update made of it."""
+
+    change: Step
+    """An update or a delete, from what the state holds to what is there."""
+    then: str
+    """What the update that is previewed does about it."""
+
+
+@dataclass(frozen=True)
 class Preview:
     steps: Sequence[Step]
     """What changes, in an order of its own: the engine's is another one each time."""
     error: str
     """Why there is no preview; empty where there is one."""
+    by_hand: Sequence[ByHand] = ()
+    before: Sequence[Resource] = ()
+    """The whole stack as it is in the cloud."""
+    after: Sequence[Resource] = ()
+    """The whole stack as it would be after the update."""
+    protected: Sequence[str] = ()
+    """What would be replaced or deleted, and must not: then there is an error too."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +95,40 @@ class Notice:
 
 
 def read_preview(text: str) -> Preview:
-    """Raises `ValueError` where the engine did not get as far as to write JSON."""
+    """Raises `ValueError` where the engine did not get as far as to write JSON.
+
+    Without `--show-sames` the resources that stay as they are are missing from `before`, `after` and `by_hand`.
+    """
     digest: dict[str, Any] = json.loads(text.replace(_UNKNOWN, UNKNOWN))
-    steps = [_step(step) for step in digest.get("steps", [])]
+    all_steps = [step for step in digest.get("steps", []) if _state(step)["custom"]]
+    # A preview first reads all that the state holds from the cloud; what the program wants comes after.
+    held = {step["urn"]: step for step in all_steps if step["op"] == "refresh"}
+    wanted = [step for step in all_steps if step["op"] != "refresh"]
+    diagnostics = digest.get("diagnostics", [])
+    error = _error(diagnostics)
+    by_hand = _by_hand(held, wanted, finished=not error)
     return Preview(
-        steps=sorted((step for step in steps if step), key=_order),
-        error=_error(digest.get("diagnostics", [])),
+        steps=sorted((_step(step) for step in wanted if step["op"] in _OPS), key=_order),
+        error=error,
+        by_hand=sorted(by_hand, key=lambda found: _order(found.change)),
+        before=[_resource(step["urn"], step["oldState"]) for step in wanted if step.get("oldState")],
+        after=[_resource(step["urn"], step["newState"]) for step in wanted if step.get("newState")],
+        protected=_protected(diagnostics),
     )
 
 
-def _step(step: Mapping[str, Any]) -> Step | None:
+_OPS = ("create", "update", "replace", "delete", "import")
+
+
+def _state(step: Mapping[str, Any]) -> Mapping[str, Any]:
+    return step.get("newState") or step["oldState"]
+
+
+def _step(step: Mapping[str, Any]) -> Step:
     old: Mapping[str, Any] = step.get("oldState") or {}
     new: Mapping[str, Any] = step.get("newState") or {}
-    if step["op"] not in ("create", "update", "replace", "delete", "import") or not (new or old)["custom"]:
-        return None
-    _, _, types, name = step["urn"].split("::", 3)
-    *components, own = types.split("$")
+    *components, own, name = _parts(step["urn"])
+    marked = bool(old.get("taint")) and step["op"] == "replace"
     return Step(
         op=step["op"],
         type=own,
@@ -100,8 +137,89 @@ def _step(step: Mapping[str, Any]) -> Step | None:
         old=old.get("inputs", {}),
         new=new.get("inputs", {}),
         changed=tuple(step.get("diffReasons") or ()),
-        replaced_for=tuple(step.get("replaceReasons") or ()),
+        # Of what is marked the engine says that its id is the reason.
+        replaced_for=() if marked else tuple(step.get("replaceReasons") or ()),
+        marked=marked,
     )
+
+
+def _parts(urn: str) -> list[str]:
+    """The types of the components around a resource, its own type and its name."""
+    _, _, types, name = urn.split("::", 3)
+    return [*types.split("$"), name]
+
+
+def _resource(urn: str, state: Mapping[str, Any]) -> Resource:
+    *_, type, name = _parts(urn)
+    return Resource(
+        type,
+        name,
+        state.get("inputs", {}),
+        state.get("protect", False),
+        {
+            key: [_parts(urn)[-1] for urn in urns or ()]
+            for key, urns in state.get("propertyDependencies", {}).items()
+        },
+    )
+
+
+def _by_hand(
+    held: Mapping[str, Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]], finished: bool
+) -> Iterator[ByHand]:
+    """A refresh's own step does not say what it found. The program's step of the same resource begins with that."""
+    # A resource that got another name is held under its old one.
+    steps = {step.get("oldState", {}).get("urn", step["urn"]): step for step in wanted}
+    for urn, refresh in held.items():
+        step = steps.get(urn, {})
+        old: Mapping[str, Any] = refresh["oldState"]
+        found: Mapping[str, Any] | None = step.get("oldState")
+        if found is None and (step or finished):
+            yield ByHand(
+                _step({"op": "delete", "urn": urn, "oldState": old}),
+                "creates it again" if step else "leaves it so",
+            )
+        elif found is not None:
+            was, now = _flat(old), _flat(found)
+            if places := [place for place in {**was, **now} if was.get(place) != now.get(place)]:
+                keys = dict.fromkeys(re.split(r"[.\[]", place)[0] for place in places)
+                change = {"op": "update", "urn": urn, "oldState": old, "newState": found, "diffReasons": keys}
+                new = _flat(step.get("newState", {}))
+                back = all(new.get(place) == was.get(place) for place in places)
+                then = {"replace": "replaces it", "delete": "deletes it", "same": "leaves it so"}
+                yield ByHand(_step(change), then.get(step["op"], "changes it back" if back else "changes it"))
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, object]:
+    return dict(leaves("", state.get("inputs", {})))
+
+
+def leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
+    """Every single value and where it is, without the engine's own notes; of a policy what it says, not how it is written."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = _document(value)
+    if isinstance(value, dict):
+        for key, member in sorted(cast(dict[str, object], value).items()):
+            if not key.startswith("__"):
+                yield from leaves(f"{path}.{key}".lstrip("."), member)
+    elif isinstance(value, list):
+        for index, item in enumerate(cast(list[object], value)):
+            yield from leaves(f"{path}[{index}]", item)
+    elif value is not None:
+        yield path, value
+
+
+def _document(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _protected(diagnostics: Iterable[Mapping[str, str]]) -> list[str]:
+    refused = re.compile(
+        r'resource "[^"]*::([^":]+)"(?: as part of .*)?\s+(?:as it is currently marked for protection|cannot be deleted\s+because it is protected)'
+    )
+    return [found[1] for line in diagnostics for found in [refused.search(line["message"])] if found]
 
 
 def _order(step: Step) -> tuple[object, ...]:
@@ -115,12 +233,15 @@ def _order(step: Step) -> tuple[object, ...]:
     )
 
 
+_NO_REASON = ("Program exited with non-zero exit code", "error: preview failed")
+
+
 def _error(diagnostics: Iterable[Mapping[str, str]]) -> str:
     """The program's own words, or the engine's where it said none."""
     said = [line for line in diagnostics if line["severity"] in ("error", "info#err")]
     if not any(line["severity"] == "error" for line in said):
         return ""
-    own = [line for line in said if "Program exited with non-zero exit code" not in line["message"]]
+    own = [line for line in said if not any(words in line["message"] for words in _NO_REASON)]
     return "\n".join(line["message"].rstrip("\n") for line in own or said).strip("\n").removeprefix("error: ")
 
 
@@ -180,7 +301,8 @@ def notices(steps: Sequence[Step]) -> list[Notice]:
 def _of_machine(step: Step) -> Iterable[Notice]:
     cut_off, lost = _CUT_OFF.get(step.name, _NODE_CUT_OFF), _LOST.get(step.name, _NODE_LOST)
     if step.op == "replace":
-        yield Notice((step.name,), f"the machine is replaced: {cut_off}{lost}", step.replaced_for)
+        marked = " because it is marked for it" if step.marked else ""
+        yield Notice((step.name,), f"the machine is replaced{marked}: {cut_off}{lost}", step.replaced_for)
     elif step.op == "delete":
         yield Notice((step.name,), f"the machine is destroyed: {cut_off}{lost}")
     elif step.op == "update" and (
@@ -204,13 +326,16 @@ def _of_command(step: Step) -> Iterable[Notice]:
         return
     script, arguments = step.script
     other_input = "stdin" in step.changed
-    if script == "set-up-media-node.sh" and (other_input or arguments[:2] != _script(step.old)[1][:2]):
+    if script == "set-up-media-node.sh" and (
+        other_input or step.marked or arguments[:2] != _script(step.old)[1][:2]
+    ):
         yield Notice(
             (step.name.removesuffix("-ant-media"),),
             f"Ant Media Server restarts if its mode, licence or database is another: {_NODE_CUT_OFF}",
         )
-    elif script == "install-valkey.sh" and other_input:
-        yield Notice(("database",), f"restarts with another password: {_CUT_OFF['database']}")
+    elif script == "install-valkey.sh" and (other_input or step.marked):
+        why = "with another password" if other_input else "if its configuration is another"
+        yield Notice(("database",), f"restarts {why}: {_CUT_OFF['database']}")
     elif script == "issue-certificate.sh" and _wanted(step.old) != _wanted(step.new):
         yield Notice(
             (step.name,),

@@ -9,17 +9,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
+from policy.rules import SECRET, UNKNOWN, Violation
+from scripts.monthly_cost import OTHERS, Cost
 from scripts.preview_changes import (
-    SECRET,
-    UNKNOWN,
+    ByHand,
     Configuration,
     Notice,
     Preview,
     Step,
     configuration,
+    leaves,
     notices,
     spelled,
 )
@@ -37,6 +40,7 @@ _OPS = {
     "delete": "**delete**",
     "import": "import",
 }
+_MARKED = "marked by `make drift`"
 _COMMAND_OPS = {
     "create": "run",
     "update": "run again",
@@ -51,21 +55,34 @@ def marker(stack: str) -> str:
     return f"<!-- ant-media-cluster preview: {stack} -->"
 
 
-def comment(stack: str, preview: Preview) -> str:
+@dataclass(frozen=True)
+class Policies:
+    """What came of the rules in policy/."""
+
+    checked: int
+    violations: Sequence[Violation]
+
+
+def comment(stack: str, preview: Preview, policies: Policies, cost: Cost | None = None) -> str:
     """At most `LIMIT` long, and saying so where something is cut."""
+    if preview.protected:
+        return _refusal(stack, preview)
     if preview.error:
         return failure(stack, preview.error)
-    head = f"{marker(stack)}\n### {_code(stack)}: {_headline(preview.steps)}\n"
-    if not preview.steps:
-        return head
     everything = _code(f"pulumi preview --diff --show-full-output --stack {stack}")
+    head = f"{marker(stack)}\n### {_code(stack)}: {_headline(preview, policies)}\n"
     head += _warnings(notices(preview.steps), everything)
+    head += _violations(policies, everything)
+    head += _cost(cost) if cost else ""
     haproxy_cfg, commands = _haproxy_cfg_lines(configuration(preview.steps)), _command_changes(preview.steps)
     sections: list[Callable[[int], str]] = [
+        lambda room: _by_hand(preview.by_hand, room, everything),
         lambda room: _haproxy_cfg(*haproxy_cfg, room, everything),
         lambda room: _resources(preview.steps, room, everything),
         lambda room: _commands(commands, room, everything),
     ]
+    if not preview.steps:
+        sections = sections[:1]
     return head + "".join(_shared(sections, LIMIT - _size(head)))
 
 
@@ -73,6 +90,19 @@ def failure(stack: str, error: str) -> str:
     head = f"{marker(stack)}\n### {_code(stack)}: the preview failed\n\n"
     return head + _fenced(
         "text", error.splitlines(), LIMIT - _size(head), _code(f"pulumi preview --stack {stack}")
+    )
+
+
+def _refusal(stack: str, preview: Preview) -> str:
+    head = (
+        f"{marker(stack)}\n### {_code(stack)}: **refused**, it would replace or delete what is protected\n\n"
+        f"> [!CAUTION]\n> {_listed(preview.protected)}: with it would go what cannot be had back. Nothing of this update can"
+        " be done as long as it is protected.\n"
+        f"> If it is to go: set {_code('ant-media-cluster:protect')} to {_code('false')} in {_code(f'Pulumi.{stack}.yaml')},"
+        " deploy that alone, then this.\n\n"
+    )
+    return head + _fenced(
+        "text", preview.error.splitlines(), LIMIT - _size(head), _code(f"pulumi preview --stack {stack}")
     )
 
 
@@ -91,16 +121,21 @@ def _shared(sections: Sequence[Callable[[int], str]], room: int) -> list[str]:
 # The headline
 
 
-def _headline(steps: Sequence[Step]) -> str:
+def _headline(preview: Preview, policies: Policies) -> str:
+    steps = preview.steps
     counts = Counter(step.op for step in steps if not step.is_command)
     scripts = sum(step.is_command and step.op != "delete" for step in steps)
     verbs = [(op, name.strip("*")) for op, name in _OPS.items()]
     said = [f"{counts[op]} to {verb}" for op, verb in verbs if counts[op]]
     if scripts:
         said.append(f"{scripts} {'script' if scripts == 1 else 'scripts'} to run")
-    if not steps:
-        return "nothing changes"
-    return ", ".join(said) or "machines are forgotten"
+    if not said:
+        said.append("machines are forgotten" if steps else "nothing changes")
+    if preview.by_hand:
+        said.append(f"{len(preview.by_hand)} changed by hand")
+    if found := len(policies.violations):
+        said.insert(0, f"**{found} policy {'violation' if found == 1 else 'violations'}**")
+    return ", ".join(said)
 
 
 def _warnings(found: Sequence[Notice], everything: str) -> str:
@@ -114,6 +149,19 @@ def _warnings(found: Sequence[Notice], everything: str) -> str:
     shown = _fitting(lines, LIMIT // 4)
     text = "\n".join(["> [!WARNING]", "> **What people will notice, and what goes for good:**", *shown])
     return f"\n{text}\n" + _cut(len(lines) - len(shown), len(lines), "warnings", everything)
+
+
+def _violations(policies: Policies, everything: str) -> str:
+    found, rules = policies.violations, f"{policies.checked} rules checked"
+    if not found:
+        return f"\n**Policies: {rules}, none violated**\n"
+    names: dict[tuple[str, str], list[str]] = {}
+    for violation in found:
+        names.setdefault((violation.rule, violation.what), []).append(violation.resource or "the whole stack")
+    lines = [f"> - {_listed(of)} ({_code(rule)}): {_code(what)}" for (rule, what), of in names.items()]
+    shown = _fitting(lines, LIMIT // 4)
+    text = "\n".join(["> [!CAUTION]", f"> **Policies: {rules}. This must not be deployed:**", *shown])
+    return f"\n{text}\n" + _cut(len(lines) - len(shown), len(lines), "violations", everything)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -153,13 +201,61 @@ def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
+# Cost
+
+
+def _cost(cost: Cost) -> str:
+    if cost.before == cost.after:
+        title = f"≈ {cost.after:,.2f} {cost.currency} a month, as before"
+    else:
+        title = f"≈ {cost.before:,.2f} → {cost.after:,.2f} {cost.currency} a month ({cost.after - cost.before:+,.2f})"
+    missing = (
+        f". Not in it, for want of a price in {_code('prices.json')}: {_listed(cost.without_price)}."
+        if cost.without_price
+        else ""
+    )
+    rows = [
+        _cells(
+            line.kind if line.kind in OTHERS else _code(line.kind),
+            str(line.before),
+            str(line.after),
+            f"{line.cost_before:,.2f}",
+            f"{line.cost_after:,.2f}",
+        )
+        for line in cost.lines
+    ]
+    head = "| | now | then | a month now | a month then |\n|---|--:|--:|--:|--:|\n"
+    table = head + "".join(f"{row}\n" for row in rows)
+    return f"\n**Cost: {title}**{missing}\n" + _folded("Cost by kind", LIMIT, lambda _: table)
+
+
 # Resources
+
+
+def _by_hand(found: Sequence[ByHand], room: int, everything: str) -> str:
+    if not found:
+        return ""
+    head = "| | resource | kind | in the cloud | what the update does |\n|---|---|---|---|---|\n"
+    rows = [
+        _cells(
+            "**gone**" if change.op == "delete" else "changed",
+            _code(change.name),
+            spelled(change.type),
+            _what_changes(change),
+            by_hand.then,
+        )
+        for by_hand in found
+        for change in [by_hand.change]
+    ]
+    return _table(f"Changed by hand in the cloud: {len(rows)}", head, rows, room, everything)
 
 
 def _resources(steps: Sequence[Step], room: int, everything: str) -> str:
     head = "| | resource | kind | component | what changes |\n|---|---|---|---|---|\n"
-    rows = [_row(step) for step in steps]
+    return _table(f"Resources: {len(steps)}", head, [_row(step) for step in steps], room, everything)
 
+
+def _table(title: str, head: str, rows: Sequence[str], room: int, everything: str) -> str:
     def table(left: int) -> str:
         shown = _fitting(rows, left - _size(head) - 200)
         return (
@@ -168,7 +264,6 @@ def _resources(steps: Sequence[Step], room: int, everything: str) -> str:
             + _cut(len(rows) - len(shown), len(rows), "rows", everything)
         )
 
-    title = f"Resources: {len(rows)}"
     return _folded(title, room, table) if len(rows) > 20 else f"\n**{title}**\n\n{table(room - 40)}"
 
 
@@ -177,7 +272,10 @@ def _row(step: Step) -> str:
         op, what = _COMMAND_OPS[step.op], _why_it_runs(step)
     else:
         op, what = _OPS[step.op], _what_changes(step)
-    cells = (op, _code(step.name), spelled(step.type), step.component, what)
+    return _cells(op, _code(step.name), spelled(step.type), step.component, what)
+
+
+def _cells(*cells: str) -> str:
     # A pipe ends a cell in code, too.
     return "| " + " | ".join(cell.replace("|", r"\u007c") for cell in cells) + " |"
 
@@ -185,17 +283,20 @@ def _row(step: Step) -> str:
 def _why_it_runs(step: Step) -> str:
     if step.op in ("create", "delete"):
         return _code(step.script[0]) if step.script[0] else ""
-    return _listed(step.changed) if step.changed else "what it runs on is replaced"
+    if step.changed:
+        return _listed(step.changed)
+    return _MARKED if step.marked else "what it runs on is replaced"
 
 
 def _what_changes(step: Step) -> str:
     if step.op in ("create", "import"):
-        leaves = ((path, value) for path, value in _leaves("", step.new) if _tells(path, value))
-        return _short(f"{_code(path)} {_value(value)}" for path, value in leaves)
+        return _short(
+            f"{_code(path)} {_value(value)}" for path, value in leaves("", step.new) if _tells(path, value)
+        )
     if step.op == "delete":
         return ""
     if not step.changed:
-        return "what it depends on is replaced"
+        return _MARKED if step.marked else "what it depends on is replaced"
     return _short(
         text for name in step.changed for text in _differences(name, step.old.get(name), step.new.get(name))
     )
@@ -206,7 +307,7 @@ def _tells(path: str, value: object) -> bool:
 
 
 def _differences(path: str, old: object, new: object) -> Iterator[str]:
-    before, after = dict(_leaves(path, old)), dict(_leaves(path, new))
+    before, after = dict(leaves(path, old)), dict(leaves(path, new))
     places = [place for place in {**before, **after} if before.get(place) != after.get(place)]
     for place in places:
         old, new = before.get(place), after.get(place)
@@ -215,28 +316,6 @@ def _differences(path: str, old: object, new: object) -> Iterator[str]:
         yield f"{_code(place)} {_value(old, same)} → {_value(new, same)}"
     if not places:
         yield f"{_code(path)} {_code(SECRET)} is another" if SECRET in before.values() else _code(path)
-
-
-def _leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, str) and value.startswith("{"):
-        value = _document(value)
-    if isinstance(value, dict):
-        for key, member in sorted(cast(dict[str, object], value).items()):
-            if not key.startswith("__"):
-                yield from _leaves(f"{path}.{key}".lstrip("."), member)
-    elif isinstance(value, list):
-        for index, item in enumerate(cast(list[object], value)):
-            yield from _leaves(f"{path}[{index}]", item)
-    elif value is not None:
-        yield path, value
-
-
-def _document(text: str) -> object:
-    """What a policy says, rather than how it is written."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _value(value: object, same: int = 0) -> str:
@@ -300,7 +379,7 @@ def _text(value: object) -> str:
         case str():
             return value
         case _:
-            return "\n".join(f"{path}={leaf}" for path, leaf in _leaves("", value))
+            return "\n".join(f"{path}={leaf}" for path, leaf in leaves("", value))
 
 
 # Markdown

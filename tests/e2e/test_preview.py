@@ -2,11 +2,22 @@
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 import yaml
 from cluster import STATE, Cluster
+from stack_secrets import found_in, stack_secrets
 
-UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+
+@pytest.fixture
+def same_settings() -> Iterator[None]:
+    """As they were, after the test."""
+    settings = STATE / "pulumi/Pulumi.sandbox.yaml"
+    before = settings.read_text()
+    yield
+    settings.write_text(before)
 
 
 def test_a_second_make_up_changes_nothing(cluster: Cluster) -> None:
@@ -73,3 +84,55 @@ def test_wrong_settings_are_refused_all_at_once_before_anything_is_touched(clust
     assert "Traceback" not in done.output
     assert not re.search(r"\d+ (created|updated|deleted|replaced)", done.output)
     assert cluster.machines() == before
+
+
+@pytest.mark.usefixtures("same_settings")
+def test_no_secret_shows_when_all_of_them_change_or_are_not_those_that_were_reviewed(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    plan, machines = tmp_path / "plan.json", cluster.machines()
+    secrets = [stack_secrets(cluster)]
+
+    def change(**others: str) -> None:
+        given = [
+            word for key, value in others.items() for word in ("--secret", f"ant-media-cluster:{key}={value}")
+        ]
+        cluster.must("sandbox/bin/pulumi", "config", "set-all", *given)
+        secrets.append(stack_secrets(cluster))
+
+    change(
+        sshHostKeySeed="5eed" * 16,
+        databasePassword="another-password-of-the-database",
+        statisticsPassword="another-password-of-the-statistics",
+        panelPassword="another-password-of-the-panel",
+    )
+    preview = cluster.run("make", "preview", "FORMAT=markdown", f"PLAN={plan}")
+    assert preview.status == 0, preview.output
+    assert "`userData` `[secret]` is another" in preview.stdout
+    change(panelPassword="a-password-that-nobody-reviewed")
+    refused = cluster.run("make", "up", f"PLAN={plan}")
+    assert refused.status != 0
+    assert "Nothing was touched. What would be done is no longer what was reviewed" in refused.stderr
+    assert cluster.machines() == machines
+    texts = {
+        "the comment": preview.stdout,
+        "beside the comment": preview.stderr,
+        "the plan": plan.read_text(),
+        "the refusal": refused.output,
+    }
+    assert '"ciphertext"' in texts["the plan"]
+    for known in secrets:
+        assert found_in({place: text.encode() for place, text in texts.items()}, known) == []
+
+
+def test_what_was_reviewed_is_what_is_done(cluster: Cluster, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    cluster.set("adminCidrs[1]", "203.0.113.21/32")
+    preview = cluster.run("make", "preview", "FORMAT=markdown", f"PLAN={plan}")
+    assert preview.status == 0, preview.output
+    assert "### `sandbox`: 3 to create\n" in preview.stdout
+    done = cluster.run("make", "up", f"PLAN={plan}", timeout=120)
+    assert done.status == 0, done.output
+    assert re.search(
+        r"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 3 created\n +\d+ unchanged\n", done.stdout
+    )

@@ -1,12 +1,14 @@
 """What of a preview people will notice."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.preview_changes import Notice, Step, notices, read_preview
+from policy.rules import Resource
+from scripts.preview_changes import Notice, Preview, Step, notices, read_preview
 
 PREVIEWS = Path(__file__).parent / "previews"
 CUT_OFF = "who publishes to it or watches through it is cut off"
@@ -71,6 +73,124 @@ def test_another_host_key_seed_replaces_every_machine_the_load_balancer_and_the_
         ),
         Notice(("load-balancer-ip",), "Elastic IP association replaced"),
     ]
+
+
+# What is not as the last update left it
+
+INSTANCE = "aws:ec2/instance:Instance"
+
+
+def by_hand(preview: Preview) -> list[tuple[str, str, tuple[str, ...], str]]:
+    return [
+        (found.change.name, found.change.op, found.change.changed, found.then) for found in preview.by_hand
+    ]
+
+
+def test_what_was_changed_by_hand_is_told_from_what_the_update_does() -> None:
+    preview = read_preview((PREVIEWS / "changed-by-hand.json").read_text())
+    rule = "firewall-load-balancer-rtmp-from-0.0.0.0/0"
+    assert by_hand(preview) == [
+        ("edge1", "update", ("instanceType",), "changes it back"),
+        ("edge2", "update", ("tags",), "changes it back"),
+        (rule, "delete", (), "creates it again"),
+    ]
+    assert [(step.name, step.op) for step in preview.steps if step.name in ("edge1", "edge2", rule)] == [
+        ("edge1", "update"),
+        ("edge2", "update"),
+        (rule, "create"),
+    ]
+
+
+def test_a_machine_that_was_terminated_by_hand_is_missing_before_and_there_after() -> None:
+    preview = read_preview((PREVIEWS / "machine-gone.json").read_text())
+    assert by_hand(preview) == [("edge3", "delete", (), "creates it again")]
+
+    def machines(resources: Sequence[Resource]) -> set[str]:
+        return {resource.name for resource in resources if resource.type == INSTANCE}
+
+    assert machines(preview.after) - machines(preview.before) == {"edge3"}
+    assert notices(preview.steps) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "old", "new", "then"),
+    [
+        ("same", {"ttl": 60}, {"ttl": 60}, "leaves it so"),
+        ("update", {"ttl": 60}, {"ttl": 90}, "changes it"),
+        ("replace", {"ttl": 60}, {"ttl": 30}, "replaces it"),
+        ("delete", {"ttl": 60}, None, "deletes it"),
+        ("create", None, {"ttl": 30}, "creates it again"),
+        (None, None, None, "leaves it so"),
+    ],
+)
+def test_it_is_said_what_the_update_does_about_it(
+    op: str | None, old: dict[str, Any] | None, new: dict[str, Any] | None, then: str
+) -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:route53/record:Record::live"
+
+    def state(inputs: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if inputs is None else {"urn": urn, "custom": True, "inputs": inputs}
+
+    held = {"op": "refresh", "urn": urn, "oldState": state({"ttl": 30})}
+    step = {"op": op, "urn": urn, "oldState": state(old), "newState": state(new)}
+    wanted = [{key: value for key, value in step.items() if value}] if op else []
+    preview = read_preview(json.dumps({"steps": [held, *wanted]}))
+    assert [found.then for found in preview.by_hand] == [then]
+
+
+def test_a_preview_that_stopped_midway_takes_nothing_for_gone() -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:route53/record:Record::live"
+    held = {"op": "refresh", "urn": urn, "oldState": {"urn": urn, "custom": True}}
+    stopped = [{"severity": "error", "message": "error: no"}]
+    assert read_preview(json.dumps({"steps": [held], "diagnostics": stopped})).by_hand == []
+
+
+def test_how_a_policy_is_written_and_the_engines_notes_are_no_change() -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:iam/role:Role::role"
+
+    def state(policy: str) -> dict[str, Any]:
+        return {"urn": urn, "custom": True, "inputs": {"policy": policy, "__defaults": [policy]}}
+
+    held = {"op": "refresh", "urn": urn, "oldState": state('{"a": 1, "b": 2}')}
+    same = {
+        "op": "same",
+        "urn": urn,
+        "oldState": state('{"b":2,"a":1}'),
+        "newState": state('{"a": 1, "b": 2}'),
+    }
+    assert read_preview(json.dumps({"steps": [held, same]})).by_hand == []
+
+
+def test_what_is_marked_runs_again_and_nothing_else() -> None:
+    [step] = read_preview((PREVIEWS / "marked.json").read_text()).steps
+    assert (step.name, step.op, step.marked, step.changed) == ("edge1-ant-media", "replace", True, ())
+    [notice] = notices([step])
+    assert notice.what == f"Ant Media Server restarts if its mode, licence or database is another: {CUT_OFF}"
+
+
+def test_a_machine_that_is_marked_is_replaced_for_that() -> None:
+    urn = f"urn:pulumi:dev::ant-media-cluster::{INSTANCE}::edge1"
+    state = {"urn": urn, "custom": True}
+    step = {"op": "replace", "urn": urn, "replaceReasons": ["id"], "oldState": {**state, "taint": True}}
+    [notice] = notices(read_preview(json.dumps({"steps": [{**step, "newState": state}]})).steps)
+    lost = f"{CUT_OFF}, and what it recorded is lost"
+    assert notice == Notice(("edge1",), f"the machine is replaced because it is marked for it: {lost}")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        'unable to replace resource "urn:pulumi:prod::p::a:b:C$aws:ec2/eip:Eip::load-balancer-ip"\nas it is currently marked'
+        " for protection. To unprotect the resource, remove the `protect` flag",
+        'unable to replace resource "urn:pulumi:prod::p::aws:ec2/eip:Eip::load-balancer-ip" as part of replacing '
+        '"urn:pulumi:prod::p::aws:ec2/vpc:Vpc::vpc" as it is currently marked for protection.',
+        'Preview failed: resource "urn:pulumi:prod::p::aws:ec2/eip:Eip::load-balancer-ip" cannot be deleted\n'
+        "because it is protected. To unprotect the resource",
+    ],
+)
+def test_what_must_not_go_is_named(refusal: str) -> None:
+    said = {"severity": "error", "message": f"error: {refusal}\n"}
+    assert read_preview(json.dumps({"diagnostics": [said]})).protected == ["load-balancer-ip"]
 
 
 def test_the_reason_is_what_cannot_change_in_place() -> None:

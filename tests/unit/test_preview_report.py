@@ -1,9 +1,11 @@
 """The comment on a pull request: how it reads, that it fits, and that nothing gets out of it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.preview_changes import Preview, Step, read_preview
-from scripts.preview_report import LIMIT, comment
+from policy.rules import RULES, Violation, read_config, violations
+from scripts.monthly_cost import Cost, Line
+from scripts.preview_changes import ByHand, Preview, Step, read_preview
+from scripts.preview_report import LIMIT, Policies, comment
 
 PREVIEWS = Path(__file__).parent / "previews"
 RECORDED = sorted(path.stem for path in PREVIEWS.glob("*.json"))
@@ -22,6 +26,9 @@ KNOWN_SECRETS = [
     for key in ("sshHostKeySeed", "databasePassword", "statisticsPassword", "panelPassword")
 ]
 INSTANCE, COMMAND = "aws:ec2/instance:Instance", "command:remote:Command"
+
+
+KEPT = Policies(12, ())
 
 
 def recorded(name: str) -> Preview:
@@ -42,17 +49,18 @@ def haproxy(old: str, new: str) -> Step:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PREVIEWS.glob("*.md")))
 def test_a_comment_reads_like_this(name: str) -> None:
-    assert comment("sandbox", recorded(name)) == (PREVIEWS / f"{name}.md").read_text()
+    assert comment("sandbox", recorded(name), KEPT) == (PREVIEWS / f"{name}.md").read_text()
 
 
 def test_a_stack_that_does_not_exist_yet_shows_its_whole_haproxy_cfg_folded() -> None:
-    text = comment("pr-123", recorded("new-stack"))
+    text = comment("pr-123", recorded("new-stack"), KEPT)
     assert text.startswith(
-        "<!-- ant-media-cluster preview: pr-123 -->\n### `pr-123`: 45 to create, 20 scripts to run\n"
+        "<!-- ant-media-cluster preview: pr-123 -->\n### `pr-123`: 45 to create, 21 scripts to run\n"
+        "\n**Policies: 12 rules checked, none violated**\n"
         "\n<details><summary><b>haproxy.cfg: new, 228 lines</b></summary>\n\n```\n# Written by the deployment"
     )
     assert (
-        "    server statistics-tls abns@statistics-tls send-proxy-v2\n```\n\n</details>\n\n<details><summary><b>Resources: 65"
+        "    server statistics-tls abns@statistics-tls send-proxy-v2\n```\n\n</details>\n\n<details><summary><b>Resources: 66"
         in text
     )
     assert "\n+ADDRESS=[unknown]\n" in text
@@ -79,8 +87,42 @@ def test_a_stack_that_does_not_exist_yet_shows_its_whole_haproxy_cfg_folded() ->
 )
 def test_a_changed_property_reads_like_this(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
     step = Step("update", "aws:ec2/eip:Eip", "load-balancer-ip", "HAProxyLoadBalancer", old, new, tuple(old))
-    text = comment("dev", Preview([step], ""))
+    text = comment("dev", Preview([step], ""), KEPT)
     assert f"| change | `load-balancer-ip` | Elastic IP | HAProxyLoadBalancer | {what} |\n" in text
+
+
+def test_violations_are_in_the_headline_and_first_of_all() -> None:
+    tags = "has no tag owner; set aws:defaultTags"
+    found = [
+        Violation("tags", "edge1", tags),
+        Violation("tags", "edge2", tags),
+        Violation("protected-resources", "", "load-balancer-ip is to stay, and is not there"),
+    ]
+    text = comment("dev", recorded("larger-edges"), Policies(12, found))
+    assert text.splitlines()[1] == ("### `dev`: **3 policy violations**, 2 to change, 6 scripts to run")
+    assert text.split("\n\n")[2] == (
+        "> [!CAUTION]\n"
+        "> **Policies: 12 rules checked. This must not be deployed:**\n"
+        f"> - `edge1`, `edge2` (`tags`): `{tags}`\n"
+        "> - `the whole stack` (`protected-resources`): `load-balancer-ip is to stay, and is not there`"
+    )
+
+
+def test_the_cost_is_told_with_its_change_and_what_is_not_in_it() -> None:
+    lines = [Line("c5.large", 10, 12, Decimal(100)), Line("GiB of volumes", 30, 30, Decimal("0.1"))]
+    text = comment("dev", recorded("nothing"), KEPT, Cost("USD", lines, ["m7i.large"]))
+    assert text.endswith(
+        "\n**Cost: ≈ 1,003.00 → 1,203.00 USD a month (+200.00)**. "
+        "Not in it, for want of a price in `prices.json`: `m7i.large`.\n"
+        "\n<details><summary><b>Cost by kind</b></summary>\n\n"
+        "| | now | then | a month now | a month then |\n"
+        "|---|--:|--:|--:|--:|\n"
+        "| `c5.large` | 10 | 12 | 1,000.00 | 1,200.00 |\n"
+        "| GiB of volumes | 30 | 30 | 3.00 | 3.00 |\n"
+        "\n</details>\n"
+    )
+    same = comment("dev", recorded("nothing"), KEPT, Cost("USD", lines[1:], []))
+    assert "\n**Cost: ≈ 3.00 USD a month, as before**\n" in same
 
 
 def test_machines_stand_in_the_order_of_their_numbers() -> None:
@@ -94,14 +136,14 @@ def test_machines_stand_in_the_order_of_their_numbers() -> None:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_no_secret_is_in_a_comment(name: str) -> None:
-    text = (PREVIEWS / f"{name}.json").read_text() + comment("sandbox", recorded(name))
+    text = (PREVIEWS / f"{name}.json").read_text() + comment("sandbox", recorded(name), KEPT)
     assert [secret for secret in KNOWN_SECRETS if secret in text] == []
     assert "PRIVATE KEY" not in text
 
 
 def test_neither_the_configuration_nor_any_output_is_read() -> None:
     preview: dict[str, Any] = json.loads((PREVIEWS / "third-edge-goes.json").read_text())
-    preview["config"]["aws:secretKey"] = KNOWN_SECRETS[0]
+    preview["config"] = {"aws:secretKey": KNOWN_SECRETS[0]}
     for step in preview["steps"]:
         for state in ("oldState", "newState"):
             step.get(state, {})["outputs"] = {"stdout": KNOWN_SECRETS[0], "create": KNOWN_SECRETS[0]}
@@ -114,7 +156,7 @@ def test_neither_the_configuration_nor_any_output_is_read() -> None:
 def test_a_long_diff_is_cut_between_two_hunks_and_says_so() -> None:
     old = [f"line {number} of a long file {'-' * 40}" for number in range(4_000)]
     new = [f"{line} changed" if number % 20 == 0 else line for number, line in enumerate(old)]
-    text = comment("dev", Preview([haproxy("\n".join(old), "\n".join(new))], ""))
+    text = comment("dev", Preview([haproxy("\n".join(old), "\n".join(new))], ""), KEPT)
     diff, after = text.partition("```diff\n")[2].split("\n```\n", 1)
     hunks = re.findall(r"^@@ .*\n((?:[ +-].*\n?)*)", diff, re.MULTILINE)
     assert len(hunks) < 200
@@ -130,8 +172,8 @@ def test_a_long_diff_is_cut_between_two_hunks_and_says_so() -> None:
 
 def test_a_long_haproxy_cfg_leaves_room_for_everything_else() -> None:
     small = recorded("another-domain").steps
-    text = comment("dev", Preview([haproxy("", "a line\n" * 50_000), *small[1:]], ""))
-    rest = comment("dev", Preview(small, ""))
+    text = comment("dev", Preview([haproxy("", "a line\n" * 50_000), *small[1:]], ""), KEPT)
+    rest = comment("dev", Preview(small, ""), KEPT)
     assert "lines are cut here" in text
     assert text.partition("<summary><b>Commands: ")[2] == rest.partition("<summary><b>Commands: ")[2]
     assert len(text.encode()) <= LIMIT
@@ -150,7 +192,7 @@ def test_what_is_long_shares_the_room() -> None:
         )
         for number in range(1000)
     ]
-    text = comment("dev", Preview([haproxy("", "a line\n" * 50_000), *nodes], ""))
+    text = comment("dev", Preview([haproxy("", "a line\n" * 50_000), *nodes], ""), KEPT)
     sections = [section.splitlines() for section in text.split("<details>")[1:]]
     assert [re.findall(r"\*\*\d+ of (\d+ \w+) are cut here", "\n".join(section)) for section in sections] == [
         ["50001 lines"],
@@ -162,7 +204,7 @@ def test_what_is_long_shares_the_room() -> None:
 
 
 def test_a_fence_in_what_is_shown_ends_nothing() -> None:
-    text = comment("dev", Preview([], "```\n@everybody\n````"))
+    text = comment("dev", Preview([], "```\n@everybody\n````"), KEPT)
     assert text.endswith("\n\n`````text\n```\n@everybody\n````\n`````\n")
 
 
@@ -210,9 +252,23 @@ def outside_code(markdown: str) -> str:
     return "\n".join(left)
 
 
-@given(st.lists(STEP, max_size=12), TEXT)
-def test_whatever_resources_hold_stays_in_code_and_under_the_limit(steps: list[Step], error: str) -> None:
-    for text in (comment("dev", Preview(steps, "")), comment("dev", Preview([], error or "x"))):
+@given(
+    st.lists(STEP, max_size=12),
+    TEXT,
+    st.lists(st.builds(ByHand, change=STEP, then=st.just("leaves it so")), max_size=3),
+    st.lists(
+        st.builds(Violation, rule=TEXT, resource=TEXT, what=TEXT.map(lambda text: text * 100)), max_size=9
+    ),
+)
+def test_whatever_resources_hold_stays_in_code_and_under_the_limit(
+    steps: list[Step], error: str, by_hand: list[ByHand], found: list[Violation]
+) -> None:
+    cost = Cost("USD", [Line(error, 1, 2, Decimal(1))], [error])
+    for text in (
+        comment("dev", Preview(steps, "", by_hand), Policies(12, found), cost),
+        comment("dev", Preview([], error or "x"), KEPT),
+        comment("dev", Preview([], error or "x", protected=[error]), KEPT),
+    ):
         assert len(text.encode()) <= LIMIT
         plain = outside_code(text)
         assert re.findall(r"[@`]|#\d", plain) == []
@@ -224,14 +280,44 @@ def test_whatever_resources_hold_stays_in_code_and_under_the_limit(steps: list[S
 # The command
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     script = Path(__file__).parents[2] / "scripts" / "preview_comment.py"
-    return subprocess.run([sys.executable, str(script), "sandbox", *command], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(script), "sandbox", *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 def test_the_command_prints_the_comment() -> None:
+    ran = run("echo", '{"steps": []}')
+    assert (ran.returncode, ran.stdout) == (0, comment("sandbox", Preview([], ""), Policies(len(RULES), ())))
+
+
+def test_a_violation_is_in_the_comment_and_fails() -> None:
+    # In the recording what stays has lost its tags.
+    preview = recorded("third-edge-goes")
+    found = violations(preview.after, read_config("sandbox"))
     ran = run("cat", str(PREVIEWS / "third-edge-goes.json"))
-    assert (ran.returncode, ran.stdout) == (0, (PREVIEWS / "third-edge-goes.md").read_text())
+    assert (ran.returncode, ran.stdout) == (1, comment("sandbox", preview, Policies(len(RULES), found)))
+    assert "This must not be deployed" in ran.stdout
+
+
+def test_with_prices_the_comment_tells_the_cost(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text(
+        '{"currency": "USD", "hoursAMonth": 1, "instanceHour": {"c5.xlarge": 100, "t3.small": 0, "t3.micro": 0},'
+        ' "volumeGibMonth": 0, "publicIpv4Hour": 0, "secretMonth": 0}'
+    )
+    ran = run("cat", str(PREVIEWS / "third-edge-goes.json"), PRICES=str(prices))
+    assert "**Cost: ≈ 500.00 → 400.00 USD a month (-100.00)**\n" in ran.stdout
+    prices.write_text("{}")
+    refused = run("false", PRICES=str(prices))
+    assert refused.returncode == 1
+    assert "\nprices.json: secretMonth: is missing; give a number" in refused.stdout
+    missing = run("false", PRICES="nowhere.json")
+    assert "PRICES=nowhere.json: No such file or directory" in missing.stderr
 
 
 def test_a_preview_that_fails_is_a_comment_too_and_fails() -> None:

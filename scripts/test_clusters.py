@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts import stack_file  # noqa: E402  (found by the line above)
+from scripts import recover, stack_file  # noqa: E402  (found by the line above)
 from scripts.test_cluster_expiry import Cluster, read_cluster, say_when, table  # noqa: E402
 from scripts.test_cluster_settings import (  # noqa: E402
     RefusedError,
@@ -28,6 +28,9 @@ from scripts.test_cluster_settings import (  # noqa: E402
     make_settings,
     read_ttl,
 )
+
+LONGEST_JOB = timedelta(hours=2)
+"""More than any workflow allows a job."""
 
 
 def run(name: str, *command: str | Path) -> None:
@@ -100,7 +103,8 @@ def up(name: str, ttl: str, like: str) -> None:
     file = settings_file(name)
     stack_file.write(file, stack_file.with_secrets_of(stack_file.read(file), made))
     run(name, sys.executable, ROOT / "scripts/new_stack.py", name)
-    run(name, "pulumi", "up", "--yes", "--skip-preview")
+    recover_from_kill(name)
+    run(name, "pulumi", "up", "--yes", "--policy-pack", "policy")
 
 
 def down(name: str) -> None:
@@ -118,8 +122,20 @@ def down(name: str) -> None:
     take_down(name)
 
 
+def recover_from_kill(name: str) -> None:
+    run(name, sys.executable, ROOT / "scripts/recover.py", name)
+
+
+def cancel_dead_job(name: str, now: datetime) -> None:
+    """Nobody can ask the machine of a job in CI whether a run is still at work there: it is gone with the job."""
+    locks = recover.backend().locks(name)
+    if all(now - datetime.fromisoformat(lock.since) > LONGEST_JOB for lock in locks):
+        recover.cancel(name, locks)
+
+
 def take_down(name: str) -> None:
     recall_settings(name)
+    recover_from_kill(name)
     run(name, "pulumi", "destroy", "--yes", "--skip-preview")
     run(name, "pulumi", "stack", "rm", "--yes")
 
@@ -143,6 +159,7 @@ def down_expired() -> None:
             continue
         print(f"==> {cluster.name} goes: it expired {say_when(cluster.expiry, now)}.", flush=True)
         try:
+            cancel_dead_job(cluster.name, now)
             take_down(cluster.name)
         except subprocess.CalledProcessError:
             failed.append(cluster.name)

@@ -15,7 +15,8 @@ install_packages() {
   if ! {
     # Unlike the installation, an update of the lists does not wait for another one that is under way.
     until apt-get update || ((SECONDS > 120)); do sleep 3; done
-      DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
+      # Files that were changed stay as they are; otherwise dpkg would ask.
+      DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
   } >"$log" 2>&1; then
     tail -n 20 "$log" | fail "apt-get failed; the end of $log:"
   fi
@@ -100,10 +101,19 @@ keep() {
     rm -rf "$record.new" && mkdir -p "$record.new" || exit
     while read -ra item; do
       name=${item[*]}
-      describe "${item[@]}" >"$record.new/${name//\//%}" || exit
+      wanted "${item[@]}" >"$record.new/${name//\//%}" || exit
     done
     rm -rf "$record" && mv "$record.new" "$record"
   ) || echo "What was done could not be remembered, so 'make drift' will find fault with it." >&2
+}
+
+# A unit may be in the middle of a start, or wait for what a later script mends.
+wanted() {
+  case $1 in
+    unit) echo "enabled, active" ;;
+    enabled) echo enabled ;;
+    *) describe "$@" ;;
+  esac
 }
 
 # Whether a thing is as a record in `records` says. Packages are upgraded, applications deleted in the panel: no fault of anybody.

@@ -6,10 +6,10 @@ pem=/etc/haproxy/certs/cluster.pem
 
 ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock 2>/dev/null; }
 
-# A HAProxy that runs and says nothing must not pass for one that has no use for the file.
+# A HAProxy that runs and says nothing must not pass for one that has no use for the file, unless somebody took its socket.
 in_service() {
   local known
-  known=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy ||
+  known=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy || ! grep -q admin.sock /etc/haproxy/haproxy.cfg ||
     fail "HAProxy runs but takes no commands; the certificate before this one stays in service." </dev/null
   grep -qxF "$pem" <<<"$known"
 }

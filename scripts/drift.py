@@ -13,18 +13,19 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import asyncssh
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.drift_findings import (  # noqa: E402  (found by the line above)
+from scripts import find_created  # noqa: E402  (found by the line above)
+from scripts.drift_findings import (  # noqa: E402
     CLOUD,
     RULES,
     AddedRule,
@@ -35,6 +36,7 @@ from scripts.drift_findings import (  # noqa: E402  (found by the line above)
     Machine,
     Unseen,
     added_rules,
+    away,
     find_drift_script,
     read_cloud,
     read_machine,
@@ -68,45 +70,38 @@ def reason(run: "subprocess.CompletedProcess[str]") -> str:
 # The cloud
 
 
-def look_at_cloud(stack: str) -> tuple[list[Difference], set[str], list[Unseen]]:
+def look_at_state(stack: str) -> Sequence[Difference] | Unseen:
+    """For what was done to its resources."""
     run = pulumi("refresh", "--preview-only", "--json", "--stack", stack)
-    if run.returncode:
-        return [], set(), [Unseen(CLOUD, reason(run))]
-    differences, away = read_cloud(run.stdout)
-    return differences, away, []
+    return Unseen(CLOUD, reason(run)) if run.returncode else read_cloud(run.stdout)
 
 
-def look_at_groups(
-    deployment: Deployment,
-) -> tuple[Sequence[AddedRule], Sequence[Difference], Sequence[Unseen]]:
-    """For the rules that are no resources of the state."""
-    of_groups = [{"Name": "group-id", "Values": sorted(deployment.groups)}]
-    found: list[Mapping[str, Any]] = []
+@dataclass(frozen=True)
+class Account:
+    """What the account says beside: which machines do not run, and rules that are no resources of the state."""
+
+    away: set[str]
+    rules: Sequence[AddedRule]
+    differences: Sequence[Difference]
+
+
+def look_at_account(deployment: Deployment) -> Account | Unseen:
+    def described(what: str, filter: str, ids: Iterable[str], key: str) -> list[Mapping[str, Any]]:
+        pages = ec2.get_paginator(what).paginate(Filters=[{"Name": filter, "Values": sorted(ids)}])
+        return [one for page in pages for one in page[key]]
+
     try:
-        pages = ec2(deployment.provider).get_paginator("describe_security_group_rules")
-        for page in pages.paginate(Filters=of_groups):
-            found += page["SecurityGroupRules"]
+        ec2 = find_created.Account(deployment.provider)("ec2")
+        names, stopped = away(
+            deployment, described("describe_instances", "instance-id", deployment.instances, "Reservations")
+        )
+        rules, added = added_rules(
+            deployment,
+            described("describe_security_group_rules", "group-id", deployment.groups, "SecurityGroupRules"),
+        )
     except (BotoCoreError, ClientError) as error:
-        return [], [], [Unseen("the security groups", str(error))]
-    rules, differences = added_rules(deployment, found)
-    return rules, differences, []
-
-
-def ec2(provider: Mapping[str, Any]) -> Any:
-    """As the provider reaches it. What is not text stands as JSON in text there."""
-    endpoints = {
-        service: url
-        for entry in json.loads(provider.get("endpoints") or "[]")
-        for service, url in entry.items()
-    }
-    session = boto3.Session(
-        aws_access_key_id=provider.get("accessKey"),
-        aws_secret_access_key=provider.get("secretKey"),
-        aws_session_token=provider.get("token"),
-        region_name=provider.get("region"),
-        profile_name=provider.get("profile"),
-    )
-    return session.client("ec2", endpoint_url=endpoints.get("ec2"))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return Unseen(CLOUD, str(error))
+    return Account(names, rules, [*stopped, *added])
 
 
 # The machines
@@ -191,50 +186,43 @@ async def look_at_machines(machines: Sequence[Machine]) -> list[list[Difference]
 # Marking
 
 
-def mark(stack: str, differences: Sequence[Difference], rules: Sequence[AddedRule]) -> list[Unseen]:
-    """In the state, for the next update."""
-    failed: list[Unseen] = []
+def mark(stack: str, differences: Sequence[Difference], rules: Sequence[AddedRule]) -> str:
+    """In the state, for the next update; or why that cannot be done."""
     if urns := sorted({urn for one in differences for urn in one.marks}):
         run = pulumi("state", "taint", "--yes", "--stack", stack, *urns)
         if run.returncode:
-            failed.append(Unseen("the state", f"what must run again could not be marked: {reason(run)}"))
+            return reason(run)
     if new := [rule for rule in rules if not rule.imported]:
         resources = [{"type": RULES[rule.egress], "name": rule.name, "id": rule.id} for rule in new]
+        options = [
+            "--yes",
+            "--skip-preview",
+            "--protect=false",
+            "--generate-code=false",
+            "--suppress-outputs",
+        ]
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump({"resources": resources}, file)
             file.flush()
-            options = [
-                "--yes",
-                "--skip-preview",
-                "--protect=false",
-                "--generate-code=false",
-                "--suppress-outputs",
-            ]
             run = pulumi("import", "--file", file.name, *options, "--stack", stack)
         if run.returncode:
-            failed.append(Unseen("the state", f"added rules could not be taken into it: {reason(run)}"))
-    return failed
-
-
-def in_order(found: Sequence[Difference]) -> list[Difference]:
-    """The cloud, then machine by machine."""
-    places = list(dict.fromkeys([CLOUD, *(one.where for one in found)]))
-    return sorted(found, key=lambda one: places.index(one.where))
+            return reason(run)
+    return ""
 
 
 async def find(stack: str, deployment: Deployment) -> tuple[Drift, Sequence[AddedRule]]:
-    cloud, groups, machines = await asyncio.gather(
-        asyncio.to_thread(look_at_cloud, stack),
-        asyncio.to_thread(look_at_groups, deployment),
+    state, account, machines = await asyncio.gather(
+        asyncio.to_thread(look_at_state, stack),
+        asyncio.to_thread(look_at_account, deployment),
         look_at_machines(deployment.machines),
     )
-    differences, away, unseen = cloud
-    rules, added, unseen_groups = groups
-    # One that is gone or off is a difference, and needs no second word.
-    unseen_machines = [seen for seen in machines if isinstance(seen, Unseen) and seen.where not in away]
-    differing = [one for seen in machines if not isinstance(seen, Unseen) for one in seen]
-    drift = Drift(in_order([*differences, *added, *differing]), [*unseen, *unseen_groups, *unseen_machines])
-    return drift, rules
+    seen = [state, account.differences if isinstance(account, Account) else account, *machines]
+    # A machine that does not run is a difference, and needs no second word.
+    expected = account.away if isinstance(account, Account) else set[str]()
+    return Drift(
+        [difference for found in seen if not isinstance(found, Unseen) for difference in found],
+        [unseen for unseen in seen if isinstance(unseen, Unseen) and unseen.where not in expected],
+    ), account.rules if isinstance(account, Account) else []
 
 
 def main() -> int:
@@ -249,7 +237,7 @@ def main() -> int:
         print(show(stack, Drift([], [Unseen("the state", "there is no cluster yet: make up makes it")])))
         return 2
     drift, rules = asyncio.run(find(stack, deployment))
-    drift = Drift(drift.differences, [*drift.unseen, *mark(stack, drift.differences, rules)])
+    drift = replace(drift, unmarked=mark(stack, drift.differences, rules))
     print(without_secrets(show(stack, drift), deployment.secrets))
     return drift.status
 

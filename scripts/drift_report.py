@@ -47,7 +47,7 @@ def _section(one: Difference, everything: str, room: int) -> str:
         return folded(
             f"{_escaped(title)} ({_escaped(one.what)})", room, lambda left: content(left, everything)
         )
-    head = f"\n**{_place(one.where)}**: {code(one.name)}, {code(one.what)}\n\n"
+    head = f"\n**{code(one.where)}**: {code(one.name)}, {code(one.what)}\n\n"
     return head + content(room - size(head), everything)
 
 
@@ -79,6 +79,8 @@ def _headline(drift: Drift) -> str:
 
 def _what_to_do(stack: str, drift: Drift) -> str:
     """What the next update is to do about it."""
+    if drift.unmarked:
+        return f"No update was told to put it right: {code(drift.unmarked)}"
     scripts = len({urn for one in drift.differences for urn in one.marks})
     resources = sum(one.where == CLOUD and one.healed for one in drift.differences)
     does = [

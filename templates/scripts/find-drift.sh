@@ -32,7 +32,7 @@ compare() {
   if [[ $name == "file /etc/haproxy/haproxy.cfg" && -e $deployed/haproxy.cfg ]]; then
     mkdir -p "$deployed/known"
     wanted="$deployed/known/$(basename "$1")"
-    cat <(head -n 1 "$1") "$deployed/haproxy.cfg" >"$wanted"
+    { head -n 1 "$1" && cat "$deployed/haproxy.cfg"; } >"$wanted"
   fi
   if ! as_recorded "$wanted"; then
     describe "${item[@]}" >"$deployed/now"
@@ -46,7 +46,7 @@ haproxy_says() { socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"$1" 2>/de
 # What HAProxy presents in place of the certificate that was deployed.
 served() {
   local port ports=()
-  systemctl --quiet is-active haproxy || return 0
+  [[ $(systemctl is-active haproxy) == active ]] || return 0
   grep -E '^(subject|issuer|serial|notAfter)=' "$1" >"$deployed/wanted"
   for port in 443 5443 4444 5080 6080; do
     timeout 5 openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | certificate_facts >"$deployed/now" || true
@@ -82,7 +82,7 @@ installed_scripts() {
   fi
   for file in "$deployed"/*.sh; do
     file=$(basename "$file")
-    cat <(echo "-rwxr-xr-x root:root") "$deployed/$file" >"$deployed/wanted"
+    { echo "-rwxr-xr-x root:root" && cat "$deployed/$file"; } >"$deployed/wanted"
     describe file "$installed/$file" >"$deployed/now"
     show "$installed/$file" "$deployed/wanted" "$deployed/now"
   done

@@ -24,6 +24,7 @@ ORDER = (
     "test_certificate_failures",
     "test_tls",
     "test_certificate_changes",
+    "test_drift",
     "test_growth",
     "test_life",
     "test_shrink",

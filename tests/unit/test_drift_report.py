@@ -58,13 +58,13 @@ ISSUE = """\
 > **Not looked at:**
 > - `edge1`: `no answer in time`
 
-**The cloud**: `by-hand-tcp-8080-8080-sgr-2`, `Security group ingress rule, added by hand`
+**`the cloud`**: `by-hand-tcp-8080-8080-sgr-2`, `Security group ingress rule, added by hand`
 
 ```diff
 +ToPort: 8080
 ```
 
-**load-balancer**: `service-configuration`, `apply-haproxy-config.sh`
+**`load-balancer`**: `service-configuration`, `apply-haproxy-config.sh`
 
 ```diff
 --- /etc/haproxy/haproxy.cfg as deployed
@@ -89,6 +89,12 @@ def test_no_drift_is_told_in_a_sentence() -> None:
 
 def test_what_no_update_heals_is_not_promised() -> None:
     assert text("dev", Drift([STOPPED], [])).endswith("1 difference from the state.")
+
+
+def test_what_cannot_be_marked_is_not_promised_either() -> None:
+    drift = Drift([CONFIGURATION], [], "the stack is locked")
+    assert text("dev", drift).endswith("No update was told to put it right: `the stack is locked`")
+    assert drift.status == 2
 
 
 def test_the_status_says_whether_all_was_seen_before_it_says_whether_something_differs() -> None:

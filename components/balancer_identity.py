@@ -13,7 +13,7 @@ class BalancerIdentityArgs:
     """The secret's name, and the records that prove control of the domain where certbot makes them (dns-01)."""
 
     cluster: str
-    """First part of the secret's name and of every ``Name`` tag."""
+    """First part of every name and ``Name`` tag, by which a policy of the user's can tell them from others."""
     zone_id: str | None = None
     """Hosted zone of the records."""
     challenge_records: Sequence[str] = ()
@@ -38,7 +38,9 @@ class BalancerIdentity(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ant-media:balancer:BalancerIdentity", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        tags = {"Name": f"{args.cluster}-{name}"}
+        # By its beginning the role that deploys the stack is kept to it (docs/aws); stack_checks.py has an eye on its length.
+        own_name = f"{args.cluster}-load-balancer"
+        tags = {"Name": own_name}
         secret = aws.secretsmanager.Secret(
             f"{name}-certificate",
             name=f"{args.cluster}-certificate",
@@ -50,8 +52,7 @@ class BalancerIdentity(pulumi.ComponentResource):
         )
         role = aws.iam.Role(
             f"{name}-role",
-            # By this beginning of the names the role that deploys the stack is kept to it (docs/aws).
-            name=f"{args.cluster}-load-balancer",
+            name=own_name,
             assume_role_policy=json.dumps(
                 {
                     "Version": "2012-10-17",
@@ -69,12 +70,13 @@ class BalancerIdentity(pulumi.ComponentResource):
         )
         self.permissions = aws.iam.RolePolicy(
             f"{name}-permissions",
+            name=own_name,
             role=role.name,
             policy=secret.arn.apply(lambda arn: json.dumps(_policy(arn, args))),
             opts=child,
         )
         profile = aws.iam.InstanceProfile(
-            f"{name}-profile", name=f"{args.cluster}-load-balancer", role=role.name, tags=tags, opts=child
+            f"{name}-profile", name=own_name, role=role.name, tags=tags, opts=child
         )
         self.instance_profile = profile.name
         self.certificate_store = secret.arn

@@ -106,7 +106,9 @@ class Machine(pulumi.ComponentResource):
                 parent=self,
                 delete_before_replace=True,
                 protect=args.protect,
-                ignore_changes=[] if args.image.pinned else ["ami"],
+                # A volume keeps the tags that it was made with: of a changed default tag the provider would only
+                # take the old one away (terraform-provider-aws, issue 38301).
+                ignore_changes=["rootBlockDevice.tags", *([] if args.image.pinned else ["ami"])],
             ),
         )
         self.public_ip = self.instance.public_ip

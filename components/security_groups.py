@@ -46,6 +46,8 @@ class SecurityGroups(pulumi.ComponentResource):
         groups = {
             group: aws.ec2.SecurityGroup(
                 f"{name}-{group}",
+                # With a whole name of its own, a group could be replaced only after the machines had left the old one.
+                name_prefix=f"{args.cluster}-{group}-",
                 description=DESCRIPTIONS[group],
                 vpc_id=args.vpc_id,
                 tags={"Name": f"{args.cluster}-{group}"},

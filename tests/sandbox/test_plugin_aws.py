@@ -333,6 +333,7 @@ def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> No
         return SECURITY_GROUP.diff(old, old, new).delete_before_replace
 
     assert replacing({"name": "web"})
+    assert not replacing({"namePrefix": "web-"})
     assert not replacing({})
     checked, _ = SECURITY_GROUP.check({}, "web", {}, {})
     assert str(checked["name"]).startswith("web-")
@@ -516,6 +517,37 @@ def test_default_tags_reach_every_resource_and_follow_their_setting(aws: Stack, 
         [("kind", "test"), ("project", "other"), ("stage", "test")],
         [("project", "ant-media"), ("stage", "test")],
     ]
+
+
+VOLUMES = """
+import pulumi
+import pulumi_aws as aws
+
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+for name, ignored in (("follows", []), ("keeps", ["rootBlockDevice.tags"])):
+    aws.ec2.Instance(name, ami=ami.id, instance_type="t3.small",
+        root_block_device={"volume_size": 16, "tags": {"Name": name}},
+        opts=pulumi.ResourceOptions(ignore_changes=ignored))
+"""
+
+
+def test_a_volume_gets_default_tags_when_it_is_made_and_none_that_change_later(
+    aws: Stack, amazon: Amazon
+) -> None:
+    def tags() -> dict[str, dict[str, str]]:
+        volumes = amazon.ec2.describe_volumes()["Volumes"]
+        found = [{tag["Key"]: tag["Value"] for tag in volume["Tags"]} for volume in volumes]
+        return {volume.pop("Name"): volume for volume in found}
+
+    configure(aws, settings(amazon, stage="test"))
+    aws.program(VOLUMES).up()
+    first = {"project": "ant-media", "stage": "test"}
+    assert tags() == {"follows": first, "keeps": first}
+    configure(aws, settings(amazon, stage="live"))
+    aws.up()
+    assert tags() == {"follows": first, "keeps": first}
+    aws.up("--refresh")  # the first refresh by a provider with the new tags
+    assert tags() == {"follows": {"project": "ant-media"}, "keeps": first}
 
 
 IDENTITY = """

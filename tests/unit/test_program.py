@@ -103,6 +103,30 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
     ] == [("firewall-origins-id", "203.0.113.0/24")]
 
 
+def test_every_name_in_aws_tells_which_cluster_it_belongs_to(two_and_two: Run) -> None:
+    names: dict[str, set[str]] = {}
+    for resource in two_and_two.resources:
+        inputs = resource.inputs
+        tags = [inputs.get("tags", {}), inputs.get("rootBlockDevice", {}).get("tags", {})]
+        found = [inputs.get("name"), inputs.get("namePrefix"), *(tag.get("Name") for tag in tags)]
+        if resource.typ.startswith("aws:") and resource.typ != "aws:route53/record:Record":
+            names.setdefault(resource.typ, set()).update(name for name in found if name)
+    for name in set().union(*names.values()):
+        assert f"{name}-".startswith("ant-media-cluster-unit-"), name
+    # Of these AWS takes a name once in an account, or in a network.
+    balancer = "ant-media-cluster-unit-load-balancer"
+    assert {typ: names[typ] for typ in names if "iam" in typ or "secret" in typ} == {
+        "aws:iam/role:Role": {balancer},
+        "aws:iam/rolePolicy:RolePolicy": {balancer},
+        "aws:iam/instanceProfile:InstanceProfile": {balancer},
+        "aws:secretsmanager/secret:Secret": {"ant-media-cluster-unit-certificate", balancer},
+    }
+    groups = two_and_two.of_type("aws:ec2/securityGroup:SecurityGroup").values()
+    assert {group["namePrefix"] for group in groups} == {
+        f"ant-media-cluster-unit-{group}-" for group in ("load-balancer", "nodes", "origins", "database")
+    }
+
+
 def test_protected_are_the_address_and_the_database_where_the_stack_says_so_and_nothing_else(
     two_and_two: Run,
 ) -> None:

@@ -2,6 +2,8 @@ import json
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from ipaddress import ip_network
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,12 @@ from components.stack_settings import stack_settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET_KEYS = (*SECRETS, "tls")  # Pulumi knows of an object only that something in it is encrypted.
-SCHEMA: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]
+PROJECT = Path(__file__).parents[2]
+SCHEMA: dict[str, Any] = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]
+STACKS: dict[str, dict[str, Any]] = {
+    name: yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
+    for name in ("dev", "prod", "sandbox")
+}
 
 REQUIRED: dict[str, object] = {
     "domain": "live.ant-media.test",
@@ -579,7 +586,7 @@ def test_a_stack_with_problems_is_told_before_anything_is_touched():
 
 @pytest.mark.parametrize("name", ["dev", "prod"])
 def test_an_example_stack_needs_nothing_but_what_only_its_user_knows(name: str):
-    stack = yaml.safe_load((Path(__file__).parents[2] / f"Pulumi.{name}.yaml").read_text())["config"]
+    stack = STACKS[name]
     raw = {
         key.removeprefix(f"{NAMESPACE}:"): value for key, value in stack.items() if not key.startswith("aws:")
     }
@@ -590,3 +597,23 @@ def test_an_example_stack_needs_nothing_but_what_only_its_user_knows(name: str):
     assert [line.split(" is not set: ") for line in said] == sorted(
         [key if ":" in key else f"{NAMESPACE}:{key}", command] for key, command in SET_BY_HAND.items()
     )
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stacks_file_says_only_what_differs_from_the_defaults(name: str):
+    for key, value in STACKS[name].items():
+        default = SCHEMA.get(key.removeprefix(f"{NAMESPACE}:"), {}).get("default")
+        assert value != default, key
+        if isinstance(value, dict) and isinstance(default, dict):
+            assert not value.items() & default.items(), key
+
+
+def test_two_stacks_in_one_account_have_no_address_and_no_tag_in_common():
+    networks = [
+        ip_network({**SCHEMA["network"]["default"], **stack.get(f"{NAMESPACE}:network", {})}["cidr"])
+        for stack in STACKS.values()
+    ]
+    assert not any(one.overlaps(other) for one, other in combinations(networks, 2))
+    for name, stack in STACKS.items():
+        tags = {"owner": "media-team", **stack["aws:defaultTags"]["tags"]}
+        assert stack_problems(NAMESPACE, name, {"tags": tags}) == []

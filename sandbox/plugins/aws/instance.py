@@ -199,7 +199,7 @@ def _root_volume(cloud: Cloud, found: dict[str, Any], known: Properties) -> Valu
                 "encrypted": volume["Encrypted"],
                 "iops": volume.get("Iops", 0),
                 "kmsKeyId": volume.get("KmsKeyId", ""),
-                "tags": _own_tags(cloud, volume, known),
+                "tags": _own_tags(cloud, volume),
                 "throughput": volume.get("Throughput", 0),
                 "volumeId": volume["VolumeId"],
                 "volumeSize": volume["Size"],
@@ -208,12 +208,13 @@ def _root_volume(cloud: Cloud, found: dict[str, Any], known: Properties) -> Valu
     return known.get("rootBlockDevice")
 
 
-def _own_tags(cloud: Cloud, volume: dict[str, Any], known: Properties) -> Properties:
-    """The volume's tags but for the provider's default tags, which it has as well."""
-    asked = _volume_tags(known)
-    return {
-        key: value for key, value in tags_of(volume).items() if key in asked or key not in cloud.default_tags
-    }
+def _own_tags(cloud: Cloud, volume: dict[str, Any]) -> Properties:
+    """The volume's tags but for the provider's default tags, which it got when it was made.
+
+    One that has changed since is nobody's: an update takes it away and brings no other. The official provider does
+    the same (terraform-provider-aws, issue 38301).
+    """
+    return {key: value for key, value in tags_of(volume).items() if cloud.default_tags.get(key) != value}
 
 
 def _state_is(cloud: Cloud, instance_id: str, wanted: str) -> None:
@@ -273,8 +274,7 @@ def _update_root_volume(cloud: Cloud, instance_id: str, state: Properties, input
             InstanceId=instance_id, BlockDeviceMappings=[{"DeviceName": old["deviceName"], "Ebs": ebs}]
         )
     if "tags" in changed:
-        tags: Properties = {**cloud.default_tags, **_volume_tags(inputs)}
-        retag_in_ec2(cloud, str(old["volumeId"]), old.get("tags"), tags)
+        retag_in_ec2(cloud, str(old["volumeId"]), old.get("tags"), _volume_tags(inputs))
 
 
 def _modified(cloud: Cloud, volume_id: Value) -> bool:

@@ -115,7 +115,7 @@ class Kind:
                 }
         failures |= dict.fromkeys(sorted(self.required - given.keys()), "Missing required argument")
         filled: Properties = {key: value for key, value in self.defaults.items() if key not in given}
-        if self.auto_named and "name" not in given:
+        if self.auto_named and not given.keys() & {"name", "namePrefix"}:
             before = old.get(DEFAULTS)
             kept = old.get("name") if isinstance(before, list) and "name" in before else None
             filled["name"] = kept or f"{name}-{secrets.token_hex(4)[:7]}"
@@ -136,7 +136,9 @@ class Kind:
         replaces = {path for path in paths if {path, top_level(path)} & self.replacing}
         replaces |= {path for path in paths if inputs.get(self.replaces_if.get(top_level(path), ""))}
         defaults = inputs.get(DEFAULTS)
-        named = self.auto_named and not (isinstance(defaults, list) and "name" in defaults)
+        named = (
+            self.auto_named and "name" in inputs and not (isinstance(defaults, list) and "name" in defaults)
+        )
         return Diff(paths, frozenset(replaces), bool(replaces) and named)
 
     def _changes(
@@ -154,7 +156,8 @@ class Kind:
                     continue
                 old = state.get(top) if old is None else old
             for path, before, after in differences(top, old, new):
-                if top not in self.chosen or after is not None or not isinstance(new, dict):
+                aws_chose = top in self.chosen and isinstance(new, dict) and ".tags." not in path
+                if after is not None or not aws_chose:
                     changes[path] = (before, after)
         return changes
 

@@ -1,5 +1,6 @@
 """Security groups and their rules."""
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,10 @@ from sandbox.plugins.properties import Properties
 
 
 def _create_group(cloud: Cloud, inputs: Properties) -> str:
+    name = inputs.get("name") or f"{inputs['namePrefix']}{secrets.token_hex(13)}"
     vpc = {"VpcId": inputs["vpcId"]} if "vpcId" in inputs else {}
     created = cloud.ec2.create_security_group(
-        GroupName=inputs["name"],
+        GroupName=name,
         Description=inputs["description"],
         TagSpecifications=tag_specifications("security-group", inputs.get("tags")),
         **vpc,
@@ -48,12 +50,12 @@ def _delete_group(cloud: Cloud, group_id: str, state: Properties) -> None:
 SECURITY_GROUP = Kind(
     token="aws:ec2/securityGroup:SecurityGroup",
     called="Security Group",
-    replacing=frozenset({"name", "description", "vpcId"}),
+    replacing=frozenset({"name", "namePrefix", "description", "vpcId"}),
     in_place=frozenset({"revokeRulesOnDelete"}),
     chosen=frozenset({"vpcId"}),
     defaults={"description": "Managed by Pulumi", "revokeRulesOnDelete": False},
     auto_named=True,
-    outputs=frozenset({"arn", "ownerId"}),
+    outputs=frozenset({"arn", "name", "ownerId"}),
     create=_create_group,
     ready=_let_nothing_out,
     read=_read_group,

@@ -1,6 +1,7 @@
 """The workflows of GitHub and GitLab: what actionlint and the schemas cannot know of them."""
 
 import re
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ ACTIONS = sorted((PROJECT / ".github/actions").glob("*/action.yml"))
 GITLAB = PROJECT / ".gitlab-ci.yml"
 CHANGING = {"up", "cluster", "cluster-down", "clusters-down-expired"}
 """The targets of `make` that change a stack's cloud."""
+CHOOSING = {"STACK": "dev", "FORMAT": "markdown"}
+"""Variables by which the Makefile chooses among recipes."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,29 @@ def test_the_reading_of_jobs_sees_them_all() -> None:
     for file in ("github", GITLAB.name):
         of = [job for job in JOBS if (job.file == GITLAB.name) == (file == GITLAB.name)]
         assert {target for job in of for target in job.made} == made, file
+
+
+def test_what_a_job_runs_is_there_with_the_variables_that_it_is_given() -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    for job in JOBS:
+        for line in job.lines:
+            for target, variables in _makes(line):
+                assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{job.file}: make {target}"
+                given = {name: f"given-{name.lower()}" for name in variables}
+                given |= {name: value for name, value in CHOOSING.items() if name in given}
+                dry = subprocess.run(
+                    ["make", "--dry-run", target, *(f"{name}={value}" for name, value in given.items())],
+                    cwd=PROJECT,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert dry.returncode == 0, dry.stderr
+                for name, value in given.items():
+                    seen = f"$({name})" in makefile if name in CHOOSING else value in dry.stdout
+                    assert seen, f"{job.file}: make {target} {name}=…"
+            for script in re.findall(r"\bscripts/\w+\.py\b|\.ci/run\b", line):
+                assert (PROJECT / script).exists(), f"{job.file}: {script}"
 
 
 @_named([job for job in JOBS if job.made & CHANGING])

@@ -17,6 +17,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import boto3
 
 from sandbox import addresses, host
+from sandbox.capacity import Capacity, refuse
 from sandbox.security_groups import Group, Members, Rule
 
 AMIS = host.SANDBOX / "images/amis.json"
@@ -104,13 +105,15 @@ def serve(changes: Changes) -> None:
 
     _mend_public_addresses()
     _mend_zones()
-    moto = DomainDispatcherApplication(create_backend_app)
+    moto, capacity = DomainDispatcherApplication(create_backend_app), Capacity()
 
     def noting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
             _keep(environ, body)
+        if b"Action=RunInstances" in body and not capacity.take():
+            return refuse(start_response)
         response: Iterable[bytes] = moto(environ, start_response)
         if environ["REQUEST_METHOD"] != "GET":
             changes.note(environ, body)

@@ -39,6 +39,13 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind))
 
 
+def inotify_instance() -> int:
+    """A file descriptor of one more; OSError where the host allows none."""
+    descriptor: int = _libc.inotify_init1(os.O_CLOEXEC)
+    _check(min(descriptor, 0))
+    return descriptor
+
+
 def mount(source: str, target: str, filesystem: str = "", flags: int = 0, options: str = "") -> None:
     _check(_libc.mount(source.encode(), target.encode(), filesystem.encode(), flags, options.encode()))
 

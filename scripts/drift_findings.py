@@ -1,6 +1,5 @@
 """What differs from a stack's state: the state, the engine's look at the cloud and the machines' own words in, plain data out."""
 
-import difflib
 import json
 import re
 import shlex
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from scripts.markdown import line_diff
 from scripts.preview_changes import INSTANCE, spelled
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
@@ -249,8 +249,7 @@ def _inputs(resource: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    before, after = (yaml.safe_dump(dict(one), width=500).splitlines() if one else [] for one in (old, new))
-    return list(difflib.unified_diff(before, after, lineterm=""))[2:]
+    return line_diff(*(yaml.safe_dump(dict(one), width=500) if one else "" for one in (old, new)))
 
 
 def away(deployment: Deployment, described: Iterable[Mapping[str, Any]]) -> tuple[set[str], list[Difference]]:

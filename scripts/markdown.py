@@ -77,7 +77,7 @@ def shared(sections: Sequence[Callable[[int], str]], room: int) -> list[str]:
     return texts
 
 
-def diff(old: str, new: str) -> list[str]:
+def line_diff(old: str, new: str) -> list[str]:
     """Without the names of the two files: they say nothing."""
     return list(difflib.unified_diff(lines_of(old), lines_of(new), lineterm=""))[2:]
 

@@ -1,12 +1,6 @@
-"""A preview as the Markdown of a pull-request comment.
+"""A preview as the Markdown of a pull-request comment."""
 
-What comes from resources stands in code, inline or fenced, and nowhere else: there it is neither Markdown nor HTML, and
-no @name calls anybody.
-"""
-
-import difflib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +8,19 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from policy.rules import SECRET, UNKNOWN, Violation
+from scripts.markdown import (
+    LIMIT,
+    LONG,
+    code,
+    cut,
+    fenced,
+    fitting,
+    folded,
+    line_diff,
+    lines_of,
+    shared,
+    size,
+)
 from scripts.monthly_cost import OTHERS, Cost
 from scripts.preview_changes import (
     ByHand,
@@ -26,12 +33,6 @@ from scripts.preview_changes import (
     notices,
     spelled,
 )
-
-LIMIT = 60_000
-"""In bytes. GitHub takes 65,536 characters."""
-_WITHOUT_LIMIT = 1_000_000_000
-_LONG = 60
-"""Lines that are folded."""
 
 _OPS = {
     "create": "create",
@@ -69,8 +70,8 @@ def comment(stack: str, preview: Preview, policies: Policies, cost: Cost | None 
         return _refusal(stack, preview)
     if preview.error:
         return failure(stack, preview.error)
-    everything = _code(f"pulumi preview --diff --show-full-output --stack {stack}")
-    head = f"{marker(stack)}\n### {_code(stack)}: {_headline(preview, policies)}\n"
+    everything = code(f"pulumi preview --diff --show-full-output --stack {stack}")
+    head = f"{marker(stack)}\n### {code(stack)}: {_headline(preview, policies)}\n"
     head += _warnings(notices(preview.steps), everything)
     head += _violations(policies, everything)
     head += _cost(cost) if cost else ""
@@ -83,39 +84,27 @@ def comment(stack: str, preview: Preview, policies: Policies, cost: Cost | None 
     ]
     if not preview.steps:
         sections = sections[:1]
-    return head + "".join(_shared(sections, LIMIT - _size(head)))
+    return head + "".join(shared(sections, LIMIT - size(head)))
 
 
 def failure(stack: str, error: str) -> str:
-    head = f"{marker(stack)}\n### {_code(stack)}: the preview failed\n\n"
-    return head + _fenced(
-        "text", error.splitlines(), LIMIT - _size(head), _code(f"pulumi preview --stack {stack}")
+    head = f"{marker(stack)}\n### {code(stack)}: the preview failed\n\n"
+    return head + fenced(
+        "text", error.splitlines(), LIMIT - size(head), code(f"pulumi preview --stack {stack}")
     )
 
 
 def _refusal(stack: str, preview: Preview) -> str:
     head = (
-        f"{marker(stack)}\n### {_code(stack)}: **refused**, it would replace or delete what is protected\n\n"
+        f"{marker(stack)}\n### {code(stack)}: **refused**, it would replace or delete what is protected\n\n"
         f"> [!CAUTION]\n> {_listed(preview.protected)}: with it would go what cannot be had back. Nothing of this update can"
         " be done as long as it is protected.\n"
-        f"> If it is to go: set {_code('ant-media-cluster:protect')} to {_code('false')} in {_code(f'Pulumi.{stack}.yaml')},"
+        f"> If it is to go: set {code('ant-media-cluster:protect')} to {code('false')} in {code(f'Pulumi.{stack}.yaml')},"
         " deploy that alone, then this.\n\n"
     )
-    return head + _fenced(
-        "text", preview.error.splitlines(), LIMIT - _size(head), _code(f"pulumi preview --stack {stack}")
+    return head + fenced(
+        "text", preview.error.splitlines(), LIMIT - size(head), code(f"pulumi preview --stack {stack}")
     )
-
-
-def _shared(sections: Sequence[Callable[[int], str]], room: int) -> list[str]:
-    """Each section in its fair share of the room: what the short ones leave is for the long ones."""
-    texts = [section(_WITHOUT_LIMIT) for section in sections]
-    shortest_first = sorted(range(len(texts)), key=lambda index: _size(texts[index]))
-    for before, index in enumerate(shortest_first):
-        share = room // (len(texts) - before)
-        if _size(texts[index]) > share:
-            texts[index] = sections[index](share)
-        room -= _size(texts[index])
-    return texts
 
 
 # The headline
@@ -146,9 +135,9 @@ def _warnings(found: Sequence[Notice], everything: str) -> str:
         + (f" (because of {_listed(notice.because)})" if notice.because else "")
         for notice in found
     ]
-    shown = _fitting(lines, LIMIT // 4)
+    shown = fitting(lines, LIMIT // 4)
     text = "\n".join(["> [!WARNING]", "> **What people will notice, and what goes for good:**", *shown])
-    return f"\n{text}\n" + _cut(len(lines) - len(shown), len(lines), "warnings", everything)
+    return f"\n{text}\n" + cut(len(lines) - len(shown), len(lines), "warnings", everything)
 
 
 def _violations(policies: Policies, everything: str) -> str:
@@ -158,15 +147,15 @@ def _violations(policies: Policies, everything: str) -> str:
     names: dict[tuple[str, str], list[str]] = {}
     for violation in found:
         names.setdefault((violation.rule, violation.what), []).append(violation.resource or "the whole stack")
-    lines = [f"> - {_listed(of)} ({_code(rule)}): {_code(what)}" for (rule, what), of in names.items()]
-    shown = _fitting(lines, LIMIT // 4)
+    lines = [f"> - {_listed(of)} ({code(rule)}): {code(what)}" for (rule, what), of in names.items()]
+    shown = fitting(lines, LIMIT // 4)
     text = "\n".join(["> [!CAUTION]", f"> **Policies: {rules}. This must not be deployed:**", *shown])
-    return f"\n{text}\n" + _cut(len(lines) - len(shown), len(lines), "violations", everything)
+    return f"\n{text}\n" + cut(len(lines) - len(shown), len(lines), "violations", everything)
 
 
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(_code(name) for name in names[:20]) + more
+    return ", ".join(code(name) for name in names[:20]) + more
 
 
 # haproxy.cfg
@@ -177,28 +166,18 @@ def _haproxy_cfg_lines(change: Configuration | None) -> tuple[str, str, list[str
     if change is None:
         return "stays as it is", "", []
     if change.old is None:
-        lines = _lines(change.new)
+        lines = lines_of(change.new)
         return f"new, {len(lines)} lines", "", lines
-    diff = _diff(change.old, change.new)
+    diff = line_diff(change.old, change.new)
     signs = Counter(line[:1] for line in diff)
     return f"{signs['+']} added, {signs['-']} removed", "diff", diff
 
 
 def _haproxy_cfg(what: str, language: str, lines: Sequence[str], room: int, everything: str) -> str:
-    if len(lines) > _LONG:
-        return _folded(f"haproxy.cfg: {what}", room, lambda left: _fenced(language, lines, left, everything))
+    if len(lines) > LONG:
+        return folded(f"haproxy.cfg: {what}", room, lambda left: fenced(language, lines, left, everything))
     title = f"\n**haproxy.cfg: {what}**\n"
-    return f"{title}\n{_fenced(language, lines, room - _size(title), everything)}" if lines else title
-
-
-def _diff(old: str, new: str) -> list[str]:
-    """Without the names of the two files: they say nothing."""
-    return list(difflib.unified_diff(_lines(old), _lines(new), lineterm=""))[2:]
-
-
-def _lines(text: str) -> list[str]:
-    # Unlike splitlines this leaves carriage returns to be seen.
-    return text.removesuffix("\n").split("\n") if text else []
+    return f"{title}\n{fenced(language, lines, room - size(title), everything)}" if lines else title
 
 
 # Cost
@@ -210,13 +189,13 @@ def _cost(cost: Cost) -> str:
     else:
         title = f"≈ {cost.before:,.2f} → {cost.after:,.2f} {cost.currency} a month ({cost.after - cost.before:+,.2f})"
     missing = (
-        f". Not in it, for want of a price in {_code('prices.json')}: {_listed(cost.without_price)}."
+        f". Not in it, for want of a price in {code('prices.json')}: {_listed(cost.without_price)}."
         if cost.without_price
         else ""
     )
     rows = [
         _cells(
-            line.kind if line.kind in OTHERS else _code(line.kind),
+            line.kind if line.kind in OTHERS else code(line.kind),
             str(line.before),
             str(line.after),
             f"{line.cost_before:,.2f}",
@@ -226,7 +205,7 @@ def _cost(cost: Cost) -> str:
     ]
     head = "| | now | then | a month now | a month then |\n|---|--:|--:|--:|--:|\n"
     table = head + "".join(f"{row}\n" for row in rows)
-    return f"\n**Cost: {title}**{missing}\n" + _folded("Cost by kind", LIMIT, lambda _: table)
+    return f"\n**Cost: {title}**{missing}\n" + folded("Cost by kind", LIMIT, lambda _: table)
 
 
 # Resources
@@ -239,7 +218,7 @@ def _by_hand(found: Sequence[ByHand], room: int, everything: str) -> str:
     rows = [
         _cells(
             "**gone**" if change.op == "delete" else "changed",
-            _code(change.name),
+            code(change.name),
             spelled(change.type),
             _what_changes(change),
             by_hand.then,
@@ -257,14 +236,14 @@ def _resources(steps: Sequence[Step], room: int, everything: str) -> str:
 
 def _table(title: str, head: str, rows: Sequence[str], room: int, everything: str) -> str:
     def table(left: int) -> str:
-        shown = _fitting(rows, left - _size(head) - 200)
+        shown = fitting(rows, left - size(head) - 200)
         return (
             head
             + "".join(f"{row}\n" for row in shown)
-            + _cut(len(rows) - len(shown), len(rows), "rows", everything)
+            + cut(len(rows) - len(shown), len(rows), "rows", everything)
         )
 
-    return _folded(title, room, table) if len(rows) > 20 else f"\n**{title}**\n\n{table(room - 40)}"
+    return folded(title, room, table) if len(rows) > 20 else f"\n**{title}**\n\n{table(room - 40)}"
 
 
 def _row(step: Step) -> str:
@@ -272,7 +251,7 @@ def _row(step: Step) -> str:
         op, what = _COMMAND_OPS[step.op], _why_it_runs(step)
     else:
         op, what = _OPS[step.op], _what_changes(step)
-    return _cells(op, _code(step.name), spelled(step.type), step.component, what)
+    return _cells(op, code(step.name), spelled(step.type), step.component, what)
 
 
 def _cells(*cells: str) -> str:
@@ -282,7 +261,7 @@ def _cells(*cells: str) -> str:
 
 def _why_it_runs(step: Step) -> str:
     if step.op in ("create", "delete"):
-        return _code(step.script[0]) if step.script[0] else ""
+        return code(step.script[0]) if step.script[0] else ""
     if step.changed:
         return _listed(step.changed)
     return _MARKED if step.marked else "what it runs on is replaced"
@@ -291,7 +270,7 @@ def _why_it_runs(step: Step) -> str:
 def _what_changes(step: Step) -> str:
     if step.op in ("create", "import"):
         return _short(
-            f"{_code(path)} {_value(value)}" for path, value in leaves("", step.new) if _tells(path, value)
+            f"{code(path)} {_value(value)}" for path, value in leaves("", step.new) if _tells(path, value)
         )
     if step.op == "delete":
         return ""
@@ -313,9 +292,9 @@ def _differences(path: str, old: object, new: object) -> Iterator[str]:
         old, new = before.get(place), after.get(place)
         # Of two long texts what sets them apart.
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(str(old), str(new), strict=False))))
-        yield f"{_code(place)} {_value(old, same)} → {_value(new, same)}"
+        yield f"{code(place)} {_value(old, same)} → {_value(new, same)}"
     if not places:
-        yield f"{_code(path)} {_code(SECRET)} is another" if SECRET in before.values() else _code(path)
+        yield f"{code(path)} {code(SECRET)} is another" if SECRET in before.values() else code(path)
 
 
 def _value(value: object, same: int = 0) -> str:
@@ -324,7 +303,7 @@ def _value(value: object, same: int = 0) -> str:
     if isinstance(value, str) and len(value) > 80:
         start = max(0, same - 20)
         value = ("…" if start else "") + value[start : start + 78] + ("…" if start + 78 < len(value) else "")
-    return _code(json.dumps(value, ensure_ascii=False))
+    return code(json.dumps(value, ensure_ascii=False))
 
 
 def _short(texts: Iterable[str]) -> str:
@@ -346,14 +325,14 @@ def _commands(changes: Changes, room: int, everything: str) -> str:
         text = "Of a new command only the line that runs it.\n"
         for index, ((what, diff), names) in enumerate(changes.items()):
             title = f"\n{_listed(names)}: {what}\n\n"
-            room = left - _size(text) - _size(title) - 200
+            room = left - size(text) - size(title) - 200
             # Less is not worth a title.
             if room < 1000:
-                return text + _cut(len(changes) - index, len(changes), "commands", everything)
-            text += title + _fenced("diff", diff, room, everything)
+                return text + cut(len(changes) - index, len(changes), "commands", everything)
+            text += title + fenced("diff", diff, room, everything)
         return text
 
-    return _folded(f"Commands: {len(changes)} that differ", room, diffs)
+    return folded(f"Commands: {len(changes)} that differ", room, diffs)
 
 
 def _command_changes(steps: Iterable[Step]) -> Changes:
@@ -366,8 +345,8 @@ def _command_changes(steps: Iterable[Step]) -> Changes:
             {"stdin"} if step.op == "create" or step.script[0] == "apply-haproxy-config.sh" else set()
         )
         for name in sorted(properties):
-            if diff := _diff(_text(step.old.get(name)), _text(step.new.get(name))):
-                what = "the command" if name == "create" else _code(name)
+            if diff := line_diff(_text(step.old.get(name)), _text(step.new.get(name))):
+                what = "the command" if name == "create" else code(name)
                 changes.setdefault((what, tuple(diff)), []).append(step.name)
     return changes
 
@@ -380,59 +359,3 @@ def _text(value: object) -> str:
             return value
         case _:
             return "\n".join(f"{path}={leaf}" for path, leaf in leaves("", value))
-
-
-# Markdown
-
-
-def _size(text: str) -> int:
-    return len(text.encode())
-
-
-def _visible(text: str) -> str:
-    """What a reader would not see, or see in another order, is spelled out."""
-    return "".join(char if char.isprintable() or char == "\t" else json.dumps(char)[1:-1] for char in text)
-
-
-def _longest_run(text: str) -> int:
-    return max(map(len, re.findall("`+", text)), default=0)
-
-
-def _code(text: str) -> str:
-    text = _visible(text) or " "
-    ticks = "`" * (_longest_run(text) + 1)
-    space = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{ticks}{space}{text}{space}{ticks}"
-
-
-def _fenced(language: str, lines: Sequence[str], room: int, everything: str) -> str:
-    lines = [_visible(line) for line in lines]
-    fence = "`" * max(3, _longest_run("\n".join(lines)) + 1)
-    shown = _fitting(lines, room - 2 * len(fence) - 200)
-    if len(shown) < len(lines):
-        # Whole hunks where there are any.
-        hunks = [
-            index for index, line in enumerate(lines) if line.startswith("@@") and 0 < index <= len(shown)
-        ]
-        shown = shown[: hunks[-1]] if hunks and language == "diff" else shown
-    cut = _cut(len(lines) - len(shown), len(lines), "lines", everything)
-    if not shown:
-        return cut
-    return "\n".join([f"{fence}{language}", *shown, fence]) + "\n" + cut
-
-
-def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
-    for index, line in enumerate(lines):
-        room -= _size(line) + 1
-        if room < 0:
-            return lines[:index]
-    return lines
-
-
-def _cut(missing: int, of: int, what: str, everything: str) -> str:
-    return f"\n**{missing} of {of} {what} are cut here.** {everything} shows them.\n" if missing else ""
-
-
-def _folded(title: str, room: int, content: Callable[[int], str]) -> str:
-    head, foot = f"\n<details><summary><b>{title}</b></summary>\n\n", "\n</details>\n"
-    return head + content(room - _size(head) - _size(foot)) + foot

@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.rules import RULES, Violation, read_config, violations
+from scripts.markdown import LIMIT
 from scripts.monthly_cost import Cost, Line
 from scripts.preview_changes import ByHand, Preview, Step, read_preview
-from scripts.preview_report import LIMIT, Policies, comment
+from scripts.preview_report import Policies, comment
 
 PREVIEWS = Path(__file__).parent / "previews"
 RECORDED = sorted(path.stem for path in PREVIEWS.glob("*.json"))

@@ -132,8 +132,15 @@ def _record(account: Account, inputs: Inputs) -> list[str]:
     ]
 
 
+def _ours(inputs: Inputs, tags: list[dict[str, str]]) -> bool:
+    """A name that is not drawn may be another's."""
+    wanted: Mapping[str, str] = inputs.get("tags") or {}
+    return wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+
+
 def _role(account: Account, inputs: Inputs) -> list[str]:
-    return [str(account("iam").get_role(RoleName=inputs["name"])["Role"]["RoleName"])]
+    role = account("iam").get_role(RoleName=inputs["name"])["Role"]
+    return [str(role["RoleName"])] if _ours(inputs, role.get("Tags", [])) else []
 
 
 def _role_policy(account: Account, inputs: Inputs) -> list[str]:
@@ -142,19 +149,16 @@ def _role_policy(account: Account, inputs: Inputs) -> list[str]:
 
 
 def _instance_profile(account: Account, inputs: Inputs) -> list[str]:
-    found = account("iam").get_instance_profile(InstanceProfileName=inputs["name"])
-    return [str(found["InstanceProfile"]["InstanceProfileName"])]
+    profile = account("iam").get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]
+    return [str(profile["InstanceProfileName"])] if _ours(inputs, profile.get("Tags", [])) else []
 
 
 def _secret(account: Account, inputs: Inputs) -> list[str]:
-    """Its name is not drawn, so that it may be another's."""
     found = account("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [inputs["name"]]}])
-    wanted: Mapping[str, str] = inputs.get("tags") or {}
     return [
         str(one["ARN"])
         for one in found["SecretList"]
-        if one["Name"] == inputs["name"]
-        and wanted.items() <= {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}.items()
+        if one["Name"] == inputs["name"] and _ours(inputs, one.get("Tags", []))
     ]
 
 

@@ -28,6 +28,7 @@ ORDER = (
     "test_growth",
     "test_life",
     "test_shrink",
+    "test_teardown",
     "test_end",
 )
 

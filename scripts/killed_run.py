@@ -60,6 +60,12 @@ def provider_of(deployment: Mapping[str, Any], entry: Entry) -> Entry | None:
     )
 
 
+def unknown(deployment: Mapping[str, Any], type: str, ids: Sequence[str]) -> list[str]:
+    """Those ids that no resource of the type has. A role and its instance profile may share one: their name."""
+    known = {one.get("id") for one in resources_of(deployment) if one["type"] == type}
+    return [id for id in ids if id not in known]
+
+
 def with_made(deployment: Mapping[str, Any], made: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The state with what pending creations have made, ids by URN, and nothing pending any more.
 

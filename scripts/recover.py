@@ -31,7 +31,7 @@ from scripts.killed_run import (  # noqa: E402  (found by the line above)
     pending_creates,
     provider_of,
     read_lock,
-    resources_of,
+    unknown,
     with_made,
 )
 
@@ -144,7 +144,6 @@ def look_up(stack: str, created: list[Entry]) -> dict[str, list[str]]:
 
     # In clear, for the provider's credentials; this copy is not written anywhere.
     state: dict[str, Any] = export(stack, "--show-secrets")["deployment"]
-    known = {resource.get("id") for resource in resources_of(state)}
     accounts: dict[str, Account] = {}
     for entry in created:
         provider = provider_of(state, entry)
@@ -159,11 +158,9 @@ def look_up(stack: str, created: list[Entry]) -> dict[str, list[str]]:
     shown = datetime.fromisoformat(state["manifest"]["time"]).timestamp() + SHOWS_WITHIN
     while True:
         made = {
-            entry["urn"]: [
-                id
-                for id in find(accounts[entry["provider"]], entry["type"], entry["inputs"])
-                if id not in known
-            ]
+            entry["urn"]: unknown(
+                state, entry["type"], find(accounts[entry["provider"]], entry["type"], entry["inputs"])
+            )
             for entry in created
         }
         if all(made.values()) or time.time() > shown:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from scripts.killed_run import Lock, in_force, pending_creates, provider_of, read_lock, with_made
+from scripts.killed_run import Lock, in_force, pending_creates, provider_of, read_lock, unknown, with_made
 from scripts.recover import runs
 
 LOCK = Lock(4711, "jane", "build-1", "2026-11-23T00:11:50+00:00", "s3://states/lock.json")
@@ -74,6 +74,13 @@ def test_nothing_but_creations_of_real_resources_is_looked_up() -> None:
 def test_the_provider_of_a_pending_creation_is_the_one_that_it_names() -> None:
     assert provider_of(state(), INSTANCE) == BEGINNING[1]
     assert provider_of(state(), {**INSTANCE, "provider": f"{PROVIDER}::2"}) is None
+
+
+def test_a_profile_by_the_name_of_a_role_is_another_thing() -> None:
+    role, profile = "aws:iam/role:Role", "aws:iam/instanceProfile:InstanceProfile"
+    before = state(resources=[entry(role, "role", id="cluster-load-balancer")])
+    assert unknown(before, role, ["cluster-load-balancer"]) == []
+    assert unknown(before, profile, ["cluster-load-balancer"]) == ["cluster-load-balancer"]
 
 
 def test_what_was_made_is_taken_up_with_its_inputs_for_outputs() -> None:

@@ -859,6 +859,20 @@ def test_a_secret_that_exists_is_not_taken_over(cloud: Cloud) -> None:
         SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
 
 
+def test_a_record_that_exists_is_neither_taken_over_nor_doubled(cloud: Cloud) -> None:
+    zone = cloud.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
+    taken: Properties = {"zoneId": zone, "name": "taken.example.test", "type": "A", "ttl": 60}
+    refused = pytest.raises(
+        ProviderError, match=r"InvalidChangeBatch: .*name='taken.example.test.', type='A'\] but it already exists"
+    )
+    with existing(cloud, RECORD, {**taken, "records": ["198.51.100.1"]}) as record:
+        with refused:
+            RECORD.create_now(cloud, RECORD.check({}, "n", {}, {**taken, "records": ["198.51.100.2"]})[0])
+        state = RECORD.read_now(cloud, record, taken)
+        assert state
+        assert state["records"] == ["198.51.100.1"]
+
+
 def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(cloud: Cloud) -> None:
     given: Properties = {"name": "recoverable"}
     with existing(cloud, SECRET, given) as arn:

@@ -4,7 +4,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import Cloud, code
+from sandbox.plugins.aws.cloud import Cloud, code, refusal
 from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.properties import Properties
 
@@ -64,6 +64,9 @@ def _find(cloud: Cloud, properties: Properties) -> dict[str, Any] | None:
 def _create(cloud: Cloud, inputs: Properties) -> str:
     action = "UPSERT" if inputs.get("allowOverwrite") else "CREATE"
     record = _record_set(cloud, inputs)
+    if action == "CREATE" and _find(cloud, inputs):  # moto keeps both
+        message = f"[Tried to create resource record set [name='{record['Name']}.', type='{record['Type']}'] but it already exists]"
+        raise refusal("ChangeResourceRecordSets", "InvalidChangeBatch", message)
     _change(cloud, inputs["zoneId"], (action, record))
     return f"{inputs['zoneId']}_{record['Name']}_{inputs['type']}"
 

@@ -19,6 +19,7 @@ ORDER = (
     "test_traffic",
     "test_ports",
     "test_preview",
+    "test_environments",
     "test_transaction",
     "test_renewal",
     "test_certificate_failures",

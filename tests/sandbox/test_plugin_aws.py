@@ -863,7 +863,8 @@ def test_a_record_that_exists_is_neither_taken_over_nor_doubled(cloud: Cloud) ->
     zone = cloud.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
     taken: Properties = {"zoneId": zone, "name": "taken.example.test", "type": "A", "ttl": 60}
     refused = pytest.raises(
-        ProviderError, match=r"InvalidChangeBatch: .*name='taken.example.test.', type='A'\] but it already exists"
+        ProviderError,
+        match=r"InvalidChangeBatch: .*name='taken.example.test.', type='A'\] but it already exists",
     )
     with existing(cloud, RECORD, {**taken, "records": ["198.51.100.1"]}) as record:
         with refused:

@@ -9,9 +9,11 @@ export SANDBOX_STATE SANDBOX_ADDRESS
 ifneq ($(filter sandbox,$(STACK))$(wildcard $(or $(SANDBOX_STATE),/var/lib/ant-media-sandbox)/pulumi/Pulumi.$(STACK).yaml),)
 ON_SANDBOX := yes
 PULUMI := sandbox/bin/pulumi
+RECOVER := sandbox/bin/recover
 TEST_CLUSTERS := sandbox/test-clusters
 else
 PULUMI := pulumi
+RECOVER := .venv/bin/python scripts/recover.py $(STACK)
 TEST_CLUSTERS := .venv/bin/python scripts/test_clusters.py
 endif
 
@@ -43,13 +45,13 @@ setup: ## Install everything that the sandbox and the tests need on this machine
 
 up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
 ifneq ($(PLAN),)
-	@$(if $(ON_SANDBOX),,.venv/bin/python scripts/recover.py $(STACK))
+	@$(RECOVER)
 	@.venv/bin/python scripts/apply_plan.py "$(abspath $(PLAN))" $(PULUMI) up $(POLICIES)
 else ifeq ($(STACK),sandbox)
 	@sandbox/setup.sh
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
 else
-	@.venv/bin/python scripts/recover.py $(STACK)
+	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
 endif
 
@@ -59,7 +61,7 @@ ifeq ($(STACK),sandbox)
 else ifdef ON_SANDBOX
 	@$(TEST_CLUSTERS) down $(STACK)
 else
-	@.venv/bin/python scripts/recover.py $(STACK)
+	@$(RECOVER)
 	$(PULUMI) destroy
 endif
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from components.setting_rules import from_json
-from components.stack_checks import DEFAULT_TAGS, parse_expiry
+from components.stack_checks import parse_expiry
 
 _PROVIDER = "pulumi:providers:aws"
 
@@ -21,18 +21,14 @@ class Cluster:
     resources: int
 
 
-def read_cluster(name: str, deployment: Mapping[str, Any], config: Mapping[str, Any]) -> Cluster | None:
-    """The test cluster; None for a stack without expiry.
-
-    `deployment` is from `pulumi stack export`, `config` from `pulumi config --json`: that tells of a stack
-    of which nothing is made yet, or nothing is left.
-    """
+def read_cluster(name: str, deployment: Mapping[str, Any]) -> Cluster | None:
+    """The test cluster, from what `pulumi stack export` says; None for a stack without expiry."""
     resources: Sequence[Mapping[str, Any]] = deployment.get("resources") or []
     given = [
         resource.get("inputs", {}).get("defaultTags")
         for resource in resources
         if resource["type"] == _PROVIDER
-    ] or [config.get(DEFAULT_TAGS, {}).get("value")]
+    ]
     # While an update changes the provider's version there are two; the later expiry is the newer one.
     found = [
         (expiry, str(tags.get("owner", "-")))

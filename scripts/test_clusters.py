@@ -62,9 +62,12 @@ def stacks() -> list[str]:
 
 def read(name: str) -> Cluster | None:
     """The test cluster of that name, None when the stack is none."""
-    deployment = ask("stack", "export", name=name)["deployment"]
-    empty = not deployment.get("resources")
-    return read_cluster(name, deployment, ask("config", "--json", name=name) if empty else {})
+    return read_cluster(name, export(name))
+
+
+def export(name: str) -> dict[str, Any]:
+    deployment: dict[str, Any] = ask("stack", "export", name=name)["deployment"]
+    return deployment
 
 
 def settings_file(name: str) -> Path:
@@ -72,9 +75,19 @@ def settings_file(name: str) -> Path:
 
 
 def recall_settings(name: str) -> None:
-    """Settings that are not here, as on a fresh checkout, are had back from the stack's last update."""
+    """Settings that are not here, as on a fresh checkout, are had back from the stack's last update, if there was one."""
     if not settings_file(name).exists():
-        subprocess.run(["pulumi", "config", "refresh"], env=_with_stack(name), check=False)
+        command = ["pulumi", "config", "refresh"]
+        subprocess.run(command, env=_with_stack(name), check=False, capture_output=True)
+
+
+def is_another(name: str) -> bool:
+    """Whether a stack that is there is no test cluster; one of which nothing ever was can be."""
+    if export(name).get("resources"):
+        return read(name) is None
+    recall_settings(name)
+    own = stack_file.read(settings_file(name))
+    return bool(own) and not is_test_cluster(own)
 
 
 def settings(name: str, ttl: str, like: str) -> Mapping[str, Any]:
@@ -95,7 +108,7 @@ def settings(name: str, ttl: str, like: str) -> Mapping[str, Any]:
 def up(name: str, ttl: str, like: str) -> None:
     made = settings(name, ttl, like)
     if name in stacks():
-        if read(name) is None:
+        if is_another(name):
             raise RefusedError(
                 f"NAME is {name}, which is a stack that does not expire: give another, such as pr-123"
             )
@@ -113,9 +126,7 @@ def down(name: str) -> None:
             settings_file(name).unlink()
         print(f"There is no test cluster {name}: nothing to do.")
         return
-    if not ask("stack", "export", name=name)["deployment"].get("resources"):
-        recall_settings(name)
-    if read(name) is None:
+    if is_another(name):
         raise RefusedError(
             f"Stack {name} carries no expiry, so it is no test cluster: make down STACK={name} is for it."
         )
@@ -140,31 +151,36 @@ def take_down(name: str) -> None:
     run(name, "pulumi", "stack", "rm", "--yes")
 
 
-def clusters() -> list[Cluster]:
-    with ThreadPoolExecutor(4) as pool:
-        return [cluster for cluster in pool.map(read, stacks()) if cluster]
-
-
 def show() -> None:
-    found = clusters()
+    with ThreadPoolExecutor(4) as pool:
+        found = [cluster for cluster in pool.map(read, stacks()) if cluster]
     print(table(found, datetime.now(UTC)) if found else "There are no test clusters.")
 
 
 def down_expired() -> None:
     failed: list[str] = []
-    for cluster in clusters():
-        now = datetime.now(UTC)
-        if cluster.expiry > now:
-            print(f"{cluster.name} stays: it expires {say_when(cluster.expiry, now)}.")
-            continue
-        print(f"==> {cluster.name} goes: it expired {say_when(cluster.expiry, now)}.", flush=True)
+    for name in stacks():
         try:
-            cancel_dead_job(cluster.name, now)
-            take_down(cluster.name)
+            take_down_if_expired(name)
         except subprocess.CalledProcessError:
-            failed.append(cluster.name)
+            failed.append(name)
     if failed:
-        raise RefusedError(f"These have expired, and could not be taken down: {', '.join(failed)}.")
+        raise RefusedError(
+            f"These could not be looked at, or have expired and could not be taken down: {', '.join(failed)}."
+        )
+
+
+def take_down_if_expired(name: str) -> None:
+    cluster, now = read(name), datetime.now(UTC)
+    if cluster is None:
+        return
+    when = say_when(cluster.expiry, now)
+    if cluster.expiry > now:
+        print(f"{name} stays: it expires {when}.")
+        return
+    print(f"==> {name} goes: it expired {when}.", flush=True)
+    cancel_dead_job(name, now)
+    take_down(name)
 
 
 def main() -> None:

@@ -180,28 +180,20 @@ PR_123 = Cluster("pr-123", "media-team", datetime(2026, 11, 22, 4, tzinfo=UTC), 
 def test_the_expiry_is_read_from_the_state_of_the_stack() -> None:
     tags = f'"expiry":"{EXPIRY}","owner":"media-team"'
     component = {"type": "ant-media:network:Network", "custom": False}
-    assert read_cluster("pr-123", {"resources": [component, provider(tags), INSTANCE]}, {}) == PR_123
+    assert read_cluster("pr-123", {"resources": [component, provider(tags), INSTANCE]}) == PR_123
 
 
 def test_the_later_expiry_counts_while_a_provider_follows_another() -> None:
     earlier = provider('"expiry":"2026-11-21T04:00:00Z","owner":"media-team"')
     later = provider(f'"expiry":"{EXPIRY}","owner":"media-team"')
     for resources in ([earlier, later, INSTANCE], [later, earlier, INSTANCE]):
-        assert read_cluster("pr-123", {"resources": resources}, {}) == PR_123
+        assert read_cluster("pr-123", {"resources": resources}) == PR_123
 
 
 @pytest.mark.parametrize("tags", ["", '"owner":"media-team"', '"expiry":"soon"', '"expiry":"2026-11-22"'])
 def test_a_stack_without_expiry_is_no_test_cluster(tags: str) -> None:
-    # Whatever its settings say: what is there was made without.
-    config = {"aws:defaultTags": {"value": f'{{"tags":{{"expiry":"{EXPIRY}"}}}}'}}
-    assert read_cluster("prod", {"resources": [provider(tags), INSTANCE]}, config) is None
-    assert read_cluster("prod", {}, {}) is None
-
-
-def test_a_stack_that_nothing_is_made_of_yet_has_the_expiry_of_its_settings() -> None:
-    config = {"aws:defaultTags": {"value": f'{{"tags":{{"expiry":"{EXPIRY}","owner":"media-team"}}}}'}}
-    found = read_cluster("pr-123", {}, config)
-    assert found == Cluster("pr-123", "media-team", PR_123.expiry, 0)
+    assert read_cluster("prod", {"resources": [provider(tags), INSTANCE]}) is None
+    assert read_cluster("prod", {}) is None
 
 
 def test_the_table_begins_with_what_expired_first() -> None:

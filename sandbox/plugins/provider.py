@@ -49,7 +49,11 @@ class Diff:
 class Resource(Protocol):
     """One kind of resource. `inputs` have passed `check`; `state` is what `create` or `read` returned."""
 
-    def check(self, name: str, old: Properties, inputs: Properties) -> tuple[Properties, Failures]: ...
+    def check(
+        self, name: str, old: Properties, inputs: Properties, seed: bytes
+    ) -> tuple[Properties, Failures]:
+        """Whatever is drawn by lot comes from the seed: a plan holds it, and so the update draws the same."""
+        ...
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff: ...
 
@@ -160,7 +164,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     async def Check(self, request: provider_pb2.CheckRequest, context: Context) -> provider_pb2.CheckResponse:
         async def work() -> provider_pb2.CheckResponse:
             run, kind = self._resource(request.urn)
-            news, failures = kind.check(run.name, from_struct(request.olds), from_struct(request.news))
+            olds, news = from_struct(request.olds), from_struct(request.news)
+            news, failures = kind.check(run.name, olds, news, request.randomSeed)
             return provider_pb2.CheckResponse(inputs=to_struct(news), failures=_failures(failures))
 
         return await self._answer(context, work())

@@ -341,6 +341,11 @@ def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> No
     assert again["name"] == checked["name"]
 
 
+def test_a_name_is_drawn_by_the_seed_so_that_an_update_draws_what_its_plan_holds() -> None:
+    names = [SECURITY_GROUP.check({}, "web", {}, {}, seed)[0]["name"] for seed in (b"one", b"one", b"two")]
+    assert names[0] == names[1] != names[2]
+
+
 def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -> None:
     state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
     planned = INSTANCE.plan("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})

@@ -4,7 +4,7 @@ The description says which inputs exist, which of them take a new resource, and 
 functions in it are all that touches the API. Checking, comparing and previewing are the same for all kinds.
 """
 
-import secrets
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -102,7 +102,12 @@ class Kind:
     # ---- what follows, without asking AWS
 
     def check(
-        self, default_tags: Mapping[str, str], name: str, old: Properties, given: Properties
+        self,
+        default_tags: Mapping[str, str],
+        name: str,
+        old: Properties,
+        given: Properties,
+        seed: bytes = b"",
     ) -> tuple[Properties, Failures]:
         failures: Failures = {}
         for top, value in given.items():
@@ -118,7 +123,7 @@ class Kind:
         if self.auto_named and not given.keys() & {"name", "namePrefix"}:
             before = old.get(DEFAULTS)
             kept = old.get("name") if isinstance(before, list) and "name" in before else None
-            filled["name"] = kept or f"{name}-{secrets.token_hex(4)[:7]}"
+            filled["name"] = kept or f"{name}-{hashlib.sha256(seed).hexdigest()[:7]}"
         checked: Properties = {**given, **filled, DEFAULTS: [*sorted(filled)]}
         for top, objection in self.objections.items():
             if top in checked and not has_unknown(checked[top]) and (wrong := objection(str(checked[top]))):

@@ -51,8 +51,10 @@ class Configured:
     kind: Kind
     cloud: Cloud
 
-    def check(self, name: str, old: Properties, inputs: Properties) -> tuple[Properties, Failures]:
-        return self.kind.check(self.cloud.default_tags, name, old, inputs)
+    def check(
+        self, name: str, old: Properties, inputs: Properties, seed: bytes
+    ) -> tuple[Properties, Failures]:
+        return self.kind.check(self.cloud.default_tags, name, old, inputs, seed)
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
         return self.kind.diff(old_inputs, state, inputs)

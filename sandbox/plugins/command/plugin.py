@@ -112,7 +112,9 @@ class Command:
     inputs: frozenset[str]
     execute: Execute
 
-    def check(self, name: str, old: Properties, inputs: Properties) -> tuple[Properties, Failures]:
+    def check(
+        self, name: str, old: Properties, inputs: Properties, seed: bytes = b""
+    ) -> tuple[Properties, Failures]:
         failures = self._unknown("", inputs, self.inputs)
         checked: Properties = {"addPreviousOutputInEnv": True, **inputs}
         if "connection" in self.inputs:

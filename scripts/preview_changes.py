@@ -171,8 +171,7 @@ def _by_hand(
     steps = {step.get("oldState", {}).get("urn", step["urn"]): step for step in wanted}
     for urn, refresh in held.items():
         step = steps.get(urn, {})
-        old: Mapping[str, Any] = refresh["oldState"]
-        found: Mapping[str, Any] | None = step.get("oldState")
+        old, found = _unordered(refresh["oldState"]), _unordered(step.get("oldState"))
         if found is None and (step or finished):
             yield ByHand(
                 _step({"op": "delete", "urn": urn, "oldState": old}),
@@ -183,10 +182,21 @@ def _by_hand(
             if places := [place for place in {**was, **now} if was.get(place) != now.get(place)]:
                 keys = dict.fromkeys(re.split(r"[.\[]", place)[0] for place in places)
                 change = {"op": "update", "urn": urn, "oldState": old, "newState": found, "diffReasons": keys}
-                new = _flat(step.get("newState", {}))
+                new = _flat(_unordered(step.get("newState", {})))
                 back = all(new.get(place) == was.get(place) for place in places)
                 then = {"replace": "replaces it", "delete": "deletes it", "same": "leaves it so"}
                 yield ByHand(_step(change), then.get(step["op"], "changes it back" if back else "changes it"))
+
+
+def _unordered(value: Any) -> Any:
+    """AWS gives back most lists in an order of its own."""
+    match value:
+        case dict():
+            return {key: _unordered(member) for key, member in cast(dict[str, Any], value).items()}
+        case list():
+            return sorted(map(_unordered, cast(list[Any], value)), key=json.dumps)
+        case _:
+            return value
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, object]:

@@ -145,19 +145,16 @@ def test_a_preview_that_stopped_midway_takes_nothing_for_gone() -> None:
     assert read_preview(json.dumps({"steps": [held], "diagnostics": stopped})).by_hand == []
 
 
-def test_how_a_policy_is_written_and_the_engines_notes_are_no_change() -> None:
+def test_how_a_policy_is_written_the_order_of_a_list_and_the_engines_notes_are_no_change() -> None:
     urn = "urn:pulumi:dev::ant-media-cluster::aws:iam/role:Role::role"
 
-    def state(policy: str) -> dict[str, Any]:
-        return {"urn": urn, "custom": True, "inputs": {"policy": policy, "__defaults": [policy]}}
+    def state(policy: str, groups: list[str]) -> dict[str, Any]:
+        inputs = {"policy": policy, "groups": groups, "__defaults": [policy]}
+        return {"urn": urn, "custom": True, "inputs": inputs}
 
-    held = {"op": "refresh", "urn": urn, "oldState": state('{"a": 1, "b": 2}')}
-    same = {
-        "op": "same",
-        "urn": urn,
-        "oldState": state('{"b":2,"a":1}'),
-        "newState": state('{"a": 1, "b": 2}'),
-    }
+    ours, theirs = state('{"a": 1, "b": 2}', ["x", "y"]), state('{"b":2,"a":1}', ["y", "x"])
+    held = {"op": "refresh", "urn": urn, "oldState": ours}
+    same = {"op": "same", "urn": urn, "oldState": theirs, "newState": ours}
     assert read_preview(json.dumps({"steps": [held, same]})).by_hand == []
 
 

@@ -38,7 +38,7 @@ def clusters(cluster: Cluster, internet: Internet) -> Iterator[TwoClusters]:
     # As small as a cluster can be.
     small = SETTINGS / "Pulumi.small.yaml"
     settings = yaml.safe_load((SETTINGS / "Pulumi.sandbox.yaml").read_text())
-    settings["config"]["aws:defaultTags"]["tags"]["stack"] = "small"
+    settings["config"]["aws:defaultTags"]["tags"] |= {"stack": "small", "owner": "operator"}
     settings["config"] |= {"ant-media-cluster:origins": {"count": 1}, "ant-media-cluster:edges": {"count": 0}}
     small.write_text(yaml.safe_dump(settings))
     machines, account = cluster.machines(), internet.do(lambda: scan(cluster.aws))
@@ -50,6 +50,8 @@ def clusters(cluster: Cluster, internet: Internet) -> Iterator[TwoClusters]:
         yield TwoClusters(machines, account, address)
     finally:
         small.unlink()
+        # A test that failed must not leave its cluster to those that follow.
+        cluster.run("make", "-s", "cluster-down", f"NAME={NAME}", timeout=60)
         for name in (NAME, "busy", "unexpired"):
             cluster.pulumi("stack", "rm", "--yes", "--force", name, stack=name)
 

@@ -82,7 +82,8 @@ def assert_server_lines(preview: str, sign: str) -> None:
 def operations(preview: str, sign: str) -> list[str]:
     """Type and name of each resource that a preview is to create (+), delete (-), replace (+-) or change (~)."""
     found = re.findall(
-        rf"(?m)^ *{re.escape(sign)} ?(?=[a-z])\S+: \(\w+\)\n(?: +\[id=.*\n)? +\[urn=.*::(.*)\]$", preview
+        rf"(?m)^ *{re.escape(sign)} ?(?=[a-z])\S+: \((?!refresh)\w+\)\n(?: +\[id=.*\n)? +\[urn=.*::(.*)\]$",
+        preview,
     )
     return sorted(found)
 

@@ -34,8 +34,13 @@ save_plan = $(if $(PLAN),--save-plan "$(abspath $(PLAN))" || { status=$$?; rm -f
 
 in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
 
+# Anything else would be asked of the real pulumi, though a test cluster may be meant that is gone.
+up down preview outputs drift status logs shell cluster: known-stack
+known-stack:
+	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),not given): there is no such stack on the sandbox, nor its Pulumi.STACK.yaml here. make stack makes one; for a test cluster: make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
-.PHONY: help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test check format
+.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -59,7 +64,7 @@ down: ## Take the cluster away, and with it the local cloud
 ifeq ($(STACK),sandbox)
 	@sandbox/down
 else ifdef ON_SANDBOX
-	@$(TEST_CLUSTERS) down $(STACK)
+	@$(TEST_CLUSTERS) remove -- "$(STACK)"
 else
 	@$(RECOVER)
 	$(PULUMI) destroy
@@ -108,11 +113,11 @@ ifdef ON_SANDBOX
 	@sandbox/setup.sh
 	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/up
 else
-	@$(TEST_CLUSTERS) up "$(NAME)" "$(TTL)" $(STACK)
+	@$(TEST_CLUSTERS) up -- "$(NAME)" "$(TTL)" $(STACK)
 endif
 
 cluster-down: ## Take a test cluster down (NAME=pr-123, STACK as it was like)
-	@$(TEST_CLUSTERS) down "$(NAME)"
+	@$(TEST_CLUSTERS) down -- "$(NAME)"
 
 clusters: ## List the test clusters and when they expire (STACK=dev: in your account)
 	@$(TEST_CLUSTERS) list

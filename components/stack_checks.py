@@ -1,6 +1,7 @@
 """What tells a stack's resources from all others in one account: its name, and the tags that the aws provider gives."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -11,6 +12,9 @@ DEFAULT_TAGS = "aws:defaultTags"
 
 # AWS allows the name of a role 64 characters, and that of the load balancer's is <project>-<stack>-load-balancer.
 _LONGEST = 64 - len("-load-balancer")
+
+# What IAM takes, which takes the least of all.
+_TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 
 
 def tag_key(tag: str) -> str:
@@ -40,6 +44,12 @@ def stack_problems(project: str, stack: str, default_tags: object) -> list[str]:
             problems.append(f"{tag_key(tag)} is {json.dumps(tags[tag])}: {how_to_tag(tag, own)}")
     if tags.get("owner") in (None, ""):
         problems.append(f"{tag_key('owner')} is not set: {HOW_TO_NAME_OWNER}")
+    for tag, value in tags.items():
+        if tag not in ("project", "stack", "expiry") and not _TAG_VALUE.fullmatch(str(value)):
+            problems.append(
+                f"{tag_key(tag)} is {json.dumps(value, ensure_ascii=False)}, which AWS does not take: "
+                "give letters, digits, spaces and _ . : / = + - @, at most 256 in all"
+            )
     if "expiry" in tags and parse_expiry(tags["expiry"]) is None:
         problems.append(
             f"{tag_key('expiry')} is {json.dumps(tags['expiry'])}: give a time in UTC to the second, "

@@ -4,10 +4,12 @@ A value that only the update will tell is no violation in a preview: the policy 
 known. A secret stays hidden there too, so where a rule has to see a value a secret is refused.
 """
 
+import base64
 import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -221,32 +223,65 @@ def _instance_types(resources: Sequence[Resource], config: Config) -> Found:
 
 # Commands
 
-_COMMANDS = ("command:remote:Command", "command:local:Command")
 # On a failure the provider prints them as they are, secret or not.
 _PRINTED = ("create", "update", "delete", "environment")
+# What follows such a word in the name of something that is no secret: --password-file, --secret-id.
+_OF_NO_SECRET = r"[\w-]{0,40}(?:file|path|dir|arn|id|name|seconds|ttl|length)(?![\w-])"
 # Names are bounded: one without an end would take minutes to look for in a long line.
-_NAME = r"(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key)[\w-]{0,40}"
+_NAME = (
+    r"(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key)"
+    rf"(?!{_OF_NO_SECRET})[\w-]{{0,40}}"
+)
 # How a value begins that is neither empty nor what a shell or a template puts in.
 _LITERAL = r"[^\s\"'`$<({\[%\\-]"
-_SECRETS = {
+_KEYS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+}
+_SECRETS = {
+    **_KEYS,
     "a password in a URL": rf"(?i)[a-z0-9+.-]://[^\s/:@'\"]{{0,100}}:{_LITERAL}[^\s/@'\"]{{0,1000}}@",
     "a password": rf"(?i)(?:{_NAME}(?:=|[\"']?: )|(?:^|\s)--[\w-]{{0,40}}{_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
+    # As short names of users have their place there.
+    "a token in a URL": r"(?i)\bhttps?://[\w.~-]{16,1000}@",
+    "a password for curl": (
+        rf"\bcurl\b[^|;&]{{0,1000}}?\s(?:-[a-zA-Z]{{0,9}}u|--user)[\s=]?[\"']?[^\s:\"']{{1,100}}:(?!//){_LITERAL}"
+    ),
+    "a password for HTTP": (
+        rf"(?i)\bauthorization[\"']?[:=]\s?[\"']?(?:bearer|basic|token)\s{_LITERAL}[^\s\"']{{3}}"
+    ),
 }
+_COMMENT = r"(?m)^\s*#\s.*$"
 
 
 def _command_secrets(resources: Sequence[Resource], config: Config) -> Found:
     for resource in resources:
-        if resource.type not in _COMMANDS:
+        if resource.type in (*_INSTANCES, _TEMPLATE):
+            yield from _user_data_secrets(resource)
+        if not resource.type.startswith("command:"):
             continue
-        for key in (*_PRINTED, "stdin"):
-            for path, text in leaves(key, resource.inputs.get(key)):
-                found = [name for name, pattern in _SECRETS.items() if re.search(pattern, text)]
+        for key, value in resource.inputs.items():
+            for path, text in leaves(key, value):
+                said = f"{path.rpartition('.')[2]}={re.sub(_COMMENT, '', text)}"
+                found = _held(_KEYS, text) or _held(_SECRETS, said)
                 if SECRET in text and key in _PRINTED:
                     found = ["a secret, which an error would print"]
                 for what in found:
-                    yield resource, f"{path} holds {what}; give it on stdin, as a secret"
+                    would_do = "make it a secret" if key == "connection" else "give it on stdin, as a secret"
+                    yield resource, f"{path} holds {what}; {would_do}"
+
+
+def _user_data_secrets(resource: Resource) -> Found:
+    for key in ("userData", "userDataBase64"):
+        text = str(resource.inputs.get(key, ""))
+        with suppress(ValueError):  # it is in clear
+            text = base64.b64decode("".join(text.split()), validate=True).decode(errors="replace")
+        for what in _held(_KEYS, text):
+            yield resource, f"{key} holds {what}; let the machine fetch it by its role, or make it a secret"
+
+
+def _held(kinds: Mapping[str, str], text: str) -> list[str]:
+    return [what for what, pattern in kinds.items() if re.search(pattern, text)]
 
 
 # Tags
@@ -309,7 +344,7 @@ RULES: Mapping[str, Rule] = {
     "instance-types": Rule(
         "Machines are of allowed types.", _instance_types, options={"allowed": _LIST_OF_TEXTS}
     ),
-    "command-secrets": Rule("No secret is in the text of a command.", _command_secrets),
+    "command-secrets": Rule("No secret is in a command or in user data in clear.", _command_secrets),
     "tags": Rule("Everything is tagged.", _tags, options={"required": _LIST_OF_TEXTS}),
     "protected-resources": Rule(
         "What is to stay is there, and protected.",

@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
 from components.stack_checks import tag_key  # noqa: E402
+from scripts import stack_file  # noqa: E402
 
 
 def ssh_private_key() -> str:
@@ -72,7 +73,9 @@ def main() -> None:
     parser.add_argument("stack", help="the stack's name, such as dev")
     stack: str = parser.parse_args().stack
 
-    pulumi("stack", "select", "--create", stack)
+    # A new stack's state is encrypted as its settings say only if pulumi is told so.
+    provider = stack_file.read(ROOT / f"Pulumi.{stack}.yaml").get("secretsprovider", "default")
+    pulumi("stack", "select", "--create", "--secrets-provider", provider, stack)
     configuration = read_configuration(stack)
     for key, generate in GENERATED.items():
         if not is_set(configuration, key):

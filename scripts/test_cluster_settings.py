@@ -38,7 +38,7 @@ def read_ttl(text: str) -> timedelta:
     return ttl
 
 
-def check_name(name: str, taken: Collection[str]) -> None:
+def check_name(name: str, taken: Collection[str] = ()) -> None:
     """`taken` are the names of stacks that are no test clusters."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise RefusedError(

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -47,8 +48,18 @@ def run(name: str, *command: str | Path) -> None:
 
 def ask(*arguments: str, name: str = "") -> Any:
     """What pulumi answers in JSON. What it says on standard error is the user's to read."""
-    command = ["pulumi", *arguments]
-    done = subprocess.run(command, env=_with_stack(name), stdout=subprocess.PIPE, text=True, check=True)
+
+    def once() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pulumi", *arguments], env=_with_stack(name), capture_output=True, text=True, check=False
+        )
+
+    done = once()
+    if done.returncode and done.stderr.rstrip().endswith("EOF"):
+        time.sleep(1)  # another run was just writing the state
+        done = once()
+    sys.stderr.write(done.stderr)
+    done.check_returncode()
     return json.loads(done.stdout)
 
 
@@ -121,6 +132,7 @@ def up(name: str, ttl: str, like: str) -> None:
 
 
 def down(name: str) -> None:
+    check_name(name)
     if name not in stacks():
         if is_test_cluster(stack_file.read(settings_file(name))):
             settings_file(name).unlink()
@@ -131,6 +143,12 @@ def down(name: str) -> None:
             f"Stack {name} carries no expiry, so it is no test cluster: make down STACK={name} is for it."
         )
     take_down(name)
+
+
+def remove(name: str) -> None:
+    if name in stacks():
+        take_down(name)
+    settings_file(name).unlink(missing_ok=True)
 
 
 def recover_from_kill(name: str) -> None:
@@ -158,29 +176,35 @@ def show() -> None:
 
 
 def down_expired() -> None:
+    expired: list[str] = []
     failed: list[str] = []
     for name in stacks():
         try:
-            take_down_if_expired(name)
-        except subprocess.CalledProcessError:
+            if take_down_if_expired(name):
+                expired.append(name)
+        except Exception as error:  # whatever it is, it stops none of the others
+            print(f"{name}: {error!r}", file=sys.stderr)
             failed.append(name)
+    if not expired and not failed:
+        print("No test cluster has expired.")
     if failed:
         raise RefusedError(
             f"These could not be looked at, or have expired and could not be taken down: {', '.join(failed)}."
         )
 
 
-def take_down_if_expired(name: str) -> None:
+def take_down_if_expired(name: str) -> bool:
     cluster, now = read(name), datetime.now(UTC)
     if cluster is None:
-        return
+        return False
     when = say_when(cluster.expiry, now)
     if cluster.expiry > now:
         print(f"{name} stays: it expires {when}.")
-        return
+        return False
     print(f"==> {name} goes: it expired {when}.", flush=True)
     cancel_dead_job(name, now)
     take_down(name)
+    return True
 
 
 def main() -> None:
@@ -197,6 +221,7 @@ def main() -> None:
         making.add_argument("ttl", help="how long it is wanted for: 30m, 4h, 2d")
         making.add_argument("like", help="the stack that it is made like")
     commands.add_parser("down", help="take one down").add_argument("name")
+    commands.add_parser("remove", help="take any stack down, and forget it").add_argument("name")
     commands.add_parser("list", help="show them and when they expire")
     commands.add_parser("down-expired", help="take down those that have expired")
     chosen = parser.parse_args()
@@ -207,6 +232,8 @@ def main() -> None:
             print(yaml.safe_dump(settings(chosen.name, chosen.ttl, chosen.like), sort_keys=False), end="")
         case "down":
             down(chosen.name)
+        case "remove":
+            remove(chosen.name)
         case "list":
             show()
         case _:

@@ -138,6 +138,14 @@ def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: 
     }
 
 
+def test_its_secrets_and_its_state_are_encrypted_by_what_its_settings_name(workspace: Workspace):
+    (workspace.project / "Pulumi.dev.yaml").write_text("secretsprovider: akms://alias/pulumi\n")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        workspace.new_stack("dev")
+    assert "akms" in failed.value.stderr
+    assert json.loads(workspace.run("pulumi", "stack", "ls", "--json")) == []
+
+
 def test_who_brings_a_certificate_is_not_asked_for_an_acme_account(workspace: Workspace):
     workspace.new_stack("dev")
     workspace.run("pulumi", "config", "set", "--stack", "dev", "--secret", "--path", "tls.privateKey", "a\nb")

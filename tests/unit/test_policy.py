@@ -1,5 +1,6 @@
 """Each rule with what it refuses and what it lets pass; then the program itself, which violates none."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -262,8 +263,74 @@ CASES = {
                 "environment.A holds a secret",
             ),
             "on this machine": (command("command:local:Command", create=SECRET), "create holds a secret"),
+            "in the environment, by its name": (
+                command(environment={"DATABASE_PASSWORD": "hunter2222"}),
+                "environment.DATABASE_PASSWORD holds a password;",
+            ),
+            "to an interpreter": (
+                command(interpreter=["mysql", "--password=hunter22"]),
+                "interpreter[1] holds",
+            ),
+            "in a trigger": (command(triggers=[{"token": "hunter22"}]), "triggers[0].token holds"),
+            "to log in": (
+                command(connection={"host": "10.0.0.5", "password": "#hunter22"}),
+                "connection.password holds a password; make it a secret",
+            ),
+            "a key to log in": (
+                command(connection={"privateKey": KEY}),
+                "connection.privateKey holds a private key",
+            ),
+            "in a file from here": (
+                command("command:remote:CopyToRemote", source={"text": "api_key=hunter22"}),
+                "source.text holds a password",
+            ),
+            "in an older file": (
+                command("command:remote:CopyFile", connection={"password": "hunter22"}),
+                "connection.password",
+            ),
+            "to curl": (
+                command(create="curl -fsu ams:hunter22 https://x"),
+                "create holds a password for curl",
+            ),
+            "a header": (
+                command(create="curl -H 'Authorization: Bearer hunter22'"),
+                "create holds a password for HTTP",
+            ),
+            "a token for a URL": (
+                command(create="git clone https://ghp_0123456789abcdef@github.com/a/b"),
+                "create holds a token in a URL",
+            ),
+            "a key in a comment": (command(create=f"# {KEY}\ntrue"), "create holds a private key"),
+            "a key in user data": (
+                machine(userData=f"#!/bin/sh\necho '{KEY}'"),
+                "userData holds a private key",
+            ),
+            "an access key in base64": (
+                template(userData=b64encode(b"export A=AKIAIOSFODNN7EXAMPLE").decode()),
+                "userData holds an AWS access key",
+            ),
         },
         passes={
+            "a secret in the environment that is not known yet": command(
+                environment={"DB_PASSWORD": UNKNOWN}
+            ),
+            "an interpreter": command(interpreter=["/bin/bash", "-c"], triggers=["token-1"]),
+            "to log in": command(connection={"host": "10.0.0.5", "password": SECRET, "privateKey": SECRET}),
+            "a file from here": command("command:remote:CopyToRemote", source={"text": "workers=4"}),
+            "a file with a password": command(
+                create="login --password-file /x", environment={"TOKEN_FILE": "/x"}
+            ),
+            "the name of a secret, as an argument": command(
+                create="aws get --secret-id arn:aws:secretsmanager:x"
+            ),
+            "a token's time": command(create='curl -H "X-aws-ec2-metadata-token-ttl-seconds: 21600"'),
+            "a comment": command(create="# password: as the panel shows it\ntrue\n  # token = 1234"),
+            "curl with what a shell puts in": command(
+                create='curl -u "ams:$PASSWORD" -H "Authorization: Bearer $TOKEN" https://$TOKEN@x'
+            ),
+            "a user and a group": command(create="docker run -u 1000:1000 x; install https://operator@x"),
+            "user data": machine(userData="#!/bin/sh\ntrue"),
+            "secret user data": machine(userData=SECRET, userDataBase64=None),
             "secret stdin": command(create="sudo set-password.sh", stdin=SECRET),
             "what a shell puts in": command(create='login --password "$PASSWORD" --token=$(cat token)'),
             "a public key": command(stdin="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from components.stack_checks import stack_problems
@@ -39,6 +41,17 @@ def test_the_tags_of_another_stack_are_refused():
     assert problems(owner="") == [
         "owner is not set: pulumi config set --path aws:defaultTags.tags.owner your-team"
     ]
+
+
+def test_a_tag_has_a_value_that_aws_takes():
+    for value in ("Équipe média", "a_b.c:d/e=f+g-h@i 7", "ö" * 256):
+        assert problems(owner=value, costCentre=value) == [], value
+    does = "which AWS does not take: give letters, digits, spaces and _ . : / = + - @, at most 256 in all"
+    for value in ("R&D", "you, me", "a\tb", "team\n", "#1", "ö" * 257):
+        shown = json.dumps(value, ensure_ascii=False)
+        assert problems(owner=value) == [f"owner is {shown}, {does}"]
+        assert problems(costCentre=value) == [f"costCentre is {shown}, {does}"]
+    assert problems(costCentre={"a": 1}) == [f'costCentre is {{"a": 1}}, {does}']
 
 
 @pytest.mark.parametrize(

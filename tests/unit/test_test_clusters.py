@@ -1,5 +1,9 @@
 """A test cluster's name, time, network and settings, and how its expiry is read back."""
 
+import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -78,7 +82,7 @@ def test_another_ttl_is_refused(text: str) -> None:
 )
 def test_a_name_that_is_no_label_everywhere_is_refused(name: str) -> None:
     with pytest.raises(RefusedError, match=r"^NAME is .*: give lower-case letters"):
-        check_name(name, ())
+        check_name(name)
 
 
 def test_a_name_of_a_stack_that_does_not_expire_is_refused() -> None:
@@ -88,7 +92,7 @@ def test_a_name_of_a_stack_that_does_not_expire_is_refused() -> None:
 
 def test_the_longest_name_fits_the_names_in_aws() -> None:
     longest = "p" * 31
-    check_name(longest, ())
+    check_name(longest)
     tags = make_settings(DEV, "dev", longest, EXPIRY)["config"]["aws:defaultTags"]
     assert stack_problems("ant-media-cluster", longest, tags) == []
 
@@ -208,3 +212,59 @@ def test_the_table_begins_with_what_expired_first() -> None:
         "load    you         in 12 min      120",
         "pr-7    media-team  in 3 h 20 min  62",
     ]
+
+
+PULUMI = """\
+#!/bin/sh
+case "$*" in
+"stack ls --json")
+  # As while another run writes a state.
+  [ -e read ] || { touch read; echo "error: EOF" >&2; exit 255; }
+  cat stacks.json ;;
+"stack export") cat "$PULUMI_STACK.json" ;;
+esac
+"""
+
+
+def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parents[2] / "scripts/test_clusters.py"
+    return subprocess.run(
+        [sys.executable, script, *arguments],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PULUMI_BACKEND_URL": f"file://{folder}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_one_that_cannot_be_taken_down_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "pulumi").write_text(PULUMI)
+    (tmp_path / "pulumi").chmod(0o755)
+    (tmp_path / "stacks.json").write_text('[{"name": "dev"}]')
+    (tmp_path / "dev.json").write_text('{"deployment": {}}')
+    nothing = run_script(tmp_path, "down-expired")
+    assert (nothing.returncode, nothing.stdout) == (0, "No test cluster has expired.\n")
+
+    (tmp_path / "stacks.json").write_text('[{"name": "torn"}, {"name": "new"}]')
+    for name, expiry in (("torn", "2026-01-01T00:00:00Z"), ("new", "2099-01-01T00:00:00Z")):
+        deployment = {"resources": [provider(f'"expiry":"{expiry}"')]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"deployment": deployment}))
+    locks = tmp_path / ".pulumi/locks/organization/ant-media-cluster/torn"
+    locks.mkdir(parents=True)
+    (locks / "half-written.json").write_text('{"pid":')
+    done = run_script(tmp_path, "down-expired")
+    assert "new stays: it expires in " in done.stdout
+    assert "torn: JSONDecodeError" in done.stderr
+    assert done.stderr.endswith("could not be taken down: torn.\n")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("name", "shown"), [("", "not given"), ("../x", "../x"), ("-x", "-x")])
+def test_a_name_that_cannot_be_one_is_refused_everywhere(tmp_path: Path, name: str, shown: str) -> None:
+    for arguments in (("down", "--", name), ("settings", "--", name, "1h", "dev")):
+        refused = run_script(tmp_path, *arguments)
+        assert refused.stderr.startswith(f"NAME is {shown}: give ")
+        assert refused.stderr.endswith("such as pr-123\n")
+        assert refused.returncode == 1

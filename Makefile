@@ -30,9 +30,11 @@ PYTHON_FILES := __main__.py components policy scripts sandbox tests
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
 
 # What failed, or violates a policy, leaves no plan: nobody can deploy it by mistake.
-save_plan = $(if $(PLAN),--save-plan "$(abspath $(PLAN))" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
+save_plan = $(if $(PLAN),--save-plan "$(PLAN)" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
 
 in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
+
+known_format = @case "$(FORMAT)" in "" | markdown) ;; *) echo "FORMAT=$(FORMAT): there is markdown; leave it out for plain text." >&2; exit 1 ;; esac
 
 # Anything else would be asked of the real pulumi, though a test cluster may be meant that is gone.
 up down preview outputs drift status logs shell cluster: known-stack
@@ -51,7 +53,7 @@ setup: ## Install everything that the sandbox and the tests need on this machine
 up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
 ifneq ($(PLAN),)
 	@$(RECOVER)
-	@.venv/bin/python scripts/apply_plan.py "$(abspath $(PLAN))" $(PULUMI) up $(POLICIES)
+	@.venv/bin/python scripts/apply_plan.py "$(PLAN)" $(PULUMI) up $(POLICIES)
 else ifeq ($(STACK),sandbox)
 	@sandbox/setup.sh
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
@@ -71,6 +73,7 @@ else
 endif
 
 preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of a pull request; PLAN=file: saves it for `make up`)
+	$(known_format)
 	@$(if $(PLAN),rm -f "$(PLAN)")
 ifeq ($(FORMAT),markdown)
 	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
@@ -82,6 +85,7 @@ outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
 
 drift: ## Report what was changed by hand in the cloud and on the machines (FORMAT=markdown: as an issue)
+	$(known_format)
 ifdef ON_SANDBOX
 	@sandbox/drift $(FORMAT)
 else

@@ -23,7 +23,7 @@ Diagnostics:
 def apply(tmp_path: Path, said: str, status: int) -> subprocess.CompletedProcess[str]:
     """With an engine that says this and ends so; what it was asked for comes first."""
     plan, engine, text = tmp_path / "dev.plan.json", tmp_path / "pulumi", tmp_path / "said"
-    plan.touch()
+    plan.write_text("{}")
     text.write_text(said)
     engine.write_text(f'#!/bin/sh\necho "$@"\ncat {text}\nexit {status}\n')
     engine.chmod(0o755)
@@ -64,6 +64,30 @@ def test_a_component_or_a_step_that_was_not_planned_is_named_too(tmp_path: Path)
         " +  aws:ec2:Instance edge3 create error: create is not allowed by the plan: no steps were expected for this resource\n"
     )
     assert "It shows at edges, edge3." in apply(tmp_path, said, 255).stderr
+
+
+def test_the_provider_that_the_engine_makes_is_called_what_it_is(tmp_path: Path) -> None:
+    said = "    pulumi:providers:aws default_7_51_1  error: resource violates plan: properties changed: ~~defaultTags\n"
+    assert "It shows at the settings of the aws provider (tags, region)." in apply(tmp_path, said, 255).stderr
+
+
+def test_an_engine_that_ends_without_a_word_has_found_another_output(tmp_path: Path) -> None:
+    ran = apply(tmp_path, "Previewing update (dev):\n", 1)
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "\nNothing was touched: what would be done is no longer what was reviewed; it may be an output of the stack.\n"
+        f"Preview and review again: make preview FORMAT=markdown PLAN={tmp_path}/dev.plan.json\n",
+    )
+    assert apply(tmp_path, "error: no stack selected\n", 255).stderr == ""
+
+
+@pytest.mark.parametrize("text", ["", '{"resourcePlans": {'])
+def test_half_a_plan_is_told_from_one(tmp_path: Path, text: str) -> None:
+    plan = tmp_path / "a plan.json"
+    plan.write_text(text)
+    ran = subprocess.run([sys.executable, SCRIPT, plan, "false"], capture_output=True, text=True, check=False)
+    again = f"save it again: make preview FORMAT=markdown PLAN={plan}\n"
+    assert (ran.returncode, ran.stderr) == (1, f"PLAN={plan}: this is no whole plan; {again}")
 
 
 def test_a_plan_that_is_not_there_is_said_before_the_engine_runs(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "docs/aws"
-PERMISSIONS = ("preview-permissions", "deploy-permissions", "state-permissions")
+PERMISSIONS = ("preview-permissions", "deploy-permissions", "state-permissions", "stack-removal-permissions")
 CFN_LINT = find_spec("cfnlint")  # moto brings it; to import it takes seconds
 assert CFN_LINT
 assert CFN_LINT.origin
@@ -90,6 +90,10 @@ def test_a_preview_only_reads_and_reads_no_secret() -> None:
 def test_what_is_written_is_the_stacks_own() -> None:
     own = {"aws:ResourceTag/project": "ant-media-cluster", "aws:ResourceTag/stack": "STACK"}
     asked = {"aws:RequestTag/project": "ant-media-cluster", "aws:RequestTag/stack": "STACK"}
+    if_tagged = {
+        "StringEqualsIfExists": {"aws:ResourceTag/project": "ant-media-cluster"},
+        "StringLikeIfExists": {"aws:ResourceTag/stack": "STACK"},
+    }
     without_tags = {"image", "network-interface", "security-group-rule", "volume"}
     for statement, action in granted("deploy-permissions"):
         resources = several(statement["Resource"])
@@ -98,7 +102,10 @@ def test_what_is_written_is_the_stacks_own() -> None:
             continue
         if all("ant-media-cluster-STACK-" in arn or "ZONE" in arn for arn in resources):
             continue
-        if keys.items() >= own.items() or (action == "ec2:CreateTags" and keys.items() >= asked.items()):
+        certain = not any("IfExists" in operator for operator in statement.get("Condition", {}))
+        if (certain and keys.items() >= own.items()) or (
+            action == "ec2:CreateTags" and keys.items() >= asked.items()
+        ):
             continue
         if keys.items() >= asked.items():
             # Tags that are asked for say nothing of what it is made in or with.
@@ -108,9 +115,27 @@ def test_what_is_written_is_the_stacks_own() -> None:
             assert {type_of(arn) for arn in resources} & {*types_of(action)} == {made}, action
             continue
         assert {type_of(arn) for arn in resources} <= without_tags, f"{statement['Sid']}: {action}"
+        # What another stack has tagged is not for this one; an image may be anybody's.
+        if resources != ["arn:aws:ec2:REGION::image/*"]:
+            assert statement["Condition"] == if_tagged, f"{statement['Sid']}: {action}"
         # Never on these alone: the same call needs something that is tagged.
-        if action != "ec2:CreateTags":
-            assert {*types_of(action)} - without_tags, action
+        assert {*types_of(action)} - without_tags, action
+
+
+def test_of_the_state_only_the_lock_is_deleted_but_where_the_stack_itself_goes() -> None:
+    deleted = {
+        document: [
+            arn.split(".pulumi/")[1].split("/")[0]
+            for statement, action in granted(document)
+            if action == "s3:DeleteObject"
+            for arn in several(statement["Resource"])
+        ]
+        for document in PERMISSIONS
+    }
+    assert {document: of for document, of in deleted.items() if of} == {
+        "state-permissions": ["locks"],
+        "stack-removal-permissions": ["stacks", "history"],
+    }
 
 
 def test_a_role_goes_to_machines_only_and_names_are_all_that_is_left_to_fill_in() -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -287,7 +289,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(script), "sandbox", *command],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "COMMIT": "", **environment},
     )
 
 
@@ -324,6 +326,42 @@ def test_with_prices_the_comment_tells_the_cost(tmp_path: Path) -> None:
 def test_a_preview_that_fails_is_a_comment_too_and_fails() -> None:
     ran = run("sh", "-c", f"cat {PREVIEWS / 'wrong-settings.json'}; exit 255")
     assert (ran.returncode, ran.stdout) == (255, (PREVIEWS / "wrong-settings.md").read_text())
+
+
+def test_a_preview_that_is_cut_off_ends_the_engine_in_order_and_is_a_comment_too() -> None:
+    engine = (
+        "trap 'echo engine ended >&2; exit 0' INT; echo begun >&2; echo >&3; while :; do sleep 0.05; done"
+    )
+    begun, begin = os.pipe()
+    script = Path(__file__).parents[2] / "scripts" / "preview_comment.py"
+    # A descriptor does not pass the script: the engine says by a named one that it runs.
+    engine = engine.replace("&3", f"/proc/{os.getpid()}/fd/{begin}")
+    command = [sys.executable, str(script), "sandbox", "sh", "-c", engine]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        os.read(begun, 1)
+        ran.send_signal(signal.SIGINT)
+        stdout, stderr = ran.communicate(timeout=10)
+    os.close(begun)
+    os.close(begin)
+    assert (ran.returncode, stderr) == (130, "begun\nengine ended\n")
+    assert stdout.startswith(
+        "<!-- ant-media-cluster preview: sandbox -->\n### `sandbox`: the preview failed\n"
+    )
+    assert "the preview was interrupted" in stdout
+
+
+@pytest.mark.parametrize("command", [("echo", '{"steps": [{}]}'), ("no-such-engine",)])
+def test_what_nobody_expected_is_a_comment_too_and_fails(command: Sequence[str]) -> None:
+    ran = run(*command)
+    assert ran.returncode == 1
+    assert ran.stdout.startswith(
+        "<!-- ant-media-cluster preview: sandbox -->\n### `sandbox`: the preview failed\n"
+    )
+
+
+def test_the_comment_names_the_commit_where_it_is_known() -> None:
+    ran = run("echo", '{"steps": []}', COMMIT="0123456789abcdef")
+    assert ran.stdout.endswith("\n\nAt commit `01234567`.\n")
 
 
 @pytest.mark.parametrize("stdout", ["", "{}"])

@@ -166,4 +166,22 @@ def test_jobs_install_the_engine_that_the_tests_run_on() -> None:
     version = re.search(r"engine_version=([\d.]+)", engine)
     assert version
     assert f"pulumi-version: {version[1]}\n" in (PROJECT / ".github/actions/pulumi/action.yml").read_text()
-    assert f"image: pulumi/pulumi:{version[1]}\n" in GITLAB.read_text()
+    image = yaml.safe_load(GITLAB.read_text())[".pulumi"]["image"]
+    # Its own entrypoint takes the job's shell for a command of Pulumi.
+    assert image == {"name": f"pulumi/pulumi:{version[1]}", "entrypoint": [""]}
+
+
+def test_a_preview_that_never_began_has_a_comment_too() -> None:
+    """With no engine, no setup and no file: what a step before it left."""
+    steps = yaml.safe_load((PROJECT / ".github/workflows/preview.yml").read_text())["jobs"]["preview"][
+        "steps"
+    ]
+    on_github = [step for step in steps if "preview_comment.py" in step.get("run", "")]
+    assert [step["if"] for step in on_github] == ["${{ !cancelled() }}"]
+    on_gitlab = yaml.safe_load(GITLAB.read_text())["preview"]["after_script"]
+    for line in (on_github[0]["run"], *on_gitlab):
+        (said,) = re.findall(r"python3 (scripts/preview_comment.py) \"\$STACK\"", line)
+        ran = subprocess.run(["python3", PROJECT / said, "dev"], capture_output=True, text=True, check=True)
+        assert ran.stdout.startswith(
+            "<!-- ant-media-cluster preview: dev -->\n### `dev`: the preview failed\n"
+        )

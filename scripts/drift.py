@@ -28,6 +28,7 @@ from scripts import find_created  # noqa: E402  (found by the line above)
 from scripts.drift_findings import (  # noqa: E402
     CLOUD,
     RULES,
+    STATE,
     AddedRule,
     Connection,
     Deployment,
@@ -142,14 +143,18 @@ async def look_at_machine(machine: Machine, on: asyncssh.SSHClientConnection) ->
     return read_machine(machine, str(run.stdout))
 
 
-def why(error: Exception) -> str:
+def why(machine: Machine, error: Exception) -> str:
     match error:
         case TimeoutError():
             return "no answer in time"
         case asyncssh.HostKeyNotVerifiable():
             return "it has another SSH host key than this stack gave it"
         case asyncssh.PermissionDenied():
-            return "it does not let the stack's SSH key in"
+            stack = machine.urn.split(":")[2]
+            return (
+                "it does not let the stack's SSH key in, so no update can mend it; to replace it: "
+                f"pulumi state taint --stack {stack} {shlex.quote(machine.urn)}, then make up STACK={stack}"
+            )
         case OSError():
             return error.strerror or str(error)
         case _:
@@ -171,14 +176,15 @@ async def look_at_machines(machines: Sequence[Machine]) -> list[list[Difference]
             connection = await entrance
         except (OSError, TimeoutError, asyncssh.Error) as error:
             return Unseen(
-                machine.name, why(error) if machine is door else f"the way there leads through {door.name}"
+                machine.name,
+                why(machine, error) if machine is door else f"the way there leads through {door.name}",
             )
         try:
             if machine is not door:
                 connection = await log_in(machine.connection, connection)
             return await look_at_machine(machine, connection)
         except (OSError, TimeoutError, asyncssh.Error) as error:
-            return Unseen(machine.name, why(error))
+            return Unseen(machine.name, why(machine, error))
 
     return await asyncio.gather(*(look(machine) for machine in machines))
 
@@ -230,11 +236,11 @@ def main() -> int:
     show = issue if markdown else text
     export = pulumi("stack", "export", "--show-secrets", "--stack", stack)
     if export.returncode:
-        print(show(stack, Drift([], [Unseen("the state", reason(export))])))
+        print(show(stack, Drift([], [Unseen(STATE, reason(export))])))
         return 2
     deployment = read_state(export.stdout)
     if not deployment.machines:
-        print(show(stack, Drift([], [Unseen("the state", "there is no cluster yet: make up makes it")])))
+        print(show(stack, Drift([], [Unseen(STATE, "there is no cluster yet: make up makes it")])))
         return 2
     drift, rules = asyncio.run(find(stack, deployment))
     drift = replace(drift, unmarked=mark(stack, drift.differences, rules))

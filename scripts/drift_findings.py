@@ -23,6 +23,7 @@ RULES = {
 BY_HAND = "by-hand-"
 """How the names of rules begin that are taken into the state for `pulumi up` to take them away."""
 CLOUD = "the cloud"
+STATE = "the state"
 
 # How the engine marks what is a secret in a state that it exports.
 _SECRET_MARK = "4dabf18193072939515e22adb298388d"
@@ -54,13 +55,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    name: str
+    urn: str
+    """Of its instance."""
     connection: Connection
     jumped: bool
     """Whether the way there leads through the load balancer."""
     steps: Sequence[Step]
     deployed: str
     """What find-drift.sh compares with: the scripts, and haproxy.cfg where there is one."""
+
+    @property
+    def name(self) -> str:
+        return self.urn.rpartition("::")[2]
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ def _machine(urn: str, commands: Sequence[Mapping[str, Any]]) -> Machine:
         deployed += f"=== haproxy.cfg\n{texts['apply-haproxy-config.sh']}"
     connection = inputs[0]["connection"]
     return Machine(
-        name=urn.rpartition("::")[2],
+        urn=urn,
         connection=Connection(
             host=connection["host"],
             port=int(connection.get("port") or 22),
@@ -238,7 +244,7 @@ def read_cloud(text: str) -> list[Difference]:
         if step["op"] == "delete":
             found.append(Difference(CLOUD, name, f"{kind}, deleted", _diff(old, {})))
         elif step["op"] == "update":
-            lines = _diff(old, new) or ["a secret property differs"]
+            lines = _diff(old, new) or ["what is secret, or the order of a list"]
             found.append(Difference(CLOUD, name, f"{kind}, changed", lines))
     return sorted(found, key=lambda one: one.name)
 
@@ -249,28 +255,47 @@ def _inputs(resource: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return line_diff(*(yaml.safe_dump(dict(one), width=500) if one else "" for one in (old, new)))
+    texts = (yaml.safe_dump(_sorted(one), width=500) if one else "" for one in (old, new))
+    return [without_typed_secrets(line) for line in line_diff(*texts)]
+
+
+def _sorted(value: Any) -> Any:
+    """Most lists at AWS are sets, which it gives in any order."""
+    match value:
+        case dict():
+            return {key: _sorted(member) for key, member in cast(dict[str, Any], value).items()}
+        case list():
+            return sorted(
+                map(_sorted, cast(list[Any], value)), key=lambda one: json.dumps(one, sort_keys=True)
+            )
+        case _:
+            return value
 
 
 def away(deployment: Deployment, described: Iterable[Mapping[str, Any]]) -> tuple[set[str], list[Difference]]:
     """Of `DescribeInstances` for the stack's: which do not run, and those that were stopped."""
     states = {
-        deployment.instances[one["InstanceId"]]: str(one["State"]["Name"])
+        str(one["InstanceId"]): str(one["State"]["Name"])
         for reservation in described
         for one in reservation["Instances"]
     }
     stopped = [
         Difference(
             CLOUD,
-            name,
+            deployment.instances[id],
             f"Instance, {state}",
-            ["-running", f"+{state}", "No update starts a machine: start it again in AWS."],
+            [
+                "-running",
+                f"+{state}",
+                "No update starts it, and one fails at it after minutes. Before the next:",
+                f"aws ec2 start-instances --instance-ids {id}",
+            ],
             healed=False,
         )
-        for name, state in states.items()
+        for id, state in states.items()
         if state in ("stopping", "stopped")
     ]
-    return {name for name in deployment.instances.values() if states.get(name) != "running"}, stopped
+    return {name for id, name in deployment.instances.items() if states.get(id) != "running"}, stopped
 
 
 def added_rules(
@@ -315,7 +340,7 @@ def read_machine(machine: Machine, output: str) -> list[Difference]:
             machine.name,
             steps[script].name,
             script,
-            lines.splitlines(),
+            [without_typed_secrets(line) for line in lines.splitlines()],
             tuple(steps[name].urn for name in (script, *_ALSO.get(script, ())) if name in steps),
         )
         for script, lines in zip(blocks[::2], blocks[1::2], strict=True)
@@ -328,11 +353,18 @@ _ALSO = {"deploy-certificate.sh": ("restore-certificate.sh",)}
 
 # Secrets
 
-# What somebody may have written into a file by hand is in no state.
-_PASSWORDS = re.compile(
-    r"(?i)\b((?:insecure-)?password|passwd|requirepass|masterauth|secret|token)([ \t:=\"']+)(?!\[secret\]|contents |other contents )\S+"
+# Not in ARNs, IAM's actions and EC2's httpTokens, which tell what was changed.
+_KEYS = r"pass(?:word|wd|phrase)|pwd|requirepass|masterauth|(?:api|access|private)[_-]?key|authorization|bearer|credential|(?<!http)token|(?<!:)secret(?!smanager)"
+_SHOWN = r"arn:|(?:contents as deployed|other contents), not shown$"
+_TYPED = re.compile(
+    rf"""(?i)((?:{_KEYS})[\w-]*["']?(?:[ \t]*[:=]|[ \t])[ \t"']*+|\bauth[ \t]+[^\s:]+:)(?!{_SHOWN})\S.*"""
 )
-_LOGINS = re.compile(r"(?i)\b(stats auth|auth)([ \t]+[^\s:]+:)\S+")
+_IN_URL = re.compile(r"://[^\s/]*@")
+
+
+def without_typed_secrets(line: str) -> str:
+    """Of a diff: what somebody wrote into a file by hand is in no state."""
+    return _TYPED.sub(rf"\1{_HIDDEN}", _IN_URL.sub(f"://{_HIDDEN}@", line))
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
@@ -340,4 +372,4 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= 6:
             text = text.replace(secret, _HIDDEN)
-    return _LOGINS.sub(rf"\1\2{_HIDDEN}", _PASSWORDS.sub(rf"\1\2{_HIDDEN}", text))
+    return text

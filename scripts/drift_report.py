@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
-from scripts.drift_findings import CLOUD, Difference, Drift, Unseen
+from scripts.drift_findings import CLOUD, STATE, Difference, Drift, Unseen
 from scripts.markdown import LIMIT, LONG, code, cut, fenced, fitting, folded, shared, size, visible
 
 _ENOUGH = 500
@@ -69,9 +69,18 @@ def _place(where: str) -> str:
 
 
 def _headline(drift: Drift) -> str:
-    count = len(drift.differences)
-    if count:
-        return f"{_counted(count, 'difference')} from the state."
+    resources = sum(one.where == CLOUD for one in drift.differences)
+    steps = len(drift.differences) - resources
+    differing = [
+        *([_counted(resources, "resource")] if resources else []),
+        *([f"the work of {_counted(steps, 'step')}"] if steps else []),
+    ]
+    if differing:
+        subject = " and ".join(differing)
+        verb = "differ" if resources > 1 or len(differing) > 1 else "differs"
+        return f"{subject[:1].upper()}{subject[1:]} {verb} from the state."
+    if any(unseen.where == STATE for unseen in drift.unseen):
+        return "Nothing was compared."
     return (
         "Nothing differs from the state." if not drift.unseen else "Nothing differs as far as could be seen."
     )

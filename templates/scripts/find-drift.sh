@@ -64,7 +64,7 @@ not_as_read() {
   started=$(haproxy_says "show info" | sed -n 's/^Start_time_sec: //p')
   for file in haproxy.cfg credentials.cfg; do
     if [[ -n $started && -e /etc/haproxy/$file ]] && (($(stat -c %Z "/etc/haproxy/$file") > started)); then
-      echo "/etc/haproxy/$file was changed after HAProxy read it, at $(date -u -d "@$started" '+%F %T') UTC: it serves what it read then."
+      echo "/etc/haproxy/$file was changed or touched after HAProxy read it, at $(date -u -d "@$started" '+%F %T') UTC: it may serve something else."
     fi
   done
   # Administrative states 1 and 8 of "show servers state": maintenance and drain, each asked for.

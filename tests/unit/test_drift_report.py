@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.drift_findings import CLOUD, Difference, Drift, Unseen
+from scripts.drift_findings import CLOUD, STATE, Difference, Drift, Unseen
 from scripts.drift_report import issue, text
 from scripts.markdown import LIMIT
 
@@ -46,11 +46,11 @@ load-balancer
 Not looked at
   edge1: no answer in time
 
-2 differences from the state. `make up STACK=dev` runs 1 script again and puts 1 resource right."""
+1 resource and the work of 1 step differ from the state. `make up STACK=dev` runs 1 script again and puts 1 resource right."""
 
 ISSUE = """\
 <!-- ant-media-cluster drift: dev -->
-### `dev`: 2 differences from the state.
+### `dev`: 1 resource and the work of 1 step differ from the state.
 
 `make up STACK=dev` runs 1 script again and puts 1 resource right.
 
@@ -85,10 +85,13 @@ def test_a_report_tells_what_differs_where_and_what_to_do() -> None:
 def test_no_drift_is_told_in_a_sentence() -> None:
     assert text("dev", Drift([], [])) == "Nothing differs from the state."
     assert "Nothing differs as far as could be seen." in text("dev", Drift([], [DEAD]))
+    assert text("dev", Drift([], [Unseen(STATE, "no stack named 'dev' found")])) == (
+        "Not looked at\n  the state: no stack named 'dev' found\n\nNothing was compared."
+    )
 
 
 def test_what_no_update_heals_is_not_promised() -> None:
-    assert text("dev", Drift([STOPPED], [])).endswith("1 difference from the state.")
+    assert text("dev", Drift([STOPPED], [])).endswith("1 resource differs from the state.")
 
 
 def test_what_cannot_be_marked_is_not_promised_either() -> None:

@@ -553,6 +553,7 @@ def test_a_volume_gets_default_tags_when_it_is_made_and_none_that_change_later(
     assert tags() == {"follows": first, "keeps": first}
     aws.up("--refresh")  # the first refresh by a provider with the new tags
     assert tags() == {"follows": {"project": "ant-media"}, "keeps": first}
+    aws.run("destroy", "--yes")
 
 
 IDENTITY = """

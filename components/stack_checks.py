@@ -36,7 +36,7 @@ def stack_problems(project: str, stack: str, default_tags: object) -> list[str]:
             f"The stack's name is {stack}, too long for the names in AWS that begin with {project}-{stack}: "
             f"give it at most {longest} characters by pulumi stack rename"
         )
-    tags = _tags(default_tags)
+    tags = tags_of(default_tags)
     for tag, own in (("project", project), ("stack", stack)):
         if tag not in tags:
             problems.append(f"{tag_key(tag)} is not set: {how_to_tag(tag, own)}")
@@ -67,7 +67,8 @@ def parse_expiry(text: object) -> datetime | None:
     return time if f"{time:%Y-%m-%dT%H:%M:%SZ}" == text else None
 
 
-def _tags(default_tags: object) -> Mapping[str, Any]:
+def tags_of(default_tags: object) -> Mapping[str, Any]:
+    """By name, from default tags as the engine hands them over; none where they are something else."""
     given = from_json(default_tags)
     tags = cast(Mapping[str, Any], given).get("tags") if isinstance(given, dict) else None
     return cast(Mapping[str, Any], tags) if isinstance(tags, dict) else {}

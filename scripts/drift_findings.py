@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from scripts.markdown import line_diff
-from scripts.preview_changes import INSTANCE, spelled
+from scripts.preview_changes import INSTANCE, script_of, spelled
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
 REMOTE_COMMAND = "command:remote:Command"
@@ -189,8 +188,7 @@ def _script(inputs: Mapping[str, Any]) -> str:
     # It comes as text, not as a file of the machine: it is what brings the files.
     if str(inputs.get("stdin")).startswith("=== "):
         return "install-scripts.sh"
-    words = shlex.split(inputs["create"], comments=True)
-    return next((word for word in words if word.endswith(".sh")), "").rpartition("/")[2]
+    return script_of(inputs)[0]
 
 
 def _keeping(deployed: str) -> Iterator[str]:

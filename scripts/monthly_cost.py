@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from policy.rules import Resource
+from scripts.preview_changes import INSTANCE
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class Cost:
 OTHERS = _VOLUMES, _ADDRESSES, _SECRETS = "GiB of volumes", "public IPv4 addresses", "secrets"
 """Everything but instances, of which there is a kind for each type."""
 
-_INSTANCE = "aws:ec2/instance:Instance"
 _ADDRESS = "aws:ec2/eip:Eip"
 _ADDRESS_OF_INSTANCE = "aws:ec2/eipAssociation:EipAssociation"
 _SECRET = "aws:secretsmanager/secret:Secret"
@@ -92,7 +92,7 @@ def _place(kind: str) -> tuple[int, str]:
 def _counted(resources: Iterable[Resource]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for resource in resources:
-        if resource.type == _INSTANCE:
+        if resource.type == INSTANCE:
             counts[str(resource.inputs.get("instanceType"))] += 1
             volume = cast(Mapping[str, Any], resource.inputs.get("rootBlockDevice") or {})
             size = volume.get("volumeSize")

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
 from components.stack_checks import tag_key  # noqa: E402
 from scripts import stack_file  # noqa: E402
+from scripts.engine import pulumi  # noqa: E402
 
 
 def ssh_private_key() -> str:
@@ -39,13 +40,6 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "statisticsPassword": password,
     "panelPassword": password,
 }
-
-
-def pulumi(*arguments: str, stdin: str | None = None) -> str:
-    """Pulumi's standard output. What it says on standard error is the user's to read."""
-    return subprocess.run(
-        ["pulumi", *arguments], cwd=ROOT, input=stdin, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
 
 
 def read_configuration(stack: str) -> dict[str, Any]:

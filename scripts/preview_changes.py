@@ -46,7 +46,7 @@ class Step:
     @cached_property
     def script(self) -> tuple[str, list[str]]:
         """Name and arguments of the script that a `RemoteScript` runs."""
-        return _script(self.new)
+        return script_of(self.new)
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,8 @@ def _error(diagnostics: Iterable[Mapping[str, str]]) -> str:
     return "\n".join(line["message"].rstrip("\n") for line in own or said).strip("\n").removeprefix("error: ")
 
 
-def _script(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
+def script_of(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Name and arguments of the script that a remote command's inputs run; empty where it runs none."""
     try:
         words = shlex.split(inputs.get("create", ""), comments=True)
     except ValueError:
@@ -337,7 +338,7 @@ def _of_command(step: Step) -> Iterable[Notice]:
     script, arguments = step.script
     other_input = "stdin" in step.changed
     if script == "set-up-media-node.sh" and (
-        other_input or step.marked or arguments[:2] != _script(step.old)[1][:2]
+        other_input or step.marked or arguments[:2] != script_of(step.old)[1][:2]
     ):
         yield Notice(
             (step.name.removesuffix("-ant-media"),),
@@ -355,7 +356,7 @@ def _of_command(step: Step) -> Iterable[Notice]:
 
 def _wanted(inputs: Mapping[str, Any]) -> object:
     """What a certificate is asked for with, but for what is no reason to ask anew."""
-    script, arguments = _script(inputs)
+    script, arguments = script_of(inputs)
     told = list(zip(arguments[::2], arguments[1::2], strict=False))
     no_reason = [word for pair in told if pair[0] in ("--email", "--address") for word in pair]
     return script, [word for word in arguments if word not in no_reason]

@@ -24,7 +24,8 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from scripts.killed_run import (  # noqa: E402  (found by the line above)
+from scripts.engine import pulumi  # noqa: E402  (found by the line above)
+from scripts.killed_run import (  # noqa: E402
     Entry,
     Lock,
     in_force,
@@ -37,13 +38,6 @@ from scripts.killed_run import (  # noqa: E402  (found by the line above)
 
 SHOWS_WITHIN = 5
 """Seconds after which AWS shows what it has made."""
-
-
-def pulumi(*arguments: str, stdin: str | None = None) -> str:
-    """Pulumi's standard output. What it says on standard error is the user's to read."""
-    return subprocess.run(
-        ["pulumi", *arguments], cwd=ROOT, input=stdin, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
-from components.setting_rules import from_json
-from components.stack_checks import parse_expiry
+from components.stack_checks import parse_expiry, tags_of
 
 _PROVIDER = "pulumi:providers:aws"
 
@@ -32,7 +31,7 @@ def read_cluster(name: str, deployment: Mapping[str, Any]) -> Cluster | None:
     # While an update changes the provider's version there are two; the later expiry is the newer one.
     found = [
         (expiry, str(tags.get("owner", "-")))
-        for tags in map(_tags, given)
+        for tags in map(tags_of, given)
         if (expiry := parse_expiry(tags.get("expiry")))
     ]
     if not found:
@@ -40,12 +39,6 @@ def read_cluster(name: str, deployment: Mapping[str, Any]) -> Cluster | None:
     expiry, owner = max(found)
     made = [r for r in resources if r.get("custom") and not r["type"].startswith("pulumi:")]
     return Cluster(name, owner, expiry, len(made))
-
-
-def _tags(default_tags: object) -> Mapping[str, Any]:
-    parsed = from_json(default_tags)
-    tags = cast(Mapping[str, Any], parsed).get("tags") if isinstance(parsed, dict) else None
-    return cast(Mapping[str, Any], tags) if isinstance(tags, dict) else {}
 
 
 def table(clusters: Sequence[Cluster], now: datetime) -> str:

@@ -70,7 +70,7 @@ def test_under_load_a_renewal_costs_no_request_and_no_connection_and_serves_with
     assert report["failed"] == report["dropped"] == {}
     assert report["websockets"] == 500
     assert report["pongs"] >= 3
-    assert report["requests"] / report["seconds"] == pytest.approx(200, rel=0.05)
+    assert report["requests"] / report["seconds"] > 150
     assert haproxy_processes(certificate) == processes
     assert "Attempting to validate w/ HTTP" in certificate.authority.log.read_text()[asked:]
 

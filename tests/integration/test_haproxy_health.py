@@ -16,10 +16,11 @@ def set_health(nodes: dict[str, Node], names: set[str], healthy: bool) -> None:
         nodes[name].healthy = healthy
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> float:
+def wait_for(condition: Callable[[], bool]) -> float:
+    """Returns the seconds that it took."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < seconds, "it did not come to pass"
+        assert time.monotonic() - start < 30, "it did not come to pass"
         time.sleep(0.1)
     return time.monotonic() - start
 
@@ -43,12 +44,12 @@ def serving(port: int) -> set[str]:
 
 def test_health_from_failure_to_recovery(balancer: Balancer) -> None:
     nodes = balancer.nodes
-    wait_for(lambda: status_of(balancer, ORIGINS | EDGES) == {"UP"}, 5)
+    wait_for(lambda: status_of(balancer, ORIGINS | EDGES) == {"UP"})
     websocket, _ = open_websocket(443, "/LiveApp/websocket")
 
     # Ports stay open, liveness says 500: a bare TCP check, the guide's, would see nothing.
     set_health(nodes, ORIGINS, healthy=False)
-    wait_for(lambda: status_of(balancer, ORIGINS) == {"DOWN"}, 10)
+    wait_for(lambda: status_of(balancer, ORIGINS) == {"DOWN"})
     assert serving(443) == serving(5443) == EDGES
     assert https(4444, "/").status == 503
     with connect(1935) as connection:
@@ -61,13 +62,13 @@ def test_health_from_failure_to_recovery(balancer: Balancer) -> None:
     # Back after three checks in a row, since AMS says so before its applications answer; and the other way round.
     set_health(nodes, ORIGINS, healthy=True)
     set_health(nodes, EDGES, healthy=False)
-    recovery = wait_for(lambda: status_of(balancer, ORIGINS) == {"UP"}, 10)
+    recovery = wait_for(lambda: status_of(balancer, ORIGINS) == {"UP"})
     assert recovery > 3
     # Nor are they given their full share at once, in any backend.
     assert throttled(balancer) >= {
         f"{backend}/{name}" for backend in ("origins", "panel", "rtmp") for name in ORIGINS
     }
-    wait_for(lambda: status_of(balancer, EDGES) == {"DOWN"}, 10)
+    wait_for(lambda: status_of(balancer, EDGES) == {"DOWN"})
     assert serving(443) == serving(5443) == ORIGINS
     connection, node = open_rtmp()
     connection.close()

@@ -103,8 +103,8 @@ class Sandbox:
         return self.on_its_internet(ask)
 
 
-def eventually(condition: Callable[[], bool], within: float) -> None:
-    deadline = time.monotonic() + within
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.1)
@@ -199,5 +199,5 @@ def launch_pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
         machine.permit(80, **WORLD)
         machine.permit(22, **OPERATOR)
     for machine in (front, back):
-        eventually(machine.answers, within=30)
+        eventually(machine.answers)
     return front, back

@@ -78,7 +78,7 @@ def status(address: str, path: str, headers: dict[str, str] | None = None) -> in
         return None
 
 
-def eventually(condition: str, test: Callable[[], object], seconds: float = 15) -> None:
+def eventually(condition: str, test: Callable[[], object], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not test():
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
@@ -310,35 +310,55 @@ def publishing(address: str, stream: str) -> Generator[subprocess.Popen[bytes]]:
 # A single server
 
 
-def test_a_start_goes_from_refused_over_500_and_403_to_200_and_the_applications_follow(lab: Lab) -> None:
+def phases_of_a_start(lab: Lab) -> list[tuple[str, int | None]]:
+    """Whatever liveness and an application answer in turn, as it changes, until both answer 200."""
     lab.shell(SINGLE, "systemctl stop antmedia && systemctl start --no-block antmedia")
-    seen: dict[str, list[tuple[int | None, float]]] = {
-        "/rest/v2/liveness": [],
-        "/LiveApp/rest/v2/version": [],
-    }
-    deadline = time.monotonic() + 10
-    while any(not steps or steps[-1][0] != 200 for steps in seen.values()) and time.monotonic() < deadline:
-        for path, steps in seen.items():
+    paths = {"liveness": "/rest/v2/liveness", "application": "/LiveApp/rest/v2/version"}
+    last: dict[str, int | None] = {}
+    seen: list[tuple[str, int | None]] = []
+
+    def both_answer() -> bool:
+        for name, path in paths.items():
             now = status(SINGLE, path, FROM_LOCALHOST)
-            if not steps or steps[-1][0] != now:
-                steps.append((now, time.monotonic()))
-        time.sleep(0.02)
-    liveness, version = seen.values()
-    assert [code for code, _ in liveness] == [None, 500, 403, 200]
-    assert [code for code, _ in version] == [None, 403, 500, 200]
-    assert 1.4 <= version[-1][1] - liveness[-1][1] <= 1.9
+            if name not in last or last[name] != now:
+                last[name] = now
+                seen.append((name, now))
+        return set(last.values()) == {200}
+
+    eventually("liveness and the application answer 200", both_answer)
+    return seen
+
+
+def test_a_start_goes_from_refused_over_500_and_403_to_200_and_the_applications_follow(lab: Lab) -> None:
+    def is_the_originals(seen: list[tuple[str, int | None]]) -> bool:
+        return (
+            [code for name, code in seen if name == "liveness"] == [None, 500, 403, 200]
+            and [code for name, code in seen if name == "application"] == [None, 403, 500, 200]
+            and seen[-1] == ("application", 200)
+        )
+
+    # Some phases are only 0.4 s long: a machine that stalls may sleep through one, but not three times.
+    starts: list[list[tuple[str, int | None]]] = []
+    while len(starts) < 3 and not (starts and is_the_originals(starts[-1])):
+        starts.append(phases_of_a_start(lab))
+    assert is_the_originals(starts[-1]), starts
 
 
 def test_a_stop_closes_the_port_at_once_and_the_process_ends_2_s_later_with_143(single: Lab) -> None:
-    began = time.monotonic()
+    def shown(*properties: str) -> list[str]:
+        asked = " ".join(f"--property {name}" for name in properties)
+        return single.shell(SINGLE, f"systemctl show antmedia {asked}").stdout.split()
+
     single.shell(SINGLE, "systemctl stop --no-block antmedia")
-    eventually("the listener is gone", lambda: status(SINGLE, "/rest/v2/liveness") is None, 1)
-    code = "systemctl show antmedia --property ExecMainStatus --property ActiveState --value"
-    assert single.shell(SINGLE, code).stdout.split() != ["143", "inactive"]
-    eventually(
-        "it has ended", lambda: sorted(single.shell(SINGLE, code).stdout.split()) == ["143", "inactive"], 4
+    eventually("the listener is gone", lambda: status(SINGLE, "/rest/v2/liveness") is None)
+    assert shown("ActiveState") == ["ActiveState=deactivating"]
+    eventually("it has ended", lambda: shown("ActiveState") == ["ActiveState=inactive"])
+    assert shown("ExecMainStatus") == ["ExecMainStatus=143"]
+    asked, ended = (
+        int(shown(f"{change}TimestampMonotonic")[0].partition("=")[2]) / 1e6
+        for change in ("ActiveExit", "InactiveEnter")
     )
-    assert 1.5 <= time.monotonic() - began <= 4
+    assert ended - asked > 1.5
 
 
 def test_listeners_are_the_originals(single: Lab) -> None:
@@ -508,7 +528,6 @@ def test_a_server_that_cannot_use_its_database_stops_and_stays_stopped(single: L
         eventually(
             f"it has stopped with {url}",
             lambda: single.shell(SINGLE, state).stdout.split() == ["success", "inactive"],
-            20,
         )
         assert reason in single.shell(SINGLE, f"cat {HOME}/log/antmedia-error.log").stdout
         assert f"clusterdb.host={url}\n" in single.shell(SINGLE, f"cat {HOME}/conf/red5.properties").stdout
@@ -538,9 +557,8 @@ def test_change_server_mode_gives_the_host_name_its_address(cluster: Lab) -> Non
 
 
 def test_a_stream_published_on_the_origin_plays_from_the_edge(cluster: Lab) -> None:
-    began = time.monotonic()
     with publishing(ORIGIN, "test"):
-        eventually("the edge has it", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 200, 6)
+        eventually("the edge has it", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 200)
         playlist = ask(EDGE, "/LiveApp/streams/test.m3u8")
         assert playlist.headers["Cache-Control"] == "max-age=0"
         assert playlist.headers["Set-Cookie"]
@@ -551,14 +569,13 @@ def test_a_stream_published_on_the_origin_plays_from_the_edge(cluster: Lab) -> N
         assert answer.body[0] == 0x47  # MPEG-TS
         lost = cluster.shell(EDGE, f"ls {HOME}/webapps/LiveApp/streams").stdout
         assert lost == ""
-    eventually("its end is known", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 404, 3)
-    assert time.monotonic() - began < 12
+    eventually("its end is known", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 404)
 
 
 def test_a_change_on_another_node_is_made_by_the_one_that_has_the_stream(cluster: Lab) -> None:
     path = "/LiveApp/rest/v2/broadcasts/kick"
     with publishing(ORIGIN, "kick") as ffmpeg:
-        eventually("it is live", lambda: status(EDGE, path, FROM_LOCALHOST) == 200, 6)
+        eventually("it is live", lambda: status(EDGE, path, FROM_LOCALHOST) == 200)
         assert ask(EDGE, path, headers=FROM_LOCALHOST).json["originAdress"] == ORIGIN
         assert ask(EDGE, path, "DELETE").status == 403
         assert ask(EDGE, path, "DELETE", FROM_LOCALHOST).status == 200

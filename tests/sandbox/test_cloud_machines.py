@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,10 @@ def test_a_port_is_open_to_those_whom_a_rule_names_and_to_nobody_else(
     ask = ("curl", "-s", "--http0.9", "--max-time", "1", f"http://{back.private}:8080")
     members = {"UserIdGroupPairs": [{"GroupId": front.group}]}
     back.permit(8080, **members)
-    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private, 2)
+    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private)
     assert sandbox.answer(back.public, 8080) is None
     back.forbid(8080, **members)
-    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == "", 3)
+    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == "")
 
 
 def test_a_machine_meets_another_and_itself_at_public_addresses_with_its_own(
@@ -61,10 +60,10 @@ def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
     elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
     allocation = elastic["AllocationId"]
     link = sandbox.on_its_internet(lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id))
-    eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR, within=2)
+    eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR)
     assert sandbox.answer(drawn, 80) is None
     sandbox.on_its_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
-    eventually(back.answers, within=2)
+    eventually(back.answers)
     assert sandbox.answer(elastic["PublicIp"], 80) is None
     sandbox.on_its_internet(lambda: ec2.release_address(AllocationId=allocation))
 
@@ -83,9 +82,9 @@ def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
     gateways = sandbox.on_its_internet(ec2.describe_internet_gateways)["InternetGateways"]
     gateway = next(item for item in gateways if any(link["VpcId"] == vpc for link in item["Attachments"]))
     sandbox.on_its_internet(lambda: route("delete_route"))
-    eventually(lambda: not front.answers(), within=2)
+    eventually(lambda: not front.answers())
     sandbox.on_its_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
-    eventually(front.answers, within=2)
+    eventually(front.answers)
 
 
 def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_cluster(
@@ -168,30 +167,28 @@ def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_w
         return id
 
     id = sandbox.on_its_internet(launch)
-    eventually(lambda: sandbox.state_of(id) == "stopped", within=3)
+    eventually(lambda: sandbox.state_of(id) == "stopped")
     assert "no machine image stands behind ami-0ffffffffffffffff" in sandbox("logs", id)
     sandbox.on_its_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
-    eventually(lambda: sandbox.state_of(id) is None, within=3)
+    eventually(lambda: sandbox.state_of(id) is None)
 
 
 def test_a_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
     before = sandbox.status()
-    began = time.monotonic()
     sandbox("start")
-    assert time.monotonic() - began < 1
     assert sandbox.status() == before
 
 
 def test_a_command_ends_with_the_machine_that_it_runs_on(pair: tuple[Machine, Machine]) -> None:
     _, back = pair
     with subprocess.Popen([CLOUD, "shell", back.id, "sleep", "100"], env=back.sandbox.environment) as command:
-        eventually(lambda: back.sandbox.attempt("shell", back.id, "pgrep", "-x", "sleep") != "", within=10)
+        eventually(lambda: back.sandbox.attempt("shell", back.id, "pgrep", "-x", "sleep") != "")
         back.sandbox.attempt("shell", back.id, "systemctl", "reboot")
         try:
             assert command.wait(timeout=20) != 0
         finally:
             command.kill()
-    eventually(back.answers, within=30)
+    eventually(back.answers)
 
 
 def test_a_disk_outlives_reboot_and_stop_but_not_termination(
@@ -212,7 +209,7 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
             lambda: ec2.associate_address(AllocationId=elastic["AllocationId"], InstanceId=back.id)
         )
         ec2_here("stop_instances")
-        eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) is None, within=15)
+        eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) is None)
         ec2_here("start_instances")
 
     def ec2_here(action: str) -> None:
@@ -225,17 +222,17 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
     ):
         before = up_since()
         again()
-        eventually(lambda before=before: up_since() not in ("", before) and back.answers(), within=30)
+        eventually(lambda before=before: up_since() not in ("", before) and back.answers())
         assert back.run("cat", "/root/disk") == "kept\n"
     assert back.public == elastic["PublicIp"]
 
     sandbox.attempt("shell", back.id, "systemctl", "poweroff")
-    eventually(lambda: back.api()["State"]["Name"] == "stopped", within=15)
+    eventually(lambda: back.api()["State"]["Name"] == "stopped")
 
     folder = sandbox.state / "machines" / back.id
     assert folder.exists()
     ec2_here("terminate_instances")
-    eventually(lambda: not folder.exists(), within=15)
+    eventually(lambda: not folder.exists())
     assert [machine["name"] for machine in sandbox.status()["machines"]] == ["a-stack-front"]
 
 

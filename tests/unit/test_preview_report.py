@@ -337,7 +337,14 @@ def test_a_preview_that_is_cut_off_ends_the_engine_in_order_and_is_a_comment_too
     # A descriptor does not pass the script: the engine says by a named one that it runs.
     engine = engine.replace("&3", f"/proc/{os.getpid()}/fd/{begin}")
     command = [sys.executable, str(script), "sandbox", "sh", "-c", engine]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores it, and so would whatever it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as ran:
         os.read(begun, 1)
         ran.send_signal(signal.SIGINT)
         stdout, stderr = ran.communicate(timeout=10)

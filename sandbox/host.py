@@ -35,8 +35,7 @@ def complaint() -> str | None:
     missing = sorted(package for tool, package in _TOOLS.items() if shutil.which(tool) is None)
     if missing:
         return f"the local cloud needs packages that are not installed: apt-get install {' '.join(missing)}"
-    if not any(Path("/usr/share/keyrings").glob("debian-archive-trixie-automatic.*")):
-        return (
-            "the local cloud needs Debian 13's keys: apt-get update && apt-get install debian-archive-keyring"
-        )
+    # Debian 13's archives are signed with the keys of Debian 12 as well, which is all that Ubuntu 24.04 has.
+    if not any(Path("/usr/share/keyrings").glob("debian-archive-bookworm-automatic.*")):
+        return "the local cloud needs Debian's keys: apt-get update && apt-get install debian-archive-keyring"
     return None

@@ -243,6 +243,10 @@ def main() -> int:
         print(show(stack, Drift([], [Unseen(STATE, "there is no cluster yet: make up makes it")])))
         return 2
     drift, rules = asyncio.run(find(stack, deployment))
+    if pulumi("stack", "export", "--show-secrets", "--stack", stack).stdout != export.stdout:
+        # What it has just made would pass for made by hand.
+        print(show(stack, Drift([], [Unseen(STATE, "another run changed it meanwhile: look again")])))
+        return 2
     drift = replace(drift, unmarked=mark(stack, drift.differences, rules))
     print(without_secrets(show(stack, drift), deployment.secrets))
     return drift.status

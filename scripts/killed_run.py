@@ -33,7 +33,7 @@ def read_lock(path: str, text: str) -> Lock:
     return Lock(lock["pid"], lock["username"], lock["hostname"], since, path)
 
 
-def in_force(locks: Sequence[Lock], host: str, runs: Callable[[int], bool]) -> list[Lock]:
+def in_force(locks: Sequence[Lock], host: str | None, runs: Callable[[int], bool]) -> list[Lock]:
     """Those of processes that run, or may: what goes on at another host cannot be seen from here."""
     return [lock for lock in locks if lock.host != host or runs(lock.pid)]
 

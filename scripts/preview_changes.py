@@ -283,6 +283,12 @@ def _servers(haproxy_cfg: str) -> dict[str, str]:
     return {name: address for name, address in servers if not address.startswith("127.")}
 
 
+def _applications(haproxy_cfg: str) -> set[str]:
+    """Those whose paths the frontends for publishing and playing let in."""
+    rules = re.findall(r"deny_status 404 unless \{ path,field\(2,/\) -m str ([^}]*)\}", haproxy_cfg)
+    return {name for rule in rules for name in rule.split()}
+
+
 # Judging
 
 _CUT_OFF = {
@@ -330,6 +336,8 @@ def _of_haproxy_cfg(change: Configuration | None) -> Iterable[Notice]:
                 yield Notice((name,), "leaves haproxy.cfg: nobody new is sent to it")
             elif new[name] != address:
                 yield Notice((name,), "has another address in haproxy.cfg")
+        for name in sorted(_applications(change.old) - _applications(change.new)):
+            yield Notice((name,), "is no application any more: who publishes to it or watches it gets 404")
 
 
 def _of_command(step: Step) -> Iterable[Notice]:

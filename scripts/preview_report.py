@@ -99,8 +99,8 @@ def _refusal(stack: str, preview: Preview) -> str:
         f"{marker(stack)}\n### {code(stack)}: **refused**, it would replace or delete what is protected\n\n"
         f"> [!CAUTION]\n> {_listed(preview.protected)}: with it would go what cannot be had back. Nothing of this update can"
         " be done as long as it is protected.\n"
-        f"> If it is to go: set {code('ant-media-cluster:protect')} to {code('false')} in {code(f'Pulumi.{stack}.yaml')},"
-        " deploy that alone, then this.\n\n"
+        f"> If it is to go: {code(f'pulumi state unprotect --all --stack {stack}')}, then preview this again."
+        " The deployment after that protects what is left.\n\n"
     )
     return head + fenced(
         "text", preview.error.splitlines(), LIMIT - size(head), code(f"pulumi preview --stack {stack}")

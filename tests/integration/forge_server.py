@@ -22,6 +22,7 @@ class Forge:
     comments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     issues: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     artifacts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     packages: dict[str, bytes] = field(default_factory=dict[str, bytes])
     requests: list[str] = field(default_factory=list[str])
     failures: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
@@ -76,6 +77,8 @@ class Forge:
                 return self._change(self.issues, "number", number, body)
             case "GET", ["actions", "artifacts"]:
                 return 200, {"artifacts": [one for one in self.artifacts if one["name"] in query["name"]]}
+            case "GET", ["environments", name] if name in self.environments:
+                return 200, self.environments[name]
             case "GET", ["packages", "generic", *file] if "/".join(file) in self.packages:
                 return 200, self.packages["/".join(file)]
             case _:

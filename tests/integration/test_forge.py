@@ -219,3 +219,25 @@ def test_a_tree_that_nobody_reviewed_has_no_plan_and_the_way_out_is_said(
     assert TREE in said
     assert "Run the preview on this branch by hand" in said
     assert not (checkout / "plan").exists()
+
+
+# Approvals
+
+
+def test_an_environment_is_deployed_to_only_if_somebody_has_to_approve_it(forge: Forge) -> None:
+    reviewers = {"type": "required_reviewers", "reviewers": [{"type": "Team"}]}
+    main_only = {"protected_branches": False, "custom_branch_policies": True}
+    branches = {"type": "branch_policy"}
+    for rules, policy, lacks in (
+        ([], None, "no required reviewers and no deployment branches"),
+        ([branches], main_only, "no required reviewers,"),
+        ([reviewers], None, "no deployment branches,"),
+    ):
+        forge.environments["prod"] = {"protection_rules": rules, "deployment_branch_policy": policy}
+        assert lacks in refused("require_approval.py", "prod", job=on_github(forge))
+    forge.environments["prod"] = {
+        "protection_rules": [reviewers, branches],
+        "deployment_branch_policy": main_only,
+    }
+    assert run("require_approval.py", "prod", job=on_github(forge)).returncode == 0
+    assert "actions: read" in refused("require_approval.py", "dev", job=on_github(forge))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from components.haproxy_config import HAProxyConfig, Server, render
 from policy.rules import Resource
 from scripts.preview_changes import Notice, Preview, Step, notices, read_preview
 
@@ -247,6 +248,17 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
 )
 def test_people_notice(step: Step, what: str) -> None:
     assert [notice.what for notice in notices([step])] == [what]
+
+
+def test_an_application_that_is_taken_away_is_noticed_and_one_that_comes_is_not() -> None:
+    def serving(*applications: str) -> dict[str, Any]:
+        origins = (Server("origin1", "10.0.0.8"),)
+        return {"stdin": render(HAProxyConfig("a.org", origins, (), applications, 1024, hsts_max_age=0))}
+
+    step = command("apply-haproxy-config.sh", serving("LiveApp", "live"), serving("LiveApp", "more"), "stdin")
+    assert notices([step]) == [
+        Notice(("live",), "is no application any more: who publishes to it or watches it gets 404")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """What recovery reads out of a killed run's remains, and makes of them."""
 
 import os
+import socket
 from typing import Any
 
+import pytest
+
 from scripts.killed_run import Lock, in_force, pending_creates, provider_of, read_lock, unknown, with_made
-from scripts.recover import runs
+from scripts.recover import Backend, runs, this_host
 
 LOCK = Lock(4711, "jane", "build-1", "2026-11-23T00:11:50+00:00", "s3://states/lock.json")
 STACK = "urn:pulumi:dev::p::pulumi:pulumi:Stack::p-dev"
@@ -56,6 +59,17 @@ def test_only_the_lock_of_a_dead_process_of_this_host_has_no_force() -> None:
     assert in_force([LOCK], "build-1", runs=lambda _: False) == []
     assert in_force([LOCK], "build-1", runs=lambda _: True) == [LOCK]
     assert in_force([LOCK], "laptop", runs=lambda _: False) == [LOCK]
+    assert in_force([LOCK], None, runs=lambda _: False) == [LOCK]
+
+
+def test_the_name_of_a_job_s_machine_says_nothing_of_a_state_that_others_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket, folder = Backend("s3://states", "p"), Backend("file:///states", "p")
+    monkeypatch.delenv("CI", raising=False)
+    assert this_host(bucket) == this_host(folder) == socket.gethostname()
+    monkeypatch.setenv("CI", "true")
+    assert (this_host(bucket), this_host(folder)) == (None, socket.gethostname())
 
 
 def test_a_process_that_took_over_the_number_is_not_the_engine() -> None:

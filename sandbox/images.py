@@ -124,6 +124,7 @@ def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
     building = FOLDER / f"{target.name}.building"
     building.mkdir()
     log = building / "log"
+    log.touch()
 
     def work() -> None:
         die_with_parent()

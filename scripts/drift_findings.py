@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from scripts.markdown import line_diff
-from scripts.preview_changes import INSTANCE, script_of, spelled
+from scripts.preview_changes import IGNORED, INSTANCE, leaves, script_of, spelled
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
 REMOTE_COMMAND = "command:remote:Command"
@@ -241,7 +241,7 @@ def read_cloud(text: str) -> list[Difference]:
         kind = spelled(types.rpartition("$")[2])
         if step["op"] == "delete":
             found.append(Difference(CLOUD, name, f"{kind}, deleted", _diff(old, {})))
-        elif step["op"] == "update":
+        elif step["op"] == "update" and not _is_ignored(old, new):
             lines = _diff(old, new) or ["what is secret, or the order of a list"]
             found.append(Difference(CLOUD, name, f"{kind}, changed", lines))
     return sorted(found, key=lambda one: one.name)
@@ -250,6 +250,13 @@ def read_cloud(text: str) -> list[Difference]:
 def _inputs(resource: Mapping[str, Any] | None) -> dict[str, Any]:
     inputs: dict[str, Any] = (resource or {}).get("inputs", {})
     return {key: value for key, value in inputs.items() if key != "__defaults"}
+
+
+def _is_ignored(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether it is another only in that; a secret that is another looks the same."""
+    was, now = dict(leaves("", old)), dict(leaves("", new))
+    places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
+    return bool(places) and all(place.startswith(IGNORED) for place in places)
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -119,6 +119,9 @@ def read_preview(text: str) -> Preview:
 
 _OPS = ("create", "update", "replace", "delete", "import")
 
+IGNORED = "rootBlockDevice.tags"
+"""What the program leaves as it is (components/machine.py), and a refresh sees with other eyes after new default tags."""
+
 
 def _state(step: Mapping[str, Any]) -> Mapping[str, Any]:
     return step.get("newState") or step["oldState"]
@@ -179,7 +182,8 @@ def _by_hand(
             )
         elif found is not None:
             was, now = _flat(old), _flat(found)
-            if places := [place for place in {**was, **now} if was.get(place) != now.get(place)]:
+            places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
+            if places := [place for place in places if not place.startswith(IGNORED)]:
                 keys = dict.fromkeys(re.split(r"[.\[]", place)[0] for place in places)
                 change = {"op": "update", "urn": urn, "oldState": old, "newState": found, "diffReasons": keys}
                 new = _flat(_unordered(step.get("newState", {})))

@@ -20,7 +20,9 @@ install_packages() {
   if [[ -s "$SOURCES" ]]; then
     mmdebstrap --mode=root --variant=minbase --include="$include" "${options[@]}" trixie "$target" "$SOURCES"
   else
-    mmdebstrap --mode=root --variant=minbase --include="$include" "${options[@]}" trixie "$target"
+    # Ubuntu trusts no key of Debian's until it is told to.
+    mmdebstrap --mode=root --variant=minbase --include="$include" "${options[@]}" \
+      --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$target"
   fi
 }
 

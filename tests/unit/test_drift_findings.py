@@ -13,6 +13,7 @@ from scripts.drift_findings import (
     CLOUD,
     Connection,
     Deployment,
+    Difference,
     added_rules,
     away,
     find_drift_script,
@@ -174,6 +175,18 @@ def test_the_order_of_lists_is_no_difference() -> None:
     old, new = {"groups": ["sg-1", "sg-2"], "type": "a"}, {"groups": ["sg-2", "sg-1", "sg-0"], "type": "a"}
     [found] = read_cloud(json.dumps({"steps": [step("update", old, new)]}))
     assert [line for line in found.lines if line[0] in "+-"] == ["+- sg-0"]
+
+
+def test_the_tags_of_a_volume_are_not_the_program_s_and_no_difference() -> None:
+    def found(size: int) -> list[Difference]:
+        old, new = (
+            {"rootBlockDevice": {"volumeSize": size, "tags": {"owner": owner}}}
+            for size, owner in ((8, "us"), (size, "them"))
+        )
+        return read_cloud(json.dumps({"steps": [step("update", old, new)]}))
+
+    assert found(8) == []
+    assert len(found(9)) == 1
 
 
 def test_the_clouds_differences_are_diffs_of_properties() -> None:

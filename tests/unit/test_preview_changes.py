@@ -146,6 +146,23 @@ def test_a_preview_that_stopped_midway_takes_nothing_for_gone() -> None:
     assert read_preview(json.dumps({"steps": [held], "diagnostics": stopped})).by_hand == []
 
 
+def test_the_tags_of_a_volume_are_not_the_program_s_and_no_change() -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:ec2/instance:Instance::edge1"
+
+    def state(size: int, owner: str) -> dict[str, Any]:
+        inputs = {"rootBlockDevice": {"volumeSize": size, "tags": {"owner": owner}}}
+        return {"urn": urn, "custom": True, "inputs": inputs}
+
+    def changed(found: dict[str, Any]) -> list[str]:
+        held = {"op": "refresh", "urn": urn, "oldState": state(8, "us")}
+        same = {"op": "same", "urn": urn, "oldState": found, "newState": state(8, "us")}
+        by_hand = read_preview(json.dumps({"steps": [held, same]})).by_hand
+        return [key for found in by_hand for key in found.change.changed]
+
+    assert changed(state(8, "them")) == []
+    assert changed(state(9, "them")) == ["rootBlockDevice"]
+
+
 def test_how_a_policy_is_written_the_order_of_a_list_and_the_engines_notes_are_no_change() -> None:
     urn = "urn:pulumi:dev::ant-media-cluster::aws:iam/role:Role::role"
 

@@ -42,7 +42,7 @@ known-stack:
 	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),not given): there is no such stack on the sandbox, nor its Pulumi.STACK.yaml here. make stack makes one; for a test cluster: make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test check format
+.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -131,11 +131,14 @@ clusters-down-expired: ## Take down the test clusters that have expired, and onl
 
 test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
 	@sandbox/setup.sh
-	@$(MAKE) --no-print-directory check
-	.venv/bin/pytest -q tests/unit
-	.venv/bin/pytest -q tests/sandbox
-	.venv/bin/pytest -q tests/integration
+	@echo "==> Checks and tests without a cluster, two at a time (5 minutes); each shows its output when it is through"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-sandbox check test-unit test-integration
+	@echo "==> Tests of a whole cluster (20 minutes)"
 	.venv/bin/pytest -q tests/e2e
+
+# The first of them mostly waits for machines, the others compute.
+test-sandbox test-unit test-integration: test-%:
+	.venv/bin/pytest -q tests/$*
 
 check: ## Format, lint, types, shell scripts, workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)

@@ -37,7 +37,7 @@ step() {
 last_said=0
 
 check_machine() {
-  [[ $(uname -s) == Linux && -e /etc/debian_version ]] || fail "The sandbox needs a Debian 12 or 13 machine (or an Ubuntu one); this is $(uname -s)."
+  [[ $(uname -s) == Linux && -e /etc/debian_version ]] || fail "The sandbox needs a Debian machine (12 or newer) or an Ubuntu one (24.04 or newer); this is $(uname -s)."
   ((EUID == 0)) || fail "The sandbox needs root, because it boots machines in namespaces of their own; run the command with sudo."
 }
 

@@ -57,7 +57,7 @@ class Start:
 @pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
     if complaint := host.complaint():
-        pytest.skip(complaint)
+        pytest.fail(complaint)
     cluster = Cluster()
     with alone():
         cluster.take_away()  # what a run that was killed has left

@@ -26,8 +26,6 @@ DATABASE_PASSWORD = "pass&word/with\\signs"
 HOME = "/usr/local/antmedia"
 FROM_LOCALHOST = {"X-Forwarded-For": "127.0.0.1"}
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="boots machines: needs root")
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -11,11 +11,9 @@ import boto3
 import pytest
 from local_cloud import CLOUD, LOOPBACK, Machine, Sandbox, eventually
 
-from sandbox import addresses, host
+from sandbox import addresses
 from sandbox.machines import control_group
 from sandbox.network import package_address
-
-pytestmark = pytest.mark.skipif(host.complaint() is not None, reason=str(host.complaint()))
 
 
 def test_user_data_has_run_and_the_machine_is_called_as_on_ec2(pair: tuple[Machine, Machine]) -> None:

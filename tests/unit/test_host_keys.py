@@ -1,8 +1,6 @@
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +53,6 @@ def test_a_key_does_not_show_its_private_half_when_printed():
     assert "PRIVATE" not in repr(key)
 
 
-@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="OpenSSH's client is not installed")
 def test_openssh_reads_the_key_file(tmp_path: Path):
     key = host_key(SEED, "origin1")
     file = tmp_path / "key"

@@ -79,10 +79,16 @@ def _comment(stack: str, command: Sequence[str]) -> tuple[str, int]:
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
     # In a group of its own, as the engine gives up at once on a second interrupt.
+    # One that comes while the engine starts must reach it too.
+    early: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: early.append(number))
     engine = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     try:
+        signal.signal(signal.SIGINT, usual)
+        if early:
+            raise KeyboardInterrupt
         stdout, stderr = engine.communicate()
     except KeyboardInterrupt:
         os.killpg(engine.pid, signal.SIGINT)

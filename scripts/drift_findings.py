@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from scripts.markdown import line_diff
-from scripts.preview_changes import IGNORED, INSTANCE, leaves, script_of, spelled
+from scripts.preview_changes import IGNORED, INSTANCE, differing, leaves, script_of, spelled
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
 REMOTE_COMMAND = "command:remote:Command"
@@ -254,8 +254,7 @@ def _inputs(resource: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _is_ignored(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether it is another only in that; a secret that is another looks the same."""
-    was, now = dict(leaves("", old)), dict(leaves("", new))
-    places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
+    places = differing(dict(leaves("", old)), dict(leaves("", new)))
     return bool(places) and all(place.startswith(IGNORED) for place in places)
 
 

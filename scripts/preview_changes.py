@@ -182,8 +182,7 @@ def _by_hand(
             )
         elif found is not None:
             was, now = _flat(old), _flat(found)
-            places = [place for place in {**was, **now} if was.get(place) != now.get(place)]
-            if places := [place for place in places if not place.startswith(IGNORED)]:
+            if places := [place for place in differing(was, now) if not place.startswith(IGNORED)]:
                 keys = dict.fromkeys(re.split(r"[.\[]", place)[0] for place in places)
                 change = {"op": "update", "urn": urn, "oldState": old, "newState": found, "diffReasons": keys}
                 new = _flat(_unordered(step.get("newState", {})))
@@ -220,6 +219,11 @@ def leaves(path: str, value: object) -> Iterator[tuple[str, object]]:
             yield from leaves(f"{path}[{index}]", item)
     elif value is not None:
         yield path, value
+
+
+def differing(was: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """The places at which they have another value."""
+    return [place for place in {**was, **now} if was.get(place) != now.get(place)]
 
 
 def _document(text: str) -> object:

@@ -78,10 +78,10 @@ def _comment(stack: str, command: Sequence[str]) -> tuple[str, int]:
 
 
 def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    # In a group of its own, as the engine gives up at once on a second interrupt.
-    # One that comes while the engine starts must reach it too.
+    # An interrupt that comes while the engine starts must reach it too.
     early: list[int] = []
     usual = signal.signal(signal.SIGINT, lambda number, _: early.append(number))
+    # In a group of its own, as it gives up at once on a second one.
     engine = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )

@@ -2,9 +2,9 @@
 
 import pulumi
 
+from cluster.settings.certificate import AcmeSettings
 from components.address_plan import plan
 from components.balancer_identity import BalancerIdentity, BalancerIdentityArgs
-from components.certificate_settings import AcmeSettings
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
 from components.dns_zone import find_zone
 from components.haproxy_config import HAProxyConfig, Server, render

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network
 
-from components.network_settings import ExistingSubnets, OwnNetwork
+from cluster.settings.network import ExistingSubnets, OwnNetwork
 
 # AWS keeps the first four addresses of a subnet (network, router, DNS, reserve) and the last.
 _LOAD_BALANCER_OFFSET = 4

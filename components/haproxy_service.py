@@ -7,12 +7,12 @@ from hashlib import sha256
 import pulumi
 import pulumi_command as command
 
+from cluster.settings.model import AcmeSettings, TlsSettings
+from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
 from components.remote_script import RemoteScript, script_text
-from components.setting_rules import ACME_DIRECTORIES
-from components.settings import AcmeSettings, TlsSettings
 
 
 @dataclass(frozen=True)

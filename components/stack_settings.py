@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
-from components.settings import NAMESPACE, Settings
-from components.settings_reader import SettingsError, read_settings
-from components.stack_checks import DEFAULT_TAGS, stack_problems
+from cluster.settings.model import NAMESPACE, Settings
+from cluster.settings.reader import SettingsError, read_settings
+from cluster.settings.stack_checks import DEFAULT_TAGS, stack_problems
 
 
 def stack_settings() -> Settings:

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from components.settings import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
-from components.stack_checks import tag_key  # noqa: E402
+from cluster.settings.model import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
+from cluster.settings.stack_checks import tag_key  # noqa: E402
 from scripts import stack_file  # noqa: E402
 from scripts.engine import pulumi  # noqa: E402
 

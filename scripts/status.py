@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from components.settings import NAMESPACE  # noqa: E402  (found by the line above)
+from cluster.settings.model import NAMESPACE  # noqa: E402  (found by the line above)
 from scripts.cluster_status import (  # noqa: E402
     Certificate,
     Cluster,

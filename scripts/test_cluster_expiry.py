@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.stack_checks import parse_expiry, tags_of
+from cluster.settings.stack_checks import parse_expiry, tags_of
 
 _PROVIDER = "pulumi:providers:aws"
 

@@ -7,13 +7,13 @@ from hashlib import sha256
 from ipaddress import IPv4Network
 from typing import Any, cast
 
-from components import setting_rules as rules
-from components.settings import NAMESPACE, SET_BY_HAND
-from components.stack_checks import DEFAULT_TAGS, tag_key
+from cluster.settings import rules
+from cluster.settings.model import NAMESPACE, SET_BY_HAND
+from cluster.settings.stack_checks import DEFAULT_TAGS, tag_key
 from scripts.stack_file import without_secrets
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# components/stack_checks.py allows as much, and a label of a host name 63.
+# cluster/settings/stack_checks.py allows as much, and a label of a host name 63.
 _LONGEST_NAME = 31
 _TTL = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}

@@ -5,10 +5,10 @@ import re
 import ssl
 
 from acme_servers import AcmeServer
-from cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
 from cryptography import x509
 from visitor import Visitor
 
+from cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
 from sandbox import acme, addresses
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")

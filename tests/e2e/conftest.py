@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 from certificate import Certificate
-from cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
 from host_snapshot import HostSnapshot, take_snapshot
 from process_watcher import watching
 from visitor import Internet, Visitor
 
+from cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
 from sandbox import addresses, host
 
 ORDER = (

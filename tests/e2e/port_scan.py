@@ -10,7 +10,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cluster import Cluster, Machine, running
-
 from components.port_table import Protocol, SecurityGroup, Source, rules
 from sandbox import addresses
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from cluster import ROOT, STATE, Cluster, Done, Machine
 
 PULUMI = STATE / "pulumi"

@@ -6,8 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from cluster import DOMAIN, STATE, Cluster, eventually, running
 from visitor import Visitor
+
+from cluster import DOMAIN, STATE, Cluster, eventually, running
 
 # As small as a stream can be that has all that matters.
 TEST_STREAM = [

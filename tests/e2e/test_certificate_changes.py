@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 from acme_servers import AcmeServer, another_acme_server
-from cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,6 +23,7 @@ from test_growth import operations
 from test_life import in_ec2
 from visitor import Internet, Visitor
 
+from cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from sandbox import addresses
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from certificate import Certificate
-from cluster import DOMAIN, SCRIPTS, STATE, Cluster
 from cryptography.x509 import DNSName, SubjectAlternativeName
 from troubles import (
     RATE_LIMITED,
@@ -21,6 +20,8 @@ from troubles import (
     secrets_manager_is_away,
 )
 from visitor import Internet, Visitor
+
+from cluster import DOMAIN, SCRIPTS, STATE, Cluster
 
 Trouble = Callable[[Cluster, Internet], AbstractContextManager[None]]
 

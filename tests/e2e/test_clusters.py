@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 from account_scan import Thing, scan
-from cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
 from streams import TEST_STREAM
 from visitor import Internet, Visitor
 
+from cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
 from sandbox import addresses
 
 NAME = "pr-123"

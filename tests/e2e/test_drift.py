@@ -8,8 +8,9 @@ from threading import Event
 
 import pytest
 from certificate import Certificate
-from cluster import DOMAIN, Cluster, Done
 from visitor import Internet, Visitor, WebSocket
+
+from cluster import DOMAIN, Cluster, Done
 
 OPENED, DELETED = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"

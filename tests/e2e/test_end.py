@@ -7,9 +7,10 @@ from typing import Any, TextIO
 
 import botocore.session
 import pytest
-from cluster import ROOT, STATE, Cluster
 from conftest import Start
 from host_snapshot import left_of, processes_of_sandbox, take_snapshot
+
+from cluster import ROOT, STATE, Cluster
 
 
 @pytest.fixture(scope="module")

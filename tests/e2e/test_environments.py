@@ -3,8 +3,9 @@
 import re
 from typing import Any
 
-from cluster import STACK, Cluster
 from visitor import Internet
+
+from cluster import STACK, Cluster
 
 
 def owners(cluster: Cluster, internet: Internet) -> dict[str, set[str]]:

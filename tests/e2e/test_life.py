@@ -2,9 +2,10 @@
 
 import json
 
-from cluster import DOMAIN, Cluster, Machine, eventually
 from test_traffic import registered_nodes
 from visitor import Answer, Internet, Visitor
+
+from cluster import DOMAIN, Cluster, Machine, eventually
 
 
 def has_come_back(cluster: Cluster, server: str) -> bool:

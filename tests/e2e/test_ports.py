@@ -1,8 +1,9 @@
 """Every port of every kind of machine, from everywhere: what answers is what the port table says, and nothing else."""
 
 import pytest
-from cluster import Cluster
 from port_scan import Protocol, permitted, tcp_ports, udp_ports, viewpoints
+
+from cluster import Cluster
 
 # One machine of each kind, and another where a kind has a second: nodes are neighbours of each other.
 TARGETS = {

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import STATE, Cluster
 from stack_secrets import found_in, stack_secrets
+
+from cluster import STATE, Cluster
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from acme_servers import AcmeServer, another_acme_server
 from certificate import FORCE_RENEWAL, Certificate
-from cluster import DOMAIN, Cluster, eventually, running
 from visitor import Internet
+
+from cluster import DOMAIN, Cluster, eventually, running
 
 LOAD = Path(__file__).with_name("load.py")
 OPEN_WATCHER = Path(__file__).with_name("open_watcher.py")

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from cluster import STATE, Cluster
 from conftest import Start
 from stack_secrets import files_below, found_in, stack_secrets
+
+from cluster import STATE, Cluster
 
 
 @pytest.fixture(scope="module")

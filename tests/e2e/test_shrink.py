@@ -2,9 +2,10 @@
 
 import json
 
-from cluster import DOMAIN, Cluster, eventually
 from test_life import in_ec2
 from visitor import Internet, Visitor
+
+from cluster import DOMAIN, Cluster, eventually
 
 
 def test_a_database_made_anew_has_its_administrator_before_anybody_else_can_become_it(

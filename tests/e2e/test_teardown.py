@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from account_scan import IN_EC2, IN_IAM, Thing, scan
-from cluster import Cluster, Done
 from small_stack import WITHOUT_SCRIPTS, SmallStack, interrupt, interrupt_twice, kill, paused, terminate
 from visitor import Internet
 
+from cluster import Cluster, Done
 from scripts.find_created import Account, find
 from scripts.new_stack import ssh_private_key
 

@@ -7,10 +7,11 @@ import re
 import ssl
 
 import pytest
-from cluster import DOMAIN, Cluster, running
 from conftest import Start
 from streams import probe, publisher, wait_for
 from visitor import Answer, Visitor
+
+from cluster import DOMAIN, Cluster, running
 
 TLS_PORTS = (443, 4444, 5443, 6080)
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from cluster import DOMAIN, SCRIPTS, Cluster
 from visitor import Visitor, WebSocket
+
+from cluster import DOMAIN, SCRIPTS, Cluster
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from socketserver import TCPServer
 
 from certificate import Certificate
-from cluster import STATE, Cluster
 from visitor import Internet
 
+from cluster import STATE, Cluster
 from sandbox import acme, addresses, certificates
 
 ELSEWHERE = 14030

@@ -27,10 +27,10 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from components.certificate_checks import chain_problems, covers, read_certificates
-from components.certificate_settings import TlsSettings
-from components.settings import NAMESPACE
-from components.settings_reader import SettingsError, read_settings
+from cluster.settings.certificate import TlsSettings
+from cluster.settings.certificate_checks import chain_problems, covers, read_certificates
+from cluster.settings.model import NAMESPACE
+from cluster.settings.reader import SettingsError, read_settings
 from tests.unit.test_settings import NOW, REQUIRED, SECRET_KEYS
 
 DOMAIN = "live.ant-media.test"

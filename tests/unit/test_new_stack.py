@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.settings import GENERATED_SECRETS, NAMESPACE
-from components.settings_reader import read_settings
+from cluster.settings.model import GENERATED_SECRETS, NAMESPACE
+from cluster.settings.reader import read_settings
 
 PROJECT = Path(__file__).parents[2]
 PULUMI = shutil.which("pulumi") or PROJECT / ".venv" / "engine" / "pulumi"
@@ -34,7 +34,7 @@ class Workspace:
             folder.mkdir()
         (commands / "pulumi").write_text(RECORDER)
         (commands / "pulumi").chmod(0o755)
-        for folder in ("components", "scripts"):
+        for folder in ("cluster", "components", "scripts"):
             shutil.copytree(PROJECT / folder, self.project / folder)
         for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
             shutil.copy(PROJECT / file, self.project)

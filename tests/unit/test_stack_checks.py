@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from components.stack_checks import stack_problems
+from cluster.settings.stack_checks import stack_problems
 
 TAGS = {"project": "ant-media-cluster", "stack": "dev", "owner": "media-team"}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from components.setting_rules import from_json
+from cluster.settings.rules import from_json
 
 DEFAULT_TAGS = "aws:defaultTags"
 

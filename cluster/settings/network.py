@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Discriminator, StrictInt, StrictStr, Tag
 from pydantic.dataclasses import dataclass
 
-from components.setting_rules import MODEL, SUBNET_ID, from_json, full_match, private_network, whole
+from cluster.settings.rules import MODEL, SUBNET_ID, from_json, full_match, private_network, whole
 
 
 @dataclass(frozen=True, config=MODEL)

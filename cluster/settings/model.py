@@ -18,12 +18,11 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
-from components import certificate_checks as checks
-from components import setting_rules as rules
-from components.address_plan import plan
-from components.certificate_settings import AcmeSettings, TlsSettings, clock
-from components.network_settings import ExistingSubnets, Network, OwnNetwork
-from components.setting_rules import (
+from cluster.settings import certificate_checks as checks
+from cluster.settings import rules
+from cluster.settings.certificate import AcmeSettings, TlsSettings, clock
+from cluster.settings.network import ExistingSubnets, Network, OwnNetwork
+from cluster.settings.rules import (
     MODEL,
     PASSWORD,
     URL_SAFE_PASSWORD,
@@ -34,7 +33,8 @@ from components.setting_rules import (
     VolumeSize,
     refuse,
 )
-from components.stack_checks import HOW_TO_NAME_OWNER, tag_key
+from cluster.settings.stack_checks import HOW_TO_NAME_OWNER, tag_key
+from components.address_plan import plan
 
 NAMESPACE = "ant-media-cluster"
 

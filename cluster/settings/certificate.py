@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, SecretStr, StrictStr, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
-from components import certificate_checks as checks
-from components import setting_rules as rules
-from components.setting_rules import MODEL, Email, Problem, refuse
+from cluster.settings import certificate_checks as checks
+from cluster.settings import rules
+from cluster.settings.rules import MODEL, Email, Problem, refuse
 
 
 @dataclass(frozen=True, kw_only=True, config=MODEL)

@@ -11,8 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from components.setting_rules import from_json
-from components.settings import (
+from cluster.settings.model import (
     CERTIFICATE_SET_BY_HAND,
     GENERATED_SECRETS,
     NAMESPACE,
@@ -20,6 +19,7 @@ from components.settings import (
     SET_BY_HAND,
     Settings,
 )
+from cluster.settings.rules import from_json
 
 
 class SettingsError(ValueError):

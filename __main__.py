@@ -2,12 +2,13 @@
 
 import pulumi
 
+from cluster.address_plan import plan
+from cluster.haproxy_config import HAProxyConfig, Server, render
+from cluster.port_table import SecurityGroup, egress_rules, rules
 from cluster.settings.certificate import AcmeSettings
-from components.address_plan import plan
 from components.balancer_identity import BalancerIdentity, BalancerIdentityArgs
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
 from components.dns_zone import find_zone
-from components.haproxy_config import HAProxyConfig, Server, render
 from components.haproxy_service import AcmeCertificate, HAProxyService, HAProxyServiceArgs
 from components.images import find_image
 from components.instance_types import look_up
@@ -15,7 +16,6 @@ from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArg
 from components.machine import SshAccess
 from components.media_nodes import MediaNodes, MediaNodesArgs, Membership
 from components.network import Network, NetworkArgs
-from components.port_table import SecurityGroup, egress_rules, rules
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.site import Site
 from components.stack_settings import stack_settings

@@ -9,10 +9,10 @@ import pulumi_aws as aws
 import pulumi_command as command
 from pydantic import SecretStr
 
-from components import address_plan
-from components.host_keys import host_key, public_key
+from cluster import address_plan
+from cluster.host_keys import host_key, public_key
+from cluster.user_data import USER, render_user_data
 from components.images import Image
-from components.user_data import USER, render_user_data
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.address_plan import AddressPlan
+from cluster.address_plan import AddressPlan
 
 
 @dataclass(frozen=True)

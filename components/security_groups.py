@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.port_table import EgressRule, Rule, SecurityGroup, Source
+from cluster.port_table import EgressRule, Rule, SecurityGroup, Source
 
 DESCRIPTIONS = {
     SecurityGroup.LOAD_BALANCER: "The HAProxy load balancer",

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import pulumi
 
-from components.address_plan import Machine
+from cluster.address_plan import Machine
+from cluster.port_table import SecurityGroup
 from components.images import Image
 from components.machine import MachineArgs, SshAccess
 from components.network import Network
-from components.port_table import SecurityGroup
 from components.security_groups import SecurityGroups
 
 

@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from components.port_table import SecurityGroup, Source
-from components.port_table import rules as port_table
+from cluster.port_table import SecurityGroup, Source
+from cluster.port_table import rules as port_table
 from policy.resource import SECRET, UNKNOWN, Resource, as_list, leaves, member
 from policy.ways_in import GROUPS, Way, ways
 
@@ -127,7 +127,7 @@ def _public_database(resources: Sequence[Resource], config: Config) -> Found:
 
 
 _BY_ADDRESS = (Source.WORLD, Source.PUBLISHERS, Source.ADMINS)
-_TABLE = "components/port_table.py"
+_TABLE = "cluster/port_table.py"
 
 
 def _port_table(resources: Sequence[Resource], config: Config) -> Found:

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
+from cluster.address_plan import plan
 from cluster.settings import certificate_checks as checks
 from cluster.settings import rules
 from cluster.settings.certificate import AcmeSettings, TlsSettings, clock
@@ -34,7 +35,6 @@ from cluster.settings.rules import (
     refuse,
 )
 from cluster.settings.stack_checks import HOW_TO_NAME_OWNER, tag_key
-from components.address_plan import plan
 
 NAMESPACE = "ant-media-cluster"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cluster import Cluster, Machine, running
-from components.port_table import Protocol, SecurityGroup, Source, rules
+from cluster.port_table import Protocol, SecurityGroup, Source, rules
 from sandbox import addresses
 
 EVERYBODY = {Source.WORLD, Source.PUBLISHERS}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cluster import Cluster
+from cluster.host_keys import host_key
 from cluster.settings.model import SECRETS
-from components.host_keys import host_key
 
 
 def stack_secrets(cluster: Cluster) -> dict[str, list[bytes]]:

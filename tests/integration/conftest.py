@@ -10,7 +10,7 @@ from dummy_node import Node
 from haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
 from network_namespace import Network, own_network
 
-from components.haproxy_config import HAProxyConfig, Server, render
+from cluster.haproxy_config import HAProxyConfig, Server, render
 from sandbox import images
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))

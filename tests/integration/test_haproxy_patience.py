@@ -11,7 +11,7 @@ from conftest import CLUSTER, Balancer
 from haproxy_process import DOMAIN
 from network_namespace import Network
 
-from components.haproxy_config import render
+from cluster.haproxy_config import render
 
 # Longer than the guide's five seconds for everything.
 SILENCE = 6

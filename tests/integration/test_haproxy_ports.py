@@ -22,7 +22,7 @@ from conftest import CLUSTER, Balancer
 from dummy_node import Node
 from haproxy_process import DOMAIN, PASSWORD, USER
 
-from components.haproxy_config import connection_limits
+from cluster.haproxy_config import connection_limits
 
 
 def nodes_behind(port: int, target: str) -> set[str]:

@@ -5,7 +5,7 @@ import threading
 from clients import echoes, https, open_rtmp, open_websocket
 from conftest import CLUSTER, GROWN, Balancer
 
-from components.haproxy_config import render
+from cluster.haproxy_config import render
 
 
 def workers(balancer: Balancer) -> int:

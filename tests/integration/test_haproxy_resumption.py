@@ -9,7 +9,7 @@ from conftest import CLUSTER, Balancer
 from haproxy_process import DOMAIN
 from test_haproxy_tls import TLS_PORTS
 
-from components.haproxy_config import render
+from cluster.haproxy_config import render
 
 KEYS = "run/haproxy-tls/ticket-keys"
 

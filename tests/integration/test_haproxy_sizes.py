@@ -9,7 +9,7 @@ from conftest import CLUSTER
 from dummy_node import Node
 from haproxy_process import HAProxy
 
-from components.haproxy_config import Server, render
+from cluster.haproxy_config import Server, render
 
 
 @pytest.mark.parametrize(("origins", "edges"), [(1, 0), (1, 1), (2, 2), (50, 500)])

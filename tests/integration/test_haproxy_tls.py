@@ -9,7 +9,7 @@ from clients import connect_tls
 from conftest import CLUSTER
 from haproxy_process import BALANCER, DOMAIN, KEY_TYPES, HAProxy, make_certificate
 
-from components.haproxy_config import render
+from cluster.haproxy_config import render
 
 TLS_PORTS = (443, 5443, 4444, 6080, 5080)
 SSLYZE = Path(__file__).parents[2] / ".venv/sslyze/bin/sslyze"

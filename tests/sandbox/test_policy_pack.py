@@ -54,7 +54,7 @@ def test_a_clean_stack_passes_and_one_that_violates_rules_is_refused(stack: Stac
         "preview", "--policy-pack", str(PACK), "--policy-pack-config", str(PACK / "prod.json"), fails=True
     )
     assert "[mandatory]  port-table  (aws:vpc:SecurityGroupIngressRule: cluster)" in preview
-    assert "opens 5000-5001/tcp on firewall-nodes, which components/port_table.py does not" in preview
+    assert "opens 5000-5001/tcp on firewall-nodes, which cluster/port_table.py does not" in preview
     assert "[mandatory]  protected-resources  (pulumi:pulumi:Stack: plugins-test)" in preview
     assert "[mandatory]  command-secrets  (command:local:Command: script)" in preview
     assert "hush-hush" not in preview

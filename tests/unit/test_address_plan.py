@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.address_plan import AddressPlan, AddressPlanError, Machine, plan
 from cluster.settings.network import ExistingSubnets, OwnNetwork, Subnet
-from components.address_plan import AddressPlan, AddressPlanError, Machine, plan
 
 own_networks = st.builds(
     OwnNetwork, cidr=st.integers(16, 25).map(lambda prefix: f"10.64.0.0/{prefix}"), zones=st.integers(1, 6)

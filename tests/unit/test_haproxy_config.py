@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.haproxy_config import FILE_LIMIT, HAProxyConfig, Server, connection_limits, render
+from cluster.haproxy_config import FILE_LIMIT, HAProxyConfig, Server, connection_limits, render
 
 GOLDEN = Path(__file__).parent / "haproxy"
 

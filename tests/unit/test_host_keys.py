@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.host_keys import host_key, public_key
+from cluster.host_keys import host_key, public_key
 
 SEED = "00112233445566778899aabbccddeeff" * 2
 seeds = st.binary(min_size=32, max_size=32).map(bytes.hex)

@@ -145,7 +145,7 @@ CASES = {
             "another group": (allow(443, on="nodes", cidrIpv4="0.0.0.0/0"), "443/tcp on firewall-nodes"),
             "addresses for a group": (
                 allow(5080, on="nodes", cidrIpv4="0.0.0.0/0"),
-                "on firewall-nodes to 0.0.0.0/0; components/port_table.py has it for load-balancer, nodes",
+                "on firewall-nodes to 0.0.0.0/0; cluster/port_table.py has it for load-balancer, nodes",
             ),
             "another source group": (
                 allow(6379, on="database", of="load-balancer"),

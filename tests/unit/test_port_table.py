@@ -1,4 +1,4 @@
-from components.port_table import SecurityGroup, egress_rules, rules
+from cluster.port_table import SecurityGroup, egress_rules, rules
 
 # The design's port table: who may open what on whom.
 WITHOUT_OPTIONS = """

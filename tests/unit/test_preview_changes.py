@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.haproxy_config import HAProxyConfig, Server, render
+from cluster.haproxy_config import HAProxyConfig, Server, render
 from policy.rules import Resource
 from scripts.preview_changes import Notice, Preview, Step, notices, read_preview
 

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.host_keys import host_key
 from cluster.settings.model import NAMESPACE, SECRETS, SET_BY_HAND, Settings
 from cluster.settings.network import ExistingSubnets, Subnet
 from cluster.settings.reader import SettingsError, read_settings
 from cluster.settings.stack_checks import stack_problems
-from components.host_keys import host_key
 from components.stack_settings import stack_settings
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

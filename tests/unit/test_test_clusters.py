@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.address_plan import plan
 from cluster.settings.network import OwnNetwork
 from cluster.settings.stack_checks import stack_problems
-from components.address_plan import plan
 from scripts import stack_file
 from scripts.test_cluster_expiry import Cluster, read_cluster, table
 from scripts.test_cluster_settings import (

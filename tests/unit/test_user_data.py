@@ -1,7 +1,7 @@
 import yaml
 
-from components.host_keys import HostKey, host_key
-from components.user_data import render_user_data
+from cluster.host_keys import HostKey, host_key
+from cluster.user_data import render_user_data
 
 WHOLE = """\
 #cloud-config

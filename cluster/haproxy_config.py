@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from components.templates import TEMPLATES
+from cluster.templates import TEMPLATES
 
 # The hard limit of open files that systemd gives a service where nothing else is set.
 FILE_LIMIT = 524288

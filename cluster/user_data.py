@@ -1,7 +1,7 @@
 """What a machine is told at its first boot: who may log in, and as which host it answers."""
 
-from components.host_keys import HostKey
-from components.templates import TEMPLATES
+from cluster.host_keys import HostKey
+from cluster.templates import TEMPLATES
 
 # The account that the remote steps log in to.
 USER = "pulumi"

@@ -13,8 +13,8 @@ RECOVER := sandbox/bin/recover
 TEST_CLUSTERS := sandbox/test-clusters
 else
 PULUMI := pulumi
-RECOVER := .venv/bin/python scripts/recover.py $(STACK)
-TEST_CLUSTERS := .venv/bin/python scripts/test_clusters.py
+RECOVER := .venv/bin/python -m operations.recovery $(STACK)
+TEST_CLUSTERS := .venv/bin/python -m operations.test_clusters
 endif
 
 # What no environment may ever do (docs/policies.md).
@@ -26,8 +26,8 @@ export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 # Where it is set, every run of Pulumi compiles pulumi_aws anew: 4 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTHON_FILES := __main__.py cluster components policy scripts sandbox tests
-SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox scripts tests .ci | grep -v __pycache__)
+PYTHON_FILES := __main__.py cluster components operations policy sandbox tests
+SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests .ci | grep -v __pycache__)
 
 # What failed, or violates a policy, leaves no plan: nobody can deploy it by mistake.
 save_plan = $(if $(PLAN),--save-plan "$(PLAN)" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
@@ -53,7 +53,7 @@ setup: ## Install everything that the sandbox and the tests need on this machine
 up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
 ifneq ($(PLAN),)
 	@$(RECOVER)
-	@.venv/bin/python scripts/apply_plan.py "$(PLAN)" $(PULUMI) up $(POLICIES)
+	@.venv/bin/python -m operations.plan.apply "$(PLAN)" $(PULUMI) up $(POLICIES)
 else ifeq ($(STACK),sandbox)
 	@sandbox/setup.sh
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
@@ -76,7 +76,7 @@ preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of
 	$(known_format)
 	@$(if $(PLAN),rm -f "$(PLAN)")
 ifeq ($(FORMAT),markdown)
-	@.venv/bin/python scripts/preview_comment.py $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
+	@.venv/bin/python -m operations.preview $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
 else
 	@$(PULUMI) preview --diff $(POLICIES) $(save_plan)
 endif
@@ -89,14 +89,14 @@ drift: ## Report what was changed by hand in the cloud and on the machines (FORM
 ifdef ON_SANDBOX
 	@sandbox/drift $(FORMAT)
 else
-	@.venv/bin/python scripts/drift.py $(STACK) $(FORMAT)
+	@.venv/bin/python -m operations.drift $(STACK) $(FORMAT)
 endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
 ifdef ON_SANDBOX
 	@sandbox/status
 else
-	@.venv/bin/python scripts/status.py
+	@.venv/bin/python -m operations.status
 endif
 
 logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
@@ -110,7 +110,7 @@ shell: ## Open a root shell on a machine (MACHINE=edge1)
 
 stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
 	@[ "$(STACK)" != sandbox ] || { echo "Which stack? For example: make stack STACK=dev (make up makes the sandbox's)" >&2; exit 1; }
-	@.venv/bin/python scripts/new_stack.py $(STACK)
+	@.venv/bin/python -m operations.new_stack $(STACK)
 
 cluster: ## Bring a test cluster up that is like STACK, or prolong it (NAME=pr-123 TTL=4h)
 ifdef ON_SANDBOX

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts import stack_file
+from operations import stack_file
 
 ACME = "ant-media-cluster:acme"
 

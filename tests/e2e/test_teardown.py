@@ -10,8 +10,8 @@ from small_stack import WITHOUT_SCRIPTS, SmallStack, interrupt, interrupt_twice,
 from visitor import Internet
 
 from cluster import Cluster, Done
-from scripts.find_created import Account, find
-from scripts.new_stack import ssh_private_key
+from operations.new_stack.__main__ import ssh_private_key
+from operations.recovery.untracked_resources import Account, find
 
 CREATING_A_MACHINE = "Instance origin1 creating"
 DELETING_A_MACHINE = "Instance origin1 deleting"

@@ -1,4 +1,4 @@
-"""A small forge over real HTTP: as much of GitHub's and GitLab's APIs as `scripts/` uses, with their limits and refusals."""
+"""A small forge over real HTTP: as much of GitHub's and GitLab's APIs as `operations/` uses, with their limits and refusals."""
 
 import io
 import json

@@ -57,9 +57,9 @@ def run(
     script: str, *arguments: str | Path, job: Mapping[str, str], report: str = "", checkout: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-I", PROJECT / "scripts" / script, *arguments],
+        [sys.executable, "-m", script, *arguments],
         cwd=checkout,
-        env={"PATH": os.environ["PATH"], **job},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **job},
         input=report,
         capture_output=True,
         text=True,
@@ -80,7 +80,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def publish(*form: str, job: Mapping[str, str], report: str) -> str:
-    done = run("publish_report.py", *form, job=job, report=report)
+    done = run("operations.forge.publish_report", *form, job=job, report=report)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -169,16 +169,20 @@ def test_what_is_wrong_is_said_with_what_would_do(forge: Forge) -> None:
         ({**gitlab, "CI_PROJECT_ID": "6"}, ["404", "project access token"]),
         ({}, ["GITHUB_ACTIONS", "GITLAB_CI"]),
     ):
-        said = refused("publish_report.py", "comment", job=job)
+        said = refused("operations.forge.publish_report", "comment", job=job)
         assert [word for word in words if word not in said] == [], said
-    assert "no marker" in refused("publish_report.py", "comment", job=github, report="### `dev`\n")
+    assert "no marker" in refused(
+        "operations.forge.publish_report", "comment", job=github, report="### `dev`\n"
+    )
     assert forge.comments == []
 
 
 def test_a_token_that_may_not_write_is_told_from_a_forge_that_is_down(forge: Forge) -> None:
     forge.add_comment(DEV, BOT)
     forge.failures.append(("PATCH", 403))
-    assert "pull-requests: write" in refused("publish_report.py", "comment", job=on_github(forge))
+    assert "pull-requests: write" in refused(
+        "operations.forge.publish_report", "comment", job=on_github(forge)
+    )
     assert len([request for request in forge.requests if request.startswith("PATCH")]) == 1
 
 
@@ -200,12 +204,16 @@ def test_the_newest_plan_of_exactly_this_tree_is_fetched(forge: Forge, checkout:
         artifact(5, fork=True),
         artifact(6, tree="0" * 40),
     ]
-    assert run("fetch_plan.py", "dev", "plan", job=on_github(forge), checkout=checkout).returncode == 0
+    assert (
+        run("operations.plan.fetch", "dev", "plan", job=on_github(forge), checkout=checkout).returncode == 0
+    )
     assert (checkout / "plan").read_text() == '{"plan": 3}'
     assert not forge.storage_saw_token  # where an artifact lies is another company's
 
     forge.packages[f"plan-dev/{TREE}/plan.json"] = b'{"plan": 7}'
-    assert run("fetch_plan.py", "dev", "plan", job=on_gitlab(forge), checkout=checkout).returncode == 0
+    assert (
+        run("operations.plan.fetch", "dev", "plan", job=on_gitlab(forge), checkout=checkout).returncode == 0
+    )
     assert (checkout / "plan").read_text() == '{"plan": 7}'
 
 
@@ -214,7 +222,7 @@ def test_a_tree_that_nobody_reviewed_has_no_plan_and_the_way_out_is_said(
 ) -> None:
     forge.artifacts += [artifact(1, tree="0" * 40), artifact(2, fork=True)]
     forge.packages[f"plan-prod/{TREE}/plan.json"] = b"{}"
-    said = refused("fetch_plan.py", "dev", "plan", job=job, checkout=checkout)
+    said = refused("operations.plan.fetch", "dev", "plan", job=job, checkout=checkout)
     assert "stack dev" in said
     assert TREE in said
     assert "Run the preview on this branch by hand" in said
@@ -234,10 +242,10 @@ def test_an_environment_is_deployed_to_only_if_somebody_has_to_approve_it(forge:
         ([reviewers], None, "no deployment branches,"),
     ):
         forge.environments["prod"] = {"protection_rules": rules, "deployment_branch_policy": policy}
-        assert lacks in refused("require_approval.py", "prod", job=on_github(forge))
+        assert lacks in refused("operations.forge.require_approval", "prod", job=on_github(forge))
     forge.environments["prod"] = {
         "protection_rules": [reviewers, branches],
         "deployment_branch_policy": main_only,
     }
-    assert run("require_approval.py", "prod", job=on_github(forge)).returncode == 0
-    assert "actions: read" in refused("require_approval.py", "dev", job=on_github(forge))
+    assert run("operations.forge.require_approval", "prod", job=on_github(forge)).returncode == 0
+    assert "actions: read" in refused("operations.forge.require_approval", "dev", job=on_github(forge))

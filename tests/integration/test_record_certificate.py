@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from scripts.cluster_status import Sample, read_certificate, read_metrics
+from operations.status.cluster_status import Sample, read_certificate, read_metrics
 
 SCRIPTS = Path(__file__).parents[2] / "templates" / "scripts"
 

@@ -7,11 +7,11 @@ from ipaddress import IPv4Network
 import pytest
 from dnslib import RCODE, DNSRecord
 
+from operations import stack_file
 from sandbox import apt, dns, machines, network, security_groups, stack_settings
 from sandbox.apt import Source, Upstream
 from sandbox.ec2 import Instance
 from sandbox.security_groups import Group, Rule
-from scripts import stack_file
 
 
 def instance(number: int, public: str | None) -> Instance:

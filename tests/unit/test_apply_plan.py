@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "apply_plan.py"
 DIFFERS = """\
  ~  command:remote:Command edge1-ant-media refresh error: resource urn:pulumi:dev::p::command:remote:Command::edge1-ant-media violates plan: properties changed: +~stdin[{&{{
 @ previewing update....
@@ -28,7 +27,10 @@ def apply(tmp_path: Path, said: str, status: int) -> subprocess.CompletedProcess
     engine.write_text(f'#!/bin/sh\necho "$@"\ncat {text}\nexit {status}\n')
     engine.chmod(0o755)
     return subprocess.run(
-        [sys.executable, SCRIPT, plan, engine, "up"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "operations.plan.apply", plan, engine, "up"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -85,14 +87,22 @@ def test_an_engine_that_ends_without_a_word_has_found_another_output(tmp_path: P
 def test_half_a_plan_is_told_from_one(tmp_path: Path, text: str) -> None:
     plan = tmp_path / "a plan.json"
     plan.write_text(text)
-    ran = subprocess.run([sys.executable, SCRIPT, plan, "false"], capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-m", "operations.plan.apply", plan, "false"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     again = f"save it again: make preview FORMAT=markdown PLAN={plan}\n"
     assert (ran.returncode, ran.stderr) == (1, f"PLAN={plan}: this is no whole plan; {again}")
 
 
 def test_a_plan_that_is_not_there_is_said_before_the_engine_runs(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, SCRIPT, "no.json", "false"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "operations.plan.apply", "no.json", "false"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 1
     assert ran.stderr.startswith("PLAN=no.json: there is no such file; make preview PLAN=no.json saves it")

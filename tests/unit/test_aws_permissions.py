@@ -160,7 +160,7 @@ def test_a_role_goes_to_machines_only_and_names_are_all_that_is_left_to_fill_in(
 
 def test_what_scripts_ask_of_aws_themselves_is_allowed_too() -> None:
     allowed = {action.lower() for document in PERMISSIONS for _, action in granted(document)}
-    text = "".join(path.read_text() for path in (FOLDER.parents[1] / "scripts").glob("*.py"))
+    text = "".join(path.read_text() for path in (FOLDER.parents[1] / "operations").rglob("*.py"))
     asked = [
         *re.findall(r'account\("(\w+)"\)\.(\w+)\(', text),
         *(("ec2", name) for name in re.findall(r'"(describe_\w+)"', text)),

@@ -8,8 +8,8 @@ from typing import Any
 import asyncssh
 import pytest
 
-from scripts.drift import why
-from scripts.drift_findings import (
+from operations.drift.__main__ import why
+from operations.drift.findings import (
     CLOUD,
     Connection,
     Deployment,

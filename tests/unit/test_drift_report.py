@@ -5,9 +5,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.drift_findings import CLOUD, STATE, Difference, Drift, Unseen
-from scripts.drift_report import issue, text
-from scripts.markdown import LIMIT
+from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unseen
+from operations.drift.report import issue, text
+from operations.markdown import LIMIT
 
 RULE = Difference(
     CLOUD, "by-hand-tcp-8080-8080-sgr-2", "Security group ingress rule, added by hand", ["+ToPort: 8080"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from operations.preview.monthly_cost import Cost, Line, monthly_cost, read_prices
 from policy.rules import Resource
-from scripts.monthly_cost import Cost, Line, monthly_cost, read_prices
 
 # Of a month of ten hours, so that all sums are whole.
 PRICES: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`scripts/new_stack.py` with the real `pulumi`, in a copy of the project."""
+"""`python -m operations.new_stack` with the real `pulumi`, in a copy of the project."""
 
 import json
 import os
@@ -34,7 +34,7 @@ class Workspace:
             folder.mkdir()
         (commands / "pulumi").write_text(RECORDER)
         (commands / "pulumi").chmod(0o755)
-        for folder in ("cluster", "components", "scripts"):
+        for folder in ("cluster", "operations"):
             shutil.copytree(PROJECT / folder, self.project / folder)
         for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
             shutil.copy(PROJECT / file, self.project)
@@ -61,7 +61,7 @@ class Workspace:
         ).stdout
 
     def new_stack(self, *arguments: str | Path) -> str:
-        return self.run(sys.executable, self.project / "scripts" / "new_stack.py", *arguments)
+        return self.run(sys.executable, "-m", "operations.new_stack", *arguments)
 
     def secrets(self, *options: str | Path) -> Mapping[str, str]:
         entries = json.loads(self.run("pulumi", "config", "--json", "--show-secrets", *options))

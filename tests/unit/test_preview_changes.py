@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.haproxy_config import HAProxyConfig, Server, render
+from operations.preview.changes import Notice, Preview, Step, notices, read_preview
 from policy.rules import Resource
-from scripts.preview_changes import Notice, Preview, Step, notices, read_preview
 
 PREVIEWS = Path(__file__).parent / "previews"
 CUT_OFF = "who publishes to it or watches through it is cut off"

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from operations.markdown import LIMIT
+from operations.preview.changes import ByHand, Preview, Step, read_preview
+from operations.preview.monthly_cost import Cost, Line
+from operations.preview.report import Policies, comment
 from policy.rules import RULES, Violation, read_config, violations
-from scripts.markdown import LIMIT
-from scripts.monthly_cost import Cost, Line
-from scripts.preview_changes import ByHand, Preview, Step, read_preview
-from scripts.preview_report import Policies, comment
 
 PREVIEWS = Path(__file__).parent / "previews"
 RECORDED = sorted(path.stem for path in PREVIEWS.glob("*.json"))
@@ -284,9 +284,8 @@ def test_whatever_resources_hold_stays_in_code_and_under_the_limit(
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).parents[2] / "scripts" / "preview_comment.py"
     return subprocess.run(
-        [sys.executable, str(script), "sandbox", *command],
+        [sys.executable, "-m", "operations.preview", "sandbox", *command],
         capture_output=True,
         text=True,
         env={**os.environ, "COMMIT": "", **environment},
@@ -333,10 +332,9 @@ def test_a_preview_that_is_cut_off_ends_the_engine_in_order_and_is_a_comment_too
         "trap 'echo engine ended >&2; exit 0' INT; echo begun >&2; echo >&3; while :; do sleep 0.05; done"
     )
     begun, begin = os.pipe()
-    script = Path(__file__).parents[2] / "scripts" / "preview_comment.py"
     # A descriptor does not pass the script: the engine says by a named one that it runs.
     engine = engine.replace("&3", f"/proc/{os.getpid()}/fd/{begin}")
-    command = [sys.executable, str(script), "sandbox", "sh", "-c", engine]
+    command = [sys.executable, "-m", "operations.preview", "sandbox", "sh", "-c", engine]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

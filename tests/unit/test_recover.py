@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from scripts.killed_run import Lock, in_force, pending_creates, provider_of, read_lock, unknown, with_made
-from scripts.recover import Backend, runs, this_host
+from operations.recovery.__main__ import Backend, runs, this_host
+from operations.recovery.killed_run import (
+    Lock,
+    in_force,
+    pending_creates,
+    provider_of,
+    read_lock,
+    unknown,
+    with_made,
+)
 
 LOCK = Lock(4711, "jane", "build-1", "2026-11-23T00:11:50+00:00", "s3://states/lock.json")
 STACK = "urn:pulumi:dev::p::pulumi:pulumi:Stack::p-dev"

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from scripts import status
-from scripts.cluster_status import Certificate, Unseen
+from operations.status import __main__ as status
+from operations.status.cluster_status import Certificate, Unseen
 
 LOGIN = status.Login("admin", "the-statistics-password")
 

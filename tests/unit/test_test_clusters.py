@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from cluster.address_plan import plan
 from cluster.settings.network import OwnNetwork
 from cluster.settings.stack_checks import stack_problems
-from scripts import stack_file
-from scripts.test_cluster_expiry import Cluster, read_cluster, table
-from scripts.test_cluster_settings import (
+from operations import stack_file
+from operations.test_clusters.expiry import Cluster, read_cluster, table
+from operations.test_clusters.settings import (
     NETWORKS,
     RefusedError,
     check_name,
@@ -227,11 +227,15 @@ esac
 
 
 def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).parents[2] / "scripts/test_clusters.py"
     return subprocess.run(
-        [sys.executable, script, *arguments],
+        [sys.executable, "-m", "operations.test_clusters", *arguments],
         cwd=folder,
-        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PULUMI_BACKEND_URL": f"file://{folder}"},
+        env=os.environ
+        | {
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PULUMI_BACKEND_URL": f"file://{folder}",
+        },
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,9 @@ def test_what_a_job_runs_is_there_with_the_variables_that_it_is_given() -> None:
                 for name, value in given.items():
                     seen = f"$({name})" in makefile if name in CHOOSING else value in dry.stdout
                     assert seen, f"{job.file}: make {target} {name}=…"
-            for script in re.findall(r"\bscripts/\w+\.py\b|\.ci/run\b", line):
-                assert (PROJECT / script).exists(), f"{job.file}: {script}"
+            for module in re.findall(r"python3? -m (operations[\w.]+)", line):
+                assert find_spec(module), f"{job.file}: {module}"
+            assert ".ci/run" not in line or (PROJECT / ".ci/run").exists()
 
 
 @_named([job for job in JOBS if job.made & CHANGING])
@@ -176,12 +178,18 @@ def test_a_preview_that_never_began_has_a_comment_too() -> None:
     steps = yaml.safe_load((PROJECT / ".github/workflows/preview.yml").read_text())["jobs"]["preview"][
         "steps"
     ]
-    on_github = [step for step in steps if "preview_comment.py" in step.get("run", "")]
+    on_github = [step for step in steps if "operations.preview" in step.get("run", "")]
     assert [step["if"] for step in on_github] == ["${{ !cancelled() }}"]
     on_gitlab = yaml.safe_load(GITLAB.read_text())["preview"]["after_script"]
     for line in (on_github[0]["run"], *on_gitlab):
-        (said,) = re.findall(r"python3 (scripts/preview_comment.py) \"\$STACK\"", line)
-        ran = subprocess.run(["python3", PROJECT / said, "dev"], capture_output=True, text=True, check=True)
+        assert re.search(r"python3 -m operations.preview \"\$STACK\"", line)
+        ran = subprocess.run(
+            ["python3", "-m", "operations.preview", "dev"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert ran.stdout.startswith(
             "<!-- ant-media-cluster preview: dev -->\n### `dev`: the preview failed\n"
         )

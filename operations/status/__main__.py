@@ -14,14 +14,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from cluster.settings.model import NAMESPACE  # noqa: E402  (found by the line above)
-from scripts.cluster_status import (  # noqa: E402
+from cluster.settings.model import NAMESPACE
+from operations.status.cluster_status import (
     Certificate,
     Cluster,
     Machine,

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from scripts.markdown import line_diff
-from scripts.preview_changes import IGNORED, INSTANCE, differing, leaves, script_of, spelled
+from operations.markdown import line_diff
+from operations.preview.changes import IGNORED, INSTANCE, differing, leaves, script_of, spelled
 
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
 REMOTE_COMMAND = "command:remote:Command"

@@ -10,12 +10,9 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.forge import ForgeError, MissingError, github, gitlab, on_github, patiently, setting
+from operations.forge.api import ForgeError, MissingError, github, gitlab, on_github, patiently, setting
 
 MARKER = re.compile(r"<!-- ant-media-cluster [^<>\r\n]+ -->")
 
@@ -188,4 +185,4 @@ if __name__ == "__main__":
     try:
         main()
     except ForgeError as error:
-        sys.exit(f"publish_report.py: {error}")
+        sys.exit(f"publish_report: {error}")

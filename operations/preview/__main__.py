@@ -17,14 +17,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from policy.rules import RULES, read_config, violations  # noqa: E402  (found by the line above)
-from scripts.markdown import code  # noqa: E402
-from scripts.monthly_cost import Prices, monthly_cost, read_prices  # noqa: E402
-from scripts.preview_changes import read_preview  # noqa: E402
-from scripts.preview_report import Policies, comment, failure  # noqa: E402
+from operations.engine import ROOT
+from operations.markdown import code
+from operations.preview.changes import read_preview
+from operations.preview.monthly_cost import Prices, monthly_cost, read_prices
+from operations.preview.report import Policies, comment, failure
+from policy.rules import RULES, read_config, violations
 
 INTERRUPTED = 130
 PATIENCE = 60

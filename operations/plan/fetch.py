@@ -12,9 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.forge import ForgeError, MissingError, github, gitlab, on_github, patiently
+from operations.forge.api import ForgeError, MissingError, github, gitlab, on_github, patiently
 
 
 def from_github(stack: str, tree: str) -> bytes | None:
@@ -69,6 +67,6 @@ if __name__ == "__main__":
     try:
         main()
     except ForgeError as error:
-        sys.exit(f"fetch_plan.py: {error}")
+        sys.exit(f"fetch: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)

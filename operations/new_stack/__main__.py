@@ -9,19 +9,15 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from cluster.settings.model import NAMESPACE, SET_BY_HAND  # noqa: E402  (found by the line above)
-from cluster.settings.stack_checks import tag_key  # noqa: E402
-from scripts import stack_file  # noqa: E402
-from scripts.engine import pulumi  # noqa: E402
+from cluster.settings.model import NAMESPACE, SET_BY_HAND
+from cluster.settings.stack_checks import tag_key
+from operations import stack_file
+from operations.engine import ROOT, pulumi
 
 
 def ssh_private_key() -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
+from operations.preview.changes import INSTANCE
 from policy.rules import Resource
-from scripts.preview_changes import INSTANCE
 
 
 @dataclass(frozen=True)

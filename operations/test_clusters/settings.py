@@ -10,7 +10,7 @@ from typing import Any, cast
 from cluster.settings import rules
 from cluster.settings.model import NAMESPACE, SET_BY_HAND
 from cluster.settings.stack_checks import DEFAULT_TAGS, tag_key
-from scripts.stack_file import without_secrets
+from operations.stack_file import without_secrets
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # cluster/settings/stack_checks.py allows as much, and a label of a host name 63.

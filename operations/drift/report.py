@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
-from scripts.drift_findings import CLOUD, STATE, Difference, Drift, Unseen
-from scripts.markdown import LIMIT, LONG, code, cut, fenced, fitting, folded, shared, size, visible
+from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unseen
+from operations.markdown import LIMIT, LONG, code, cut, fenced, fitting, folded, shared, size, visible
 
 _ENOUGH = 500
 """Differences that an issue may show."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TypeAlias
 
-from policy.rules import SECRET, UNKNOWN, Violation
-from scripts.markdown import (
+from operations.markdown import (
     LIMIT,
     LONG,
     code,
@@ -21,8 +20,7 @@ from scripts.markdown import (
     shared,
     size,
 )
-from scripts.monthly_cost import OTHERS, Cost
-from scripts.preview_changes import (
+from operations.preview.changes import (
     ByHand,
     Configuration,
     Notice,
@@ -33,6 +31,8 @@ from scripts.preview_changes import (
     notices,
     spelled,
 )
+from operations.preview.monthly_cost import OTHERS, Cost
+from policy.rules import SECRET, UNKNOWN, Violation
 
 _OPS = {
     "create": "create",

@@ -17,12 +17,11 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts import recover, stack_file  # noqa: E402  (found by the line above)
-from scripts.test_cluster_expiry import Cluster, read_cluster, say_when, table  # noqa: E402
-from scripts.test_cluster_settings import (  # noqa: E402
+from operations import stack_file
+from operations.engine import ROOT
+from operations.recovery import __main__ as recover
+from operations.test_clusters.expiry import Cluster, read_cluster, say_when, table
+from operations.test_clusters.settings import (
     RefusedError,
     check_name,
     is_test_cluster,
@@ -126,7 +125,7 @@ def up(name: str, ttl: str, like: str) -> None:
         recall_settings(name)
     file = settings_file(name)
     stack_file.write(file, stack_file.with_secrets_of(stack_file.read(file), made))
-    run(name, sys.executable, ROOT / "scripts/new_stack.py", name)
+    run(name, sys.executable, "-m", "operations.new_stack", name)
     recover_from_kill(name)
     run(name, "pulumi", "up", "--yes", "--policy-pack", "policy")
 
@@ -152,7 +151,7 @@ def remove(name: str) -> None:
 
 
 def recover_from_kill(name: str) -> None:
-    run(name, sys.executable, ROOT / "scripts/recover.py", name)
+    run(name, sys.executable, "-m", "operations.recovery", name)
 
 
 def cancel_dead_job(name: str, now: datetime) -> None:

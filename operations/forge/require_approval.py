@@ -5,11 +5,8 @@ GitHub makes an environment that is missing, without either, and without a word;
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from scripts.forge import ForgeError, github, patiently
+from operations.forge.api import ForgeError, github, patiently
 
 
 def missing(environment: str) -> list[str]:
@@ -40,4 +37,4 @@ if __name__ == "__main__":
     try:
         main()
     except ForgeError as error:
-        sys.exit(f"require_approval.py: {error}")
+        sys.exit(f"require_approval: {error}")

@@ -15,17 +15,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import asyncssh
 from botocore.exceptions import BotoCoreError, ClientError
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts import find_created  # noqa: E402  (found by the line above)
-from scripts.drift_findings import (  # noqa: E402
+from operations.drift.findings import (
     CLOUD,
     RULES,
     STATE,
@@ -44,7 +39,7 @@ from scripts.drift_findings import (  # noqa: E402
     read_state,
     without_secrets,
 )
-from scripts.drift_report import issue, text  # noqa: E402
+from operations.drift.report import issue, text
 
 LOGIN = 8
 """Seconds in which a machine must let us in."""
@@ -92,7 +87,7 @@ def look_at_account(deployment: Deployment) -> Account | Unseen:
         return [one for page in pages for one in page[key]]
 
     try:
-        ec2 = find_created.Account(deployment.provider)("ec2")
+        ec2 = untracked_resources.Account(deployment.provider)("ec2")
         names, stopped = away(
             deployment, described("describe_instances", "instance-id", deployment.instances, "Reservations")
         )

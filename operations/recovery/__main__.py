@@ -21,11 +21,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scripts.engine import pulumi  # noqa: E402  (found by the line above)
-from scripts.killed_run import (  # noqa: E402
+from operations.engine import ROOT, pulumi
+from operations.recovery.killed_run import (
     Entry,
     Lock,
     in_force,
@@ -139,7 +136,7 @@ def cancel(stack: str, locks: Sequence[Lock]) -> None:
 
 def look_up(stack: str, created: list[Entry]) -> dict[str, list[str]]:
     """What pending creations made: ids by URN."""
-    from scripts.find_created import Account, find
+    from operations.recovery.untracked_resources import Account, find
 
     # In clear, for the provider's credentials; this copy is not written anywhere.
     state: dict[str, Any] = export(stack, "--show-secrets")["deployment"]

@@ -10,7 +10,7 @@ ifneq ($(filter sandbox,$(STACK))$(wildcard $(or $(SANDBOX_STATE),/var/lib/ant-m
 ON_SANDBOX := yes
 PULUMI := sandbox/bin/pulumi
 RECOVER := sandbox/bin/recover
-TEST_CLUSTERS := sandbox/test-clusters
+TEST_CLUSTERS := sandbox/bin/test-clusters
 else
 PULUMI := pulumi
 RECOVER := .venv/bin/python -m operations.recovery $(STACK)
@@ -48,15 +48,15 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
 
 setup: ## Install everything that the sandbox and the tests need on this machine
-	@sandbox/setup.sh
+	@sandbox/bin/setup
 
 up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
 ifneq ($(PLAN),)
 	@$(RECOVER)
 	@.venv/bin/python -m operations.plan.apply "$(PLAN)" $(PULUMI) up $(POLICIES)
 else ifeq ($(STACK),sandbox)
-	@sandbox/setup.sh
-	@AMS_ZIP="$(AMS_ZIP)" sandbox/up
+	@sandbox/bin/setup
+	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
 else
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
@@ -64,7 +64,7 @@ endif
 
 down: ## Take the cluster away, and with it the local cloud
 ifeq ($(STACK),sandbox)
-	@sandbox/down
+	@sandbox/bin/down
 else ifdef ON_SANDBOX
 	@$(TEST_CLUSTERS) remove -- "$(STACK)"
 else
@@ -87,26 +87,26 @@ outputs: ## Print the stack's outputs as JSON
 drift: ## Report what was changed by hand in the cloud and on the machines (FORMAT=markdown: as an issue)
 	$(known_format)
 ifdef ON_SANDBOX
-	@sandbox/drift $(FORMAT)
+	@sandbox/bin/drift $(FORMAT)
 else
 	@.venv/bin/python -m operations.drift $(STACK) $(FORMAT)
 endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
 ifdef ON_SANDBOX
-	@sandbox/status
+	@sandbox/bin/status
 else
 	@.venv/bin/python -m operations.status
 endif
 
 logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
 	$(in_sandbox)
-	@sandbox/cloud logs $(MACHINE)
+	@sandbox/bin/cloud logs $(MACHINE)
 
 shell: ## Open a root shell on a machine (MACHINE=edge1)
 	$(in_sandbox)
 	@[ -n "$(MACHINE)" ] || { echo "Which machine? For example: make shell MACHINE=edge1" >&2; exit 1; }
-	@sandbox/cloud shell $(MACHINE)
+	@sandbox/bin/cloud shell $(MACHINE)
 
 stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
 	@[ "$(STACK)" != sandbox ] || { echo "Which stack? For example: make stack STACK=dev (make up makes the sandbox's)" >&2; exit 1; }
@@ -114,8 +114,8 @@ stack: ## Make a new stack with its SSH keys and passwords as encrypted configur
 
 cluster: ## Bring a test cluster up that is like STACK, or prolong it (NAME=pr-123 TTL=4h)
 ifdef ON_SANDBOX
-	@sandbox/setup.sh
-	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/up
+	@sandbox/bin/setup
+	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
 else
 	@$(TEST_CLUSTERS) up -- "$(NAME)" "$(TTL)" $(STACK)
 endif
@@ -130,7 +130,7 @@ clusters-down-expired: ## Take down the test clusters that have expired, and onl
 	@$(TEST_CLUSTERS) down-expired
 
 test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
-	@sandbox/setup.sh
+	@sandbox/bin/setup
 	@echo "==> Checks and tests without a cluster, two at a time (5 minutes); each shows its output when it is through"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-sandbox check test-unit test-integration
 	@echo "==> Tests of a whole cluster (20 minutes)"
@@ -144,7 +144,7 @@ check: ## Format, lint, types, shell scripts, workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright
-	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine.sh sandbox/actionlint.sh
+	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine/engine.sh tests/actionlint/actionlint.sh
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml

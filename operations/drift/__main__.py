@@ -40,6 +40,7 @@ from operations.drift.findings import (
     without_secrets,
 )
 from operations.drift.report import issue, text
+from operations.recovery import untracked_resources
 
 LOGIN = 8
 """Seconds in which a machine must let us in."""

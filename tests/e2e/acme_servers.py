@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from visitor import Internet
 
-from sandbox import acme, addresses
+from sandbox.cloud import acme, addresses
 
 
 @dataclass(frozen=True)

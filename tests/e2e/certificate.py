@@ -9,7 +9,7 @@ from cryptography import x509
 from visitor import Visitor
 
 from cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
-from sandbox import acme, addresses
+from sandbox.cloud import acme, addresses
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
 TLS_PORTS = (443, 5443, 4444, 6080)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import boto3
 
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = Path("/var/lib/ant-media-sandbox-e2e")
@@ -105,10 +105,10 @@ class Cluster:
         return done.stdout
 
     def bring_up(self, *arguments: str) -> Done:
-        return self.run("sandbox/up", *arguments, timeout=400)
+        return self.run("sandbox/bin/up", *arguments, timeout=400)
 
     def take_away(self) -> Done:
-        return self.run("sandbox/down", timeout=120)
+        return self.run("sandbox/bin/down", timeout=120)
 
     def pulumi(self, *arguments: str, stack: str = "sandbox") -> Done:
         return self.run("sandbox/bin/pulumi", *arguments, timeout=300, stack=stack)
@@ -131,10 +131,10 @@ class Cluster:
 
     def as_operator(self, *command: str | Path) -> list[str]:
         """A command line that runs another as the operator, on the sandbox's internet."""
-        return ["sandbox/cloud", "exec", "--", *map(str, command)]
+        return ["sandbox/bin/cloud", "exec", "--", *map(str, command)]
 
     def shell(self, machine: str, *command: str, input: str | None = None) -> Done:
-        return self.run("sandbox/cloud", "shell", machine, *command, input=input)
+        return self.run("sandbox/bin/cloud", "shell", machine, *command, input=input)
 
     def at_network_of(self, machine: Machine, *command: str | Path) -> list[str]:
         """A command line that runs another, with this host's files, at a machine's network interface."""
@@ -143,7 +143,7 @@ class Cluster:
         return self.as_operator("bash", "-c", enter, "at-network", *command)
 
     def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.must("sandbox/cloud", "status", "--json"))
+        status: dict[str, Any] = json.loads(self.must("sandbox/bin/cloud", "status", "--json"))
         return status
 
     def machines(self) -> dict[str, Machine]:

@@ -12,7 +12,7 @@ from process_watcher import watching
 from visitor import Internet, Visitor
 
 from cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
-from sandbox import addresses, host
+from sandbox.cloud import addresses, host
 
 ORDER = (
     "test_secrets",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import LOOPBACK, STATE
-from sandbox.machines import control_group
+from sandbox.cloud.machines import control_group
 
 # Counters and draws of the kernel's, which change while nobody does anything.
 RESTLESS = (

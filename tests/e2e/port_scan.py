@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from cluster import Cluster, Machine, running
 from cluster.port_table import Protocol, SecurityGroup, Source, rules
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 EVERYBODY = {Source.WORLD, Source.PUBLISHERS}
 UDP_PROBE = Path(__file__).with_name("udp_probe.py")

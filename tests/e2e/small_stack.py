@@ -37,7 +37,9 @@ class SmallStack:
         own, checkout = PULUMI / f"Pulumi.{name}.yaml", PULUMI / f"{name}.yaml"
         checkout.write_text(yaml.safe_dump(settings))
         shutil.copy(PULUMI / "Pulumi.sandbox.yaml", own)
-        cluster.must(".venv/bin/python", "sandbox/stack_settings.py", checkout, own, STATE / "acme/roots.pem")
+        cluster.must(
+            ".venv/bin/python", "-m", "sandbox.bin.stack_settings", checkout, own, STATE / "acme/roots.pem"
+        )
         created = self.pulumi("stack", "init", name)
         assert created.status == 0, created.output
 
@@ -86,7 +88,7 @@ class SmallStack:
     def meet(self, when: str, happens: Callable[[int], object], *command: str) -> float:
         """Runs pulumi, and lets something happen to it when it says `when`; returns how long it went on from then.
 
-        What happens is told the process of `sandbox/cloud exec`, which the engine is the child of.
+        What happens is told the process of `sandbox/bin/cloud exec`, which the engine is the child of.
         """
         with subprocess.Popen(
             ["sandbox/bin/pulumi", *command, "--yes", "--skip-preview"],

@@ -24,7 +24,7 @@ from test_life import in_ec2
 from visitor import Internet, Visitor
 
 from cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"
 WILDCARD = f"*.{DOMAIN}"

@@ -15,7 +15,7 @@ from streams import TEST_STREAM
 from visitor import Internet, Visitor
 
 from cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 NAME = "pr-123"
 OWN_DOMAIN = f"{NAME}.{DOMAIN}"
@@ -43,7 +43,7 @@ def clusters(cluster: Cluster, internet: Internet) -> Iterator[TwoClusters]:
     small.write_text(yaml.safe_dump(settings))
     machines, account = cluster.machines(), internet.do(lambda: scan(cluster.aws))
     try:
-        up = cluster.run("env", "LIKE=small", "TTL=4h", "sandbox/up", stack=NAME, timeout=300)
+        up = cluster.run("env", "LIKE=small", "TTL=4h", "sandbox/bin/up", stack=NAME, timeout=300)
         assert up.status == 0, up.output
         address = (STATE / "entrances" / NAME).read_text().split()[0]
         assert f"rtmp://{address}:1935/LiveApp/test" in up.stdout
@@ -99,7 +99,7 @@ def test_its_status_and_machines_are_its_own(cluster: Cluster, clusters: TwoClus
 
 
 def test_what_is_no_test_cluster_is_neither_made_nor_taken_down_as_one(cluster: Cluster) -> None:
-    made = cluster.run("env", "LIKE=sandbox", "TTL=4h", "sandbox/up", stack="sandbox")
+    made = cluster.run("env", "LIKE=sandbox", "TTL=4h", "sandbox/bin/up", stack="sandbox")
     assert made.status != 0
     assert made.stderr.startswith("NAME is sandbox, which is a stack that does not expire")
     taken = cluster.run("make", "-s", "cluster-down", "NAME=sandbox")

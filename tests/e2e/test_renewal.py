@@ -59,7 +59,7 @@ def test_under_load_a_renewal_costs_no_request_and_no_connection_and_serves_with
         assert load.stdin is not None
         assert load.stdout.readline() == "ready\n"
         time.sleep(2)
-        with running(["sandbox/cloud", "shell", "load-balancer", *FORCE_RENEWAL]) as renewal:
+        with running(["sandbox/bin/cloud", "shell", "load-balancer", *FORCE_RENEWAL]) as renewal:
             eventually(lambda: certificate.serial() != before, within=15, every=0.1)
             served = time.time()
             assert renewal.wait(timeout=15) == 0
@@ -123,7 +123,7 @@ def test_the_timer_renews_what_is_due_and_its_key_is_never_there_for_others_to_r
 ) -> None:
     before, orders = certificate.serial(), due.orders
     watcher = ["python3", "-c", OPEN_WATCHER.read_text(), *HAPROXYS_FOLDERS]
-    with running(["sandbox/cloud", "shell", "load-balancer", *watcher]) as watching:
+    with running(["sandbox/bin/cloud", "shell", "load-balancer", *watcher]) as watching:
         assert watching.stdout is not None
         assert watching.stdin is not None
         assert watching.stdout.readline() == "ready\n"

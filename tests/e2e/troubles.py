@@ -15,7 +15,7 @@ from certificate import Certificate
 from visitor import Internet
 
 from cluster import STATE, Cluster
-from sandbox import acme, addresses, certificates
+from sandbox.cloud import acme, addresses, certificates
 
 ELSEWHERE = 14030
 """A port beside the ACME server's."""

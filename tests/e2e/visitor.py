@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sandbox.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 T = TypeVar("T")
 

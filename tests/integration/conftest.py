@@ -11,7 +11,7 @@ from haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
 from network_namespace import Network, own_network
 
 from cluster.haproxy_config import HAProxyConfig, Server, render
-from sandbox import images
+from sandbox.cloud import images
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
 EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))

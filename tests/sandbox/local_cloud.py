@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import boto3
 
-from sandbox import addresses, host
-from sandbox.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud import addresses, host
+from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 T = TypeVar("T")
-CLOUD = str(host.SANDBOX / "cloud")
+CLOUD = str(host.SANDBOX / "bin/cloud")
 LOOPBACK = "127.77.0.77"
 USER_DATA = """\
 #cloud-config

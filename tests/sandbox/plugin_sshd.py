@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncssh
 
-from sandbox.images import BASE, FOLDER, build_missing
+from sandbox.cloud.images import BASE, FOLDER, build_missing
 
 # An overlay of the image for this process alone. What commands write under /scratch, the tests see.
 _START = """

@@ -47,7 +47,7 @@ class Stack:
     def run(self, *arguments: str, fails: bool = False, timeout: float = 60) -> str:
         """What pulumi prints, diagnostics included; the outcome must be the one expected."""
         pulumi = shutil.which("pulumi", path=self.environment["PATH"])
-        assert pulumi, "the engine is neither on PATH nor in the virtual environment: run sandbox/setup.sh"
+        assert pulumi, "the engine is neither on PATH nor in the virtual environment: run sandbox/bin/setup"
         done = subprocess.run(
             [pulumi, "--non-interactive", "--color=never", *arguments],
             cwd=self.folder,

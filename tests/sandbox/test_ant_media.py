@@ -18,8 +18,8 @@ from shlex import split as words
 
 import pytest
 
-from sandbox.images import SCRIPTS, Layers, build_missing
-from sandbox.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud.images import SCRIPTS, Layers, build_missing
+from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
 DATABASE_PASSWORD = "pass&word/with\\signs"

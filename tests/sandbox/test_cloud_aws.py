@@ -12,7 +12,7 @@ import pytest
 from dnslib import DNSRecord
 from local_cloud import Machine, Sandbox, client, eventually
 
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 METADATA = f"http://{addresses.METADATA}/latest"
 ROLE, SECRET = "balancer", "letsencrypt"

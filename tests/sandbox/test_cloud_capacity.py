@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sandbox import host
-from sandbox.capacity import refuse
+from sandbox.cloud import host
+from sandbox.cloud.capacity import refuse
 
 COUNT = """
-from sandbox.capacity import Capacity
+from sandbox.cloud.capacity import Capacity
 capacity = Capacity()
 print([capacity.take() for _ in range(3)])
 """

@@ -11,9 +11,9 @@ import boto3
 import pytest
 from local_cloud import CLOUD, LOOPBACK, Machine, Sandbox, eventually
 
-from sandbox import addresses
-from sandbox.machines import control_group
-from sandbox.network import package_address
+from sandbox.cloud import addresses
+from sandbox.cloud.machines import control_group
+from sandbox.cloud.network import package_address
 
 
 def test_user_data_has_run_and_the_machine_is_called_as_on_ec2(pair: tuple[Machine, Machine]) -> None:

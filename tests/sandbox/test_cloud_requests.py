@@ -9,11 +9,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as SignersCredentials
 
-from sandbox import policies, signatures
-from sandbox.aws_endpoints import normalized
-from sandbox.credentials import LIFETIME, OVERLAP, Credentials, Issuer
-from sandbox.policies import Demand
-from sandbox.signatures import Reason, RefusedError, Request
+from sandbox.cloud import policies, signatures
+from sandbox.cloud.aws_endpoints import normalized
+from sandbox.cloud.credentials import LIFETIME, OVERLAP, Credentials, Issuer
+from sandbox.cloud.policies import Demand
+from sandbox.cloud.signatures import Reason, RefusedError, Request
 
 SECOND = timedelta(seconds=1)
 SCOPE = "eu-west-1/secretsmanager"

@@ -8,10 +8,11 @@ import pytest
 from dnslib import RCODE, DNSRecord
 
 from operations import stack_file
-from sandbox import apt, dns, machines, network, security_groups, stack_settings
-from sandbox.apt import Source, Upstream
-from sandbox.ec2 import Instance
-from sandbox.security_groups import Group, Rule
+from sandbox.bin import stack_settings
+from sandbox.cloud import apt, dns, machines, network, security_groups
+from sandbox.cloud.apt import Source, Upstream
+from sandbox.cloud.ec2 import Instance
+from sandbox.cloud.security_groups import Group, Rule
 
 
 def instance(number: int, public: str | None) -> Instance:

@@ -164,7 +164,7 @@ def test_actions_are_pinned_to_commits() -> None:
 
 
 def test_jobs_install_the_engine_that_the_tests_run_on() -> None:
-    engine = (PROJECT / "sandbox/engine.sh").read_text()
+    engine = (PROJECT / "sandbox/engine/engine.sh").read_text()
     version = re.search(r"engine_version=([\d.]+)", engine)
     assert version
     assert f"pulumi-version: {version[1]}\n" in (PROJECT / ".github/actions/pulumi/action.yml").read_text()

@@ -11,7 +11,7 @@ import boto3
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 session = boto3.Session("test", "test", region_name=addresses.REGION)
 ec2: Any = session.client("ec2", endpoint_url=addresses.API_URL)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox import (
+from sandbox.cloud import (
     acme,
     addresses,
     apt,
@@ -24,11 +24,11 @@ from sandbox import (
     network,
     security_groups,
 )
-from sandbox.credentials import Issuer
-from sandbox.ec2 import Changes, Client, Instance, World
-from sandbox.images import BASE, Layers
-from sandbox.machines import REBOOT, Machine
-from sandbox.process_tree import MS_BIND, HostView, mount, mount_overlay
+from sandbox.cloud.credentials import Issuer
+from sandbox.cloud.ec2 import Changes, Client, Instance, World
+from sandbox.cloud.images import BASE, Layers
+from sandbox.cloud.machines import REBOOT, Machine
+from sandbox.cloud.process_tree import MS_BIND, HostView, mount, mount_overlay
 
 SITE = host.STATE / "site"
 """The layer over every image: whom to trust, whom to ask for names."""
@@ -118,7 +118,8 @@ def _start_relay(
         *(listener.fileno() for listener in forwarders),
     ]
     process = subprocess.Popen(
-        [sys.executable, host.SANDBOX, "relay", *map(str, descriptors), "--", *servers], pass_fds=descriptors
+        [sys.executable, "-m", "sandbox.cloud", "relay", *map(str, descriptors), "--", *servers],
+        pass_fds=descriptors,
     )
     for listener in forwarders:
         listener.close()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dnslib import QTYPE, RCODE, RR, A, DNSError, DNSRecord
 from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 Records = list[tuple[str, str, int, str]]
 """Name, type, time to live, value."""

@@ -5,7 +5,7 @@ import platform
 import shutil
 from pathlib import Path
 
-SANDBOX = Path(__file__).resolve().parent
+SANDBOX = Path(__file__).resolve().parents[1]
 STATE = Path(os.environ.get("SANDBOX_STATE") or "/var/lib/ant-media-sandbox").absolute()
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ant-media-cluster"
 LOOPBACK_ADDRESS = os.environ.get("SANDBOX_ADDRESS") or "127.77.0.1"

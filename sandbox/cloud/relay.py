@@ -16,10 +16,10 @@ from pathlib import Path
 
 from dnslib import DNSRecord
 
-from sandbox import addresses, host
-from sandbox.apt import Upstream
-from sandbox.network import package_address
-from sandbox.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud import addresses, host
+from sandbox.cloud.apt import Upstream
+from sandbox.cloud.network import package_address
+from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 FORWARDED_PORTS = (80, 443, 1935, 4444, 5080, 5443, 6080)
 ENTRANCES = host.STATE / "entrances"

@@ -1,5 +1,5 @@
-# Part of setup.sh: the real Pulumi engine, always, and official plugins where they can be had.
-# shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup.sh's
+# Part of setup: the real Pulumi engine, always, and official plugins where they can be had.
+# shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup's
 
 readonly engine_version=3.259.0 aws_version=7.51.1 command_version=1.2.1
 

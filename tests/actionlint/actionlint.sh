@@ -1,5 +1,5 @@
-# Part of setup.sh: actionlint, which checks the workflows. No registry ships the program itself.
-# shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup.sh's
+# Part of setup: actionlint, which checks the workflows. No registry ships the program itself.
+# shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup's
 
 readonly actionlint_version=1.7.12
 

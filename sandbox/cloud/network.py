@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from sandbox import addresses
-from sandbox.ec2 import Instance
-from sandbox.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud import addresses
+from sandbox.cloud.ec2 import Instance
+from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 LINK_NETWORKS = IPv4Network(addresses.LINKS)
 

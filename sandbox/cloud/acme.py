@@ -9,7 +9,7 @@ import urllib.request
 from datetime import timedelta
 from pathlib import Path
 
-from sandbox import addresses, certificates
+from sandbox.cloud import addresses, certificates
 
 PORT, MANAGEMENT_PORT = 14000, 15000
 

@@ -12,7 +12,7 @@ from botocore import credentials as botocore_credentials
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest, HTTPHeaders
 
-from sandbox.credentials import Credentials
+from sandbox.cloud.credentials import Credentials
 
 SKEW = timedelta(minutes=15)
 

@@ -1,4 +1,4 @@
-"""What `sandbox/cloud` does: start and stop the cloud, look at it, work in it."""
+"""What `sandbox/bin/cloud` does: start and stop the cloud, look at it, work in it."""
 
 import argparse
 import asyncio
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
-from sandbox import addresses, host
-from sandbox.process_tree import HostView, Lock, end, keep, run_inside
+from sandbox.cloud import addresses, host
+from sandbox.cloud.process_tree import HostView, Lock, end, keep, run_inside
 
 LOCK = Lock(host.STATE / "lock")
 PID_FILE = host.STATE / "pid"
@@ -46,8 +46,8 @@ def start() -> None:
     ):
         sys.exit("the local cloud needs to make namespaces: use a machine, or a container that is privileged")
     sweep()
-    from sandbox.images import build_missing
-    from sandbox.relay import listen_on_loopback
+    from sandbox.cloud.images import build_missing
+    from sandbox.cloud.relay import listen_on_loopback
 
     images = build_missing()
     try:
@@ -58,7 +58,7 @@ def start() -> None:
     layers = {name: [str(layer) for layer in layers] for name, layers in images.items()}
     with LOG.open("wb") as log:
         keeper = subprocess.Popen(
-            [sys.executable, host.SANDBOX, "keep", json.dumps(layers), *map(str, descriptors[1:])],
+            [sys.executable, "-m", "sandbox.cloud", "keep", json.dumps(layers), *map(str, descriptors[1:])],
             pass_fds=descriptors,
             start_new_session=True,
             cwd="/",
@@ -75,7 +75,7 @@ def start() -> None:
 
 def sweep() -> None:
     """Takes away what a cloud leaves when it ends, however it ended; its log stays for whoever wants to know why."""
-    from sandbox.machines import remove_control_groups
+    from sandbox.cloud.machines import remove_control_groups
 
     remove_control_groups()
     for left in (PID_FILE, BOOT_ID, STATUS):
@@ -101,7 +101,7 @@ def stop() -> None:
 
 def status(*, as_json: bool) -> None:
     """Show the machines, and what tried to leave."""
-    from sandbox.network import escaped
+    from sandbox.cloud.network import escaped
 
     init = _init()
     machines = _machines()
@@ -152,18 +152,18 @@ def execute(command: Sequence[str]) -> NoReturn:
 def entrance(stack: str, domain: str) -> None:
     """Give a stack's domain a loopback address of its own, and print it."""
     _init()
-    from sandbox.relay import open_entrance
+    from sandbox.cloud.relay import open_entrance
 
     print(open_entrance(stack, domain).address)
 
 
 def shell(name: str, command: Sequence[str]) -> NoReturn:
     """A root shell in a machine, or a command in it."""
-    from sandbox.machines import leader
+    from sandbox.cloud.machines import leader
 
     process = _machine(name)["process"]
     if process is None:
-        sys.exit(f"{name} is not running: sandbox/cloud logs {name}")
+        sys.exit(f"{name} is not running: sandbox/bin/cloud logs {name}")
     environment = {
         "HOME": "/root",
         "LANG": "C.UTF-8",
@@ -218,7 +218,7 @@ def _machine(name: str) -> MachineStatus:
 
 
 def _keep(layers: str, descriptors: Sequence[str]) -> None:
-    from sandbox import daemon
+    from sandbox.cloud import daemon
 
     images = {name: tuple(map(Path, paths)) for name, paths in json.loads(layers).items()}
     forwarders = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
@@ -226,8 +226,8 @@ def _keep(layers: str, descriptors: Sequence[str]) -> None:
 
 
 def _relay(arguments: Sequence[str]) -> None:
-    from sandbox.apt import Upstream
-    from sandbox.relay import Relay
+    from sandbox.cloud.apt import Upstream
+    from sandbox.cloud.relay import Relay
 
     split = arguments.index("--")
     network, mounts, root, cloud_network, *listeners = map(int, arguments[:split])
@@ -247,7 +247,7 @@ def main() -> None:
     if arguments[:1] == ["relay"]:
         return _relay(arguments[1:])
 
-    parser = argparse.ArgumentParser(prog="sandbox/cloud", description="The local cloud.")
+    parser = argparse.ArgumentParser(prog="sandbox/bin/cloud", description="The local cloud.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in (("start", start), ("stop", stop)):
         commands.add_parser(name, help=function.__doc__)

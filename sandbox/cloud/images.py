@@ -12,8 +12,8 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox import apt, host
-from sandbox.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, private_mounts, unshare
+from sandbox.cloud import apt, host
+from sandbox.cloud.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, private_mounts, unshare
 
 SCRIPTS = host.SANDBOX / "images"
 FOLDER = host.CACHE / "images"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from sandbox import addresses
-from sandbox.credentials import Credentials, Issuer
-from sandbox.ec2 import ACCOUNT, Instance
-from sandbox.machines import full_name
+from sandbox.cloud import addresses
+from sandbox.cloud.credentials import Credentials, Issuer
+from sandbox.cloud.ec2 import ACCOUNT, Instance
+from sandbox.cloud.machines import full_name
 
 _TTL = "x-aws-ec2-metadata-token-ttl-seconds"
 _TOKEN = "x-aws-ec2-metadata-token"

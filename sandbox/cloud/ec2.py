@@ -16,9 +16,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
 
-from sandbox import addresses, host
-from sandbox.capacity import Capacity, refuse
-from sandbox.security_groups import Group, Members, Rule
+from sandbox.cloud import addresses, host
+from sandbox.cloud.capacity import Capacity, refuse
+from sandbox.cloud.security_groups import Group, Members, Rule
 
 AMIS = host.SANDBOX / "images/amis.json"
 CALLS = host.STATE / "aws/calls"

@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from sandbox import addresses, policies, signatures
-from sandbox.credentials import Issuer
-from sandbox.ec2 import ACCOUNT
-from sandbox.policies import Demand, Policy
-from sandbox.signatures import Reason, RefusedError, Request
+from sandbox.cloud import addresses, policies, signatures
+from sandbox.cloud.credentials import Issuer
+from sandbox.cloud.ec2 import ACCOUNT
+from sandbox.cloud.policies import Demand, Policy
+from sandbox.cloud.signatures import Reason, RefusedError, Request
 
 Answer = tuple[int, Mapping[str, str], bytes]
 

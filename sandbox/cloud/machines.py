@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox import addresses, host
-from sandbox.ec2 import Instance
-from sandbox.process_tree import mount_overlay, quietly
+from sandbox.cloud import addresses, host
+from sandbox.cloud.ec2 import Instance
+from sandbox.cloud.process_tree import mount_overlay, quietly
 
 REBOOT = 133
 """What systemd-nspawn exits with when its machine asked for a reboot."""

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from wsgiref.types import StartResponse
 
-from sandbox.process_tree import inotify_instance
+from sandbox.cloud.process_tree import inotify_instance
 
 LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 EACH = 5

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, collapse_addresses
 
-from sandbox import addresses
+from sandbox.cloud import addresses
 
 ANY = "-1"
 _PROTOCOLS = {"1": "icmp", "6": "tcp", "17": "udp"}

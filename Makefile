@@ -144,7 +144,7 @@ check: ## Format, lint, types, shell scripts, workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright
-	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/prelude.sh sandbox/engine/engine.sh tests/actionlint/actionlint.sh
+	.venv/bin/shellcheck -x $(SHELL_FILES) templates/scripts/every-machine/prelude.sh sandbox/engine/engine.sh tests/actionlint/actionlint.sh
 	.venv/bin/actionlint -shellcheck .venv/bin/shellcheck .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml

@@ -7,6 +7,7 @@ import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
+from cluster.machine_scripts import ScriptFolder
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript, ScriptHost
 
@@ -39,7 +40,11 @@ class ClusterDatabase(pulumi.ComponentResource):
             f"{name}-valkey",
             "install-valkey.sh",
             ScriptHost(
-                name, self.machine, self.machine.connection(self.machine.private_ip, args.jump_host), child
+                name,
+                self.machine,
+                ScriptFolder.DATABASE,
+                self.machine.connection(self.machine.private_ip, args.jump_host),
+                child,
             ),
             args=[self.machine.private_ip],
             secrets=[args.password],

@@ -7,12 +7,13 @@ from hashlib import sha256
 import pulumi
 import pulumi_command as command
 
+from cluster.machine_scripts import ScriptFolder, read_script
 from cluster.settings.model import AcmeSettings, TlsSettings
 from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
-from components.remote_script import RemoteScript, script_text
+from components.remote_script import RemoteScript
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class HAProxyService(pulumi.ComponentResource):
         command.local.Command(
             f"{name}-endpoints",
             create="bash",
-            stdin=script_text("check-endpoints.sh"),
+            stdin=read_script(ScriptFolder.OPERATOR, "check-endpoints.sh"),
             environment={
                 "DOMAIN": args.balancer.domain,
                 "ADDRESS": args.balancer.public_ip,

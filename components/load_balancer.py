@@ -8,6 +8,7 @@ import pulumi_aws as aws
 import pulumi_command as command
 from pydantic import SecretStr
 
+from cluster.machine_scripts import ScriptFolder
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript, ScriptHost
 
@@ -68,7 +69,9 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         self.public_ip = elastic_ip.public_ip
         # Through the association, so that nobody dials before the address leads to the machine.
         address = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
-        self.host = ScriptHost(name, self.machine, self.machine.connection(address), child)
+        self.host = ScriptHost(
+            name, self.machine, ScriptFolder.BALANCER, self.machine.connection(address), child
+        )
         self.jump_host = self.machine.as_proxy(address)
         self.records = [
             aws.route53.Record(

@@ -8,6 +8,7 @@ import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
+from cluster.machine_scripts import ScriptFolder
 from components.cluster_database import ClusterDatabase
 from components.machine import Machine, MachineArgs
 from components.remote_script import RemoteScript, ScriptHost
@@ -63,6 +64,7 @@ class MediaNodes(pulumi.ComponentResource):
             host = ScriptHost(
                 node,
                 machine,
+                ScriptFolder.NODE,
                 machine.connection(machine.private_ip, join.jump_host),
                 pulumi.ResourceOptions(parent=self),
             )

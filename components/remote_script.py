@@ -3,25 +3,26 @@
 import shlex
 from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 
 import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
+from cluster.machine_scripts import ScriptFolder, bundle_scripts, read_script
 from components.machine import Machine
 
-SCRIPTS = Path(__file__).parent.parent / "templates" / "scripts"
 INSTALLED = "/usr/local/lib/ant-media-cluster"
 
 
 class ScriptHost:
-    """A machine that has the scripts of ``templates/scripts``, ready to run them.
+    """A machine that has the scripts of its kind, ready to run them.
 
     Installs them when cloud-init is done, in ``INSTALLED``, so that a command is one readable line, in previews as in errors.
     """
 
     machine: Machine
+    folder: ScriptFolder
+    """Which scripts of ``templates/scripts`` it has, beside those of every machine."""
     connection: command.remote.ConnectionArgs
     scripts: command.remote.Command
     """Done when the machine has the scripts."""
@@ -30,18 +31,19 @@ class ScriptHost:
         self,
         name: str,
         machine: Machine,
+        folder: ScriptFolder,
         connection: command.remote.ConnectionArgs,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         self.machine = machine
+        self.folder = folder
         self.connection = connection
+        install = read_script(ScriptFolder.EVERY_MACHINE, "install-scripts.sh")
         self.scripts = command.remote.Command(
             f"{name}-scripts",
             connection=connection,
-            create=shlex.join(
-                ["sudo", "timeout", "600", "bash", "-c", script_text("install-scripts.sh"), "", INSTALLED]
-            ),
-            stdin="".join(f"=== {path.name}\n{path.read_text()}" for path in sorted(SCRIPTS.glob("*.sh"))),
+            create=shlex.join(["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED]),
+            stdin=bundle_scripts(folder),
             triggers=machine.starts,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(gone_with(machine), opts),
@@ -72,7 +74,8 @@ class RemoteScript(command.remote.Command):
         timeout: int = 300,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        version = sha256((script_text("prelude.sh") + script_text(script)).encode()).hexdigest()[:12]
+        texts = read_script(ScriptFolder.EVERY_MACHINE, "prelude.sh") + read_script(host.folder, script)
+        version = sha256(texts.encode()).hexdigest()[:12]
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
             connection=host.connection,
@@ -94,11 +97,6 @@ class RemoteScript(command.remote.Command):
                 opts,
             ),
         )
-
-
-def script_text(name: str) -> str:
-    """The text of a script of ``templates/scripts``."""
-    return (SCRIPTS / name).read_text()
 
 
 def gone_with(machine: Machine) -> pulumi.ResourceOptions:

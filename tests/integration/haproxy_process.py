@@ -15,7 +15,8 @@ USER, PASSWORD = "admin", "correct horse"
 CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWORD}"\n'
 
 # Where the machines have them, and so the tree.
-SCRIPTS = Path(__file__).parents[2] / "templates/scripts"
+_FOLDER = Path(__file__).parents[2] / "templates/scripts"
+SCRIPTS = f"{_FOLDER}/every-machine:{_FOLDER}/balancer"
 _INSTALLED_SCRIPTS = "usr/local/lib/ant-media-cluster"
 _ROTATE = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
 
@@ -25,7 +26,7 @@ set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 mount -t proc proc "$FOLDER/root/proc"
 mount --bind "$FOLDER/log" "$FOLDER/root/var/lib/haproxy/dev"
-mount --bind "$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
+mount -t overlay overlay -o "lowerdir=$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
 chroot "$FOLDER/root" bash {_ROTATE}
 exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
 """
@@ -104,7 +105,7 @@ class HAProxy:
                 "PATH": os.environ["PATH"],
                 "LAYERS": self._layers,
                 "FOLDER": str(self._folder),
-                "SCRIPTS": str(SCRIPTS),
+                "SCRIPTS": SCRIPTS,
             },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

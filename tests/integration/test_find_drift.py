@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_record_certificate import make_pem
 
-SCRIPTS = Path(__file__).parents[2] / "templates" / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "templates/scripts/every-machine"
 
 # As the program's scripts do, of things of this test's own.
 INSTALL = """\

@@ -12,9 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from cluster.machine_scripts import ScriptFolder, read_script
 from operations.status.cluster_status import Sample, read_certificate, read_metrics
-
-SCRIPTS = Path(__file__).parents[2] / "templates" / "scripts"
 
 # The tree for this process alone; what a test mounts over it too.
 RUN = """
@@ -87,8 +86,11 @@ def tree(layers: str, tmp_path: Path) -> Tree:
     tree = Tree(layers, tmp_path)
     for part in ("upper/var/lib/prometheus/node-exporter", "upper/scripts", "work", "root"):
         (tmp_path / part).mkdir(parents=True)
-    for name in ("prelude.sh", "record-certificate.sh"):
-        tree.put(f"scripts/{name}", (SCRIPTS / name).read_bytes())
+    for folder, name in (
+        (ScriptFolder.EVERY_MACHINE, "prelude.sh"),
+        (ScriptFolder.BALANCER, "record-certificate.sh"),
+    ):
+        tree.put(f"scripts/{name}", read_script(folder, name).encode())
         (tmp_path / "upper/scripts" / name).chmod(0o755)
     return tree
 

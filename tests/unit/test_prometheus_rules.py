@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 PROJECT = Path(__file__).parents[2]
-SCRIPT = (PROJECT / "templates/scripts/record-certificate.sh").read_text()
+SCRIPT = (PROJECT / "templates/scripts/balancer/record-certificate.sh").read_text()
 
 RECORDED = set(re.findall(r"gauge (\w+) ", SCRIPT))
 OF_PROMETHEUS_AND_NODE_EXPORTER = {"up", "node_systemd_unit_state", "node_systemd_timer_last_trigger_seconds"}

@@ -6,7 +6,7 @@ set -euo pipefail
 deployed=$(mktemp -d /run/find-drift.XXXXXX)
 trap 'rm -rf "$deployed"' EXIT
 (cd "$deployed" && awk '/^=== / { file = $2; next } { print > file }')
-# shellcheck source=templates/scripts/prelude.sh
+# shellcheck source=templates/scripts/every-machine/prelude.sh
 source "$deployed/prelude.sh"
 installed=/usr/local/lib/ant-media-cluster
 

@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
 # Where it is set, every run of Pulumi compiles pulumi_aws anew: 4 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTHON_FILES := __main__.py cluster components operations policy sandbox tests
+PYTHON_FILES := __main__.py cluster components operations policy sandbox tests bench
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests .ci | grep -v __pycache__)
 
 # What failed, or violates a policy, leaves no plan: nobody can deploy it by mistake.

@@ -7,9 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from visitor import Internet
-
 from sandbox.cloud import acme, addresses
+from tests.e2e.visitor import Internet
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import base64
 import re
 import ssl
 
-from acme_servers import AcmeServer
 from cryptography import x509
-from visitor import Visitor
 
-from cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
 from sandbox.cloud import acme, addresses
+from tests.e2e.acme_servers import AcmeServer
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
+from tests.e2e.visitor import Visitor
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
 TLS_PORTS = (443, 5443, 4444, 6080)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from certificate import Certificate
-from host_snapshot import HostSnapshot, take_snapshot
-from process_watcher import watching
-from visitor import Internet, Visitor
 
-from cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
 from sandbox.cloud import addresses, host
+from tests.e2e.certificate import Certificate
+from tests.e2e.host_snapshot import HostSnapshot, take_snapshot
+from tests.e2e.process_watcher import watching
+from tests.e2e.running_cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
+from tests.e2e.visitor import Internet, Visitor
 
 ORDER = (
     "test_secrets",

@@ -5,8 +5,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import LOOPBACK, STATE
 from sandbox.cloud.machines import control_group
+from tests.e2e.running_cluster import LOOPBACK, STATE
 
 # Counters and draws of the kernel's, which change while nobody does anything.
 RESTLESS = (

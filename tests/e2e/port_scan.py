@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cluster import Cluster, Machine, running
 from cluster.port_table import Protocol, SecurityGroup, Source, rules
 from sandbox.cloud import addresses
+from tests.e2e.running_cluster import Cluster, Machine, running
 
 EVERYBODY = {Source.WORLD, Source.PUBLISHERS}
 UDP_PROBE = Path(__file__).with_name("udp_probe.py")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cluster import ROOT, STATE, Cluster, Done, Machine
+from tests.e2e.running_cluster import PROJECT, STATE, Cluster, Done, Machine
 
 PULUMI = STATE / "pulumi"
 WITHOUT_SCRIPTS = ("--exclude", "**$command:**", "--exclude-dependents")
@@ -25,7 +25,7 @@ class SmallStack:
         self.name = name
         self.domain = f"{name}.ant-media.test"
         self._cluster = cluster
-        settings = yaml.safe_load((ROOT / "Pulumi.sandbox.yaml").read_text())
+        settings = yaml.safe_load((PROJECT / "Pulumi.sandbox.yaml").read_text())
         tags = {"project": "ant-media-cluster", "stack": name, "owner": "tests"}
         settings["config"] |= {
             "aws:defaultTags": {"tags": tags},
@@ -92,7 +92,7 @@ class SmallStack:
         """
         with subprocess.Popen(
             ["sandbox/bin/pulumi", *command, "--yes", "--skip-preview"],
-            cwd=ROOT,
+            cwd=PROJECT,
             env={**Cluster.environment, "PULUMI_STACK": self.name},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster import Cluster
 from cluster.host_keys import host_key
 from cluster.settings.model import SECRETS
+from tests.e2e.running_cluster import Cluster
 
 
 def stack_secrets(cluster: Cluster) -> dict[str, list[bytes]]:

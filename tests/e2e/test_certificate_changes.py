@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
-from acme_servers import AcmeServer, another_acme_server
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from own_certificate import OwnCertificate, as_text, make_certificate, new_key
-from stack_secrets import found_in
-from test_growth import operations
-from test_life import in_ec2
-from visitor import Internet, Visitor
 
-from cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from sandbox.cloud import addresses
+from tests.e2e.acme_servers import AcmeServer, another_acme_server
+from tests.e2e.own_certificate import OwnCertificate, as_text, make_certificate, new_key
+from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
+from tests.e2e.stack_secrets import found_in
+from tests.e2e.test_growth import operations
+from tests.e2e.test_life import in_ec2
+from tests.e2e.visitor import Internet, Visitor
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"
 WILDCARD = f"*.{DOMAIN}"

@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from certificate import Certificate
 from cryptography.x509 import DNSName, SubjectAlternativeName
-from troubles import (
+
+from tests.e2e.certificate import Certificate
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
+from tests.e2e.troubles import (
     RATE_LIMITED,
     REFUSED,
     acme_server_does_not_answer,
@@ -19,9 +21,7 @@ from troubles import (
     renewed_with_a_chain_that_is_none,
     secrets_manager_is_away,
 )
-from visitor import Internet, Visitor
-
-from cluster import DOMAIN, SCRIPTS, STATE, Cluster
+from tests.e2e.visitor import Internet, Visitor
 
 Trouble = Callable[[Cluster, Internet], AbstractContextManager[None]]
 

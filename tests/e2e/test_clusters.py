@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from account_scan import Thing, scan
-from streams import TEST_STREAM
-from visitor import Internet, Visitor
 
-from cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
 from sandbox.cloud import addresses
+from tests.e2e.account_scan import Thing, scan
+from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
+from tests.e2e.streams import TEST_STREAM
+from tests.e2e.visitor import Internet, Visitor
 
 NAME = "pr-123"
 OWN_DOMAIN = f"{NAME}.{DOMAIN}"

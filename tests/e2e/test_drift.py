@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from threading import Event
 
 import pytest
-from certificate import Certificate
-from visitor import Internet, Visitor, WebSocket
 
-from cluster import DOMAIN, Cluster, Done
+from tests.e2e.certificate import Certificate
+from tests.e2e.running_cluster import DOMAIN, Cluster, Done
+from tests.e2e.visitor import Internet, Visitor, WebSocket
 
 OPENED, DELETED = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"

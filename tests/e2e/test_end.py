@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 import botocore.session
 import pytest
-from conftest import Start
-from host_snapshot import left_of, processes_of_sandbox, take_snapshot
 
-from cluster import ROOT, STATE, Cluster
+from tests.e2e.conftest import Start
+from tests.e2e.host_snapshot import left_of, processes_of_sandbox, take_snapshot
+from tests.e2e.running_cluster import PROJECT, STATE, Cluster
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_aws_was_asked_for_nothing_that_the_roles_of_ci_may_not_do(calls: TextIO
 
 
 def _allowed(document: str) -> set[str]:
-    policy = json.loads((ROOT / f"docs/aws/{document}.json").read_text())
+    policy = json.loads((PROJECT / f"docs/aws/{document}.json").read_text())
     return {action for statement in policy["Statement"] for action in statement["Action"]}
 
 

@@ -3,9 +3,8 @@
 import re
 from typing import Any
 
-from visitor import Internet
-
-from cluster import STACK, Cluster
+from tests.e2e.running_cluster import STACK, Cluster
+from tests.e2e.visitor import Internet
 
 
 def owners(cluster: Cluster, internet: Internet) -> dict[str, set[str]]:

@@ -1,9 +1,9 @@
 """Every port of every kind of machine, from everywhere: what answers is what the port table says, and nothing else."""
 
 import pytest
-from port_scan import Protocol, permitted, tcp_ports, udp_ports, viewpoints
 
-from cluster import Cluster
+from tests.e2e.port_scan import Protocol, permitted, tcp_ports, udp_ports, viewpoints
+from tests.e2e.running_cluster import Cluster
 
 # One machine of each kind, and another where a kind has a second: nodes are neighbours of each other.
 TARGETS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stack_secrets import found_in, stack_secrets
 
-from cluster import STATE, Cluster
+from tests.e2e.running_cluster import STATE, Cluster
+from tests.e2e.stack_secrets import found_in, stack_secrets
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from acme_servers import AcmeServer, another_acme_server
-from certificate import FORCE_RENEWAL, Certificate
-from visitor import Internet
 
-from cluster import DOMAIN, Cluster, eventually, running
+from tests.e2e.acme_servers import AcmeServer, another_acme_server
+from tests.e2e.certificate import FORCE_RENEWAL, Certificate
+from tests.e2e.running_cluster import DOMAIN, Cluster, eventually, running
+from tests.e2e.visitor import Internet
 
 LOAD = Path(__file__).with_name("load.py")
 OPEN_WATCHER = Path(__file__).with_name("open_watcher.py")

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from stack_secrets import files_below, found_in, stack_secrets
 
-from cluster import STATE, Cluster
+from tests.e2e.conftest import Start
+from tests.e2e.running_cluster import STATE, Cluster
+from tests.e2e.stack_secrets import files_below, found_in, stack_secrets
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from account_scan import IN_EC2, IN_IAM, Thing, scan
-from small_stack import WITHOUT_SCRIPTS, SmallStack, interrupt, interrupt_twice, kill, paused, terminate
-from visitor import Internet
 
-from cluster import Cluster, Done
 from operations.new_stack.__main__ import ssh_private_key
 from operations.recovery.untracked_resources import Account, find
+from tests.e2e.account_scan import IN_EC2, IN_IAM, Thing, scan
+from tests.e2e.running_cluster import Cluster, Done
+from tests.e2e.small_stack import (
+    WITHOUT_SCRIPTS,
+    SmallStack,
+    interrupt,
+    interrupt_twice,
+    kill,
+    paused,
+    terminate,
+)
+from tests.e2e.visitor import Internet
 
 CREATING_A_MACHINE = "Instance origin1 creating"
 DELETING_A_MACHINE = "Instance origin1 deleting"

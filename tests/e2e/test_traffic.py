@@ -7,11 +7,11 @@ import re
 import ssl
 
 import pytest
-from conftest import Start
-from streams import probe, publisher, wait_for
-from visitor import Answer, Visitor
 
-from cluster import DOMAIN, Cluster, running
+from tests.e2e.conftest import Start
+from tests.e2e.running_cluster import DOMAIN, Cluster, running
+from tests.e2e.streams import probe, publisher, wait_for
+from tests.e2e.visitor import Answer, Visitor
 
 TLS_PORTS = (443, 4444, 5443, 6080)
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from visitor import Visitor, WebSocket
 
-from cluster import DOMAIN, SCRIPTS, Cluster
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster
+from tests.e2e.visitor import Visitor, WebSocket
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 

@@ -11,11 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
 
-from certificate import Certificate
-from visitor import Internet
-
-from cluster import STATE, Cluster
 from sandbox.cloud import acme, addresses, certificates
+from tests.e2e.certificate import Certificate
+from tests.e2e.running_cluster import STATE, Cluster
+from tests.e2e.visitor import Internet
 
 ELSEWHERE = 14030
 """A port beside the ACME server's."""

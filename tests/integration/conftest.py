@@ -1,63 +1,9 @@
-"""The load balancer's world: HAProxy and every node at their real ports, on a network of the tests' own."""
-
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-
 import pytest
-from clients import CLIENT
-from dummy_node import Node
-from haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
-from network_namespace import Network, own_network
 
-from cluster.haproxy_config import HAProxyConfig, Server, render
 from sandbox.cloud import images
-
-ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
-EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))
-CLUSTER = HAProxyConfig(DOMAIN, ORIGINS, EDGES[:2], ("LiveApp", "WebRTCAppEE", "live"), 1024, 31536000)
-GROWN = replace(CLUSTER, edges=EDGES)
 
 
 @pytest.fixture(scope="session")
 def layers() -> str:
     """The folders of a Debian 13 tree with HAProxy, as an overlay's `lowerdir`."""
     return ":".join(map(str, images.build("haproxy")))
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[Network]:
-    with own_network(BALANCER, [server.address for server in ORIGINS + EDGES], [CLIENT]) as network:
-        yield network
-
-
-@pytest.fixture(scope="module")
-def nodes(network: Network) -> Iterator[dict[str, Node]]:
-    with network.at_nodes():
-        running = {server.name: Node(server.name, server.address) for server in ORIGINS + EDGES}
-    yield running
-    for node in running.values():
-        node.stop()
-
-
-@dataclass(frozen=True)
-class Balancer:
-    """HAProxy in front of two origins and two edges."""
-
-    haproxy: HAProxy
-    nodes: dict[str, Node]
-
-
-@pytest.fixture(scope="module")
-def balancer(
-    layers: str, certificate: Path, nodes: dict[str, Node], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Balancer]:
-    haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate)
-    haproxy.start(render(CLUSTER))
-    yield Balancer(haproxy, nodes)
-    haproxy.stop()

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_cloud import Machine, Sandbox, client, launch_pair
-from plugin_sshd import Sshd
-from plugin_stack import Stack
+
+from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, launch_pair
+from tests.sandbox.plugins.plugin_sshd import Sshd
+from tests.sandbox.plugins.plugin_stack import Stack
 
 
 @pytest.fixture(scope="session")

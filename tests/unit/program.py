@@ -4,7 +4,6 @@ import json
 import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -12,7 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pulumi.runtime import mocks
 
-PROGRAM = Path(__file__).parent.parent.parent / "__main__.py"
+from tests.project import PROJECT
+
+PROGRAM = PROJECT / "__main__.py"
 
 SECRETS = {
     "sshPrivateKey": Ed25519PrivateKey.generate()

@@ -1,0 +1,207 @@
+"""The HAProxy of Debian 13 on the rendered file, started as its systemd unit starts it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from tests.project import PROJECT
+
+DOMAIN = "live.example.com"
+BALANCER = "10.0.0.4"
+USER, PASSWORD = "admin", "correct horse"
+CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWORD}"\n'
+
+# Where the machines have them, and so the tree.
+_FOLDER = PROJECT / "templates/scripts"
+SCRIPTS = f"{_FOLDER}/every-machine:{_FOLDER}/balancer"
+_INSTALLED_SCRIPTS = "usr/local/lib/ant-media-cluster"
+_ROTATE = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
+
+# An overlay of the tree for this process alone; /dev/log reaches into the chroot as the unit binds it there.
+_START = f"""
+set -euo pipefail
+mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
+mount -t proc proc "$FOLDER/root/proc"
+mount --bind "$FOLDER/log" "$FOLDER/root/var/lib/haproxy/dev"
+mount -t overlay overlay -o "lowerdir=$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
+chroot "$FOLDER/root" bash {_ROTATE}
+exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
+"""
+
+
+KEY_TYPES = {
+    "ecdsa": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"],
+    "rsa": ["-newkey", "rsa:2048"],
+}
+
+
+def make_certificate(folder: Path, key_type: str = "ecdsa") -> Path:
+    """Certificate and key in one file, as HAProxy wants them; the authority that vouches for it is `authority` beside it."""
+
+    def make(name: str, *options: str) -> bytes:
+        key, certificate = folder / f"{name}.key", folder / name
+        files = ["-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
+        command = ["openssl", "req", "-x509", *KEY_TYPES[key_type], *files, *options]
+        subprocess.run(command, check=True, capture_output=True)
+        return certificate.read_bytes() + key.read_bytes()
+
+    make("authority", "-subj", "/CN=Authority", "-addext", "keyUsage=critical,keyCertSign")
+    names = ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN}"]
+    usage = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=serverAuth"]
+    signer = ["-CA", str(folder / "authority"), "-CAkey", str(folder / "authority.key")]
+    pem = folder / "pem"
+    pem.write_bytes(make("certificate", *names, *usage, *signer))
+    return pem
+
+
+class HAProxy:
+    """One HAProxy, master and workers. Everything of it ends with `stop`, or with the tests' process."""
+
+    def __init__(self, layers: str, folder: Path, certificate: Path) -> None:
+        self._layers = layers
+        self._folder = folder
+        for part in (
+            "upper/etc/haproxy/certs",
+            "upper/run/haproxy",
+            f"upper/{_INSTALLED_SCRIPTS}",
+            "work",
+            "root",
+            "log",
+        ):
+            (folder / part).mkdir(parents=True)
+        configuration = folder / "upper/etc/haproxy"
+        (configuration / "certs/cluster.pem").write_bytes(certificate.read_bytes())
+        (configuration / "credentials.cfg").write_text(CREDENTIALS)
+        self._configuration = configuration
+        self._process: subprocess.Popen[bytes] | None = None
+        self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._journal.bind(str(folder / "log/log"))
+        (folder / "log/log").chmod(0o666)
+        self._log: list[str] = []
+        threading.Thread(target=self._read_journal, daemon=True).start()
+
+    def _read_journal(self) -> None:
+        while line := self._journal.recv(65536):
+            self._log.append(line.decode(errors="replace").rstrip())
+
+    def _popen(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "--",
+                "bash",
+                "-c",
+                _START,
+                "haproxy",
+                *arguments,
+            ],
+            env={
+                "PATH": os.environ["PATH"],
+                "LAYERS": self._layers,
+                "FOLDER": str(self._folder),
+                "SCRIPTS": SCRIPTS,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+
+    def _write(self, text: str) -> None:
+        """Into the tree before it is mounted, and through the process's own mount afterwards."""
+        folder = self._configuration
+        if self._process:
+            folder = self.root / "etc/haproxy"
+        (folder / "haproxy.cfg").write_text(text)
+
+    def validate(self, text: str) -> tuple[int, str]:
+        """Exit code and words of `haproxy -c`."""
+        self._write(text)
+        process = self._popen("-c", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/credentials.cfg")
+        output, _ = process.communicate(timeout=20)
+        return process.returncode, output.decode()
+
+    def start(self, text: str) -> None:
+        self._write(text)
+        files = ("-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/credentials.cfg")
+        self._process = self._popen("-Ws", "-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock", *files)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self._process.poll() is None:
+            # The worker serves before its master does, which starts itself over once the worker runs.
+            if "Name: HAProxy" in self.ask("show info") and " worker " in self.master("show proc"):
+                return
+            time.sleep(0.02)
+        self.stop()
+        output = self._process.stdout.read().decode() if self._process.stdout else ""
+        raise RuntimeError(f"HAProxy did not start: {output}")
+
+    def reload(self, text: str) -> None:
+        """A new file and a new worker; the old worker keeps its connections."""
+        answer = self.try_reload(text)
+        assert answer.startswith("Success=1"), answer
+
+    def try_reload(self, text: str) -> str:
+        """What the master says of it."""
+        self._write(text)
+        return self.master("reload")
+
+    def rotate_ticket_keys(self) -> subprocess.CompletedProcess[str]:
+        """As systemd does twice a day."""
+        command = ["chroot", str(self.root), "bash", _ROTATE]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.terminate()
+            self._process.wait(timeout=10)
+            # A master that is ended while it starts itself over leaves its worker; systemd would end the worker too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    @property
+    def root(self) -> Path:
+        """Its file system, as it sees it."""
+        assert self._process
+        return Path(f"/proc/{self._process.pid}/root")
+
+    def _ask(self, path: str, command: str) -> str:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            try:
+                client.connect(str(self.root / path))
+                client.sendall(command.encode() + b"\n")
+                client.shutdown(socket.SHUT_WR)
+                return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+            except OSError as error:
+                return str(error)
+
+    def master(self, command: str) -> str:
+        return self._ask("run/haproxy-master.sock", command)
+
+    def ask(self, command: str) -> str:
+        """The newest worker's answer to a command on its runtime socket."""
+        return self._ask("run/haproxy/admin.sock", command)
+
+    def status(self) -> dict[str, str]:
+        """UP, DOWN, … by `backend/server`."""
+        rows = [
+            line.split(",")
+            for line in self.ask("show stat -1 4 -1").splitlines()
+            if line[:1] not in ("#", "")
+        ]
+        return {f"{row[0]}/{row[1]}": row[17] for row in rows}
+
+    def log(self, text: str, seconds: float = 2) -> list[str]:
+        """The lines of the log that contain `text`, as soon as there is one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not any(text in line for line in self._log):
+            time.sleep(0.02)
+        return [line for line in self._log if text in line]

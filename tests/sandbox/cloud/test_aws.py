@@ -1,0 +1,268 @@
+"""What machines of the local cloud see of AWS: their metadata, their role's credentials, and the APIs that take those."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dnslib import DNSRecord
+
+from sandbox.cloud import addresses
+from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, eventually
+
+METADATA = f"http://{addresses.METADATA}/latest"
+ROLE, SECRET = "balancer", "letsencrypt"
+CHALLENGE = f"_acme-challenge.{addresses.ENTRANCE}"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    ],
+}
+
+
+def curl(machine: Machine, *arguments: str) -> tuple[int, str]:
+    """Status and text; 0 where there is no answer."""
+    command = shlex.join(["curl", "-s", "-m5", "-w", "\n%{http_code}", *arguments])
+    text, _, status = machine.run("sh", "-c", f"{command} || true").rpartition("\n")
+    return int(status), text
+
+
+def token(machine: Machine, *headers: str) -> str:
+    ttl = "X-aws-ec2-metadata-token-ttl-seconds: 60"
+    status, text = curl(machine, "-X", "PUT", "-H", ttl, *headers, f"{METADATA}/api/token")
+    assert status == 200
+    return text
+
+
+def metadata(machine: Machine, path: str, key: str | None = None) -> tuple[int, str]:
+    header = f"X-aws-ec2-metadata-token: {key or token(machine)}"
+    return curl(machine, "-H", header, f"{METADATA}/{path}")
+
+
+@dataclass
+class Role:
+    """The role `balancer`, which may read and write one secret and one name's TXT records in one zone; `front` has it."""
+
+    machine: Machine
+    zone: str
+    other_zone: str
+
+    def credentials(self) -> dict[str, str]:
+        status, text = metadata(self.machine, f"meta-data/iam/security-credentials/{ROLE}")
+        assert status == 200
+        given: dict[str, str] = json.loads(text)
+        return given
+
+    def secrets(
+        self, operation: str, demand: dict[str, str], without: Sequence[str] = (), **other: str
+    ) -> tuple[int, Any]:
+        """What Secrets Manager says to curl, with the credentials or some in their place."""
+        given = self.credentials() | other
+        headers = {
+            "x-amz-target": f"secretsmanager.{operation}",
+            "content-type": "application/x-amz-json-1.1",
+            "x-amz-security-token": given["Token"],
+        }
+        status, text = curl(
+            self.machine,
+            *("--user", f"{given['AccessKeyId']}:{given['SecretAccessKey']}"),
+            *("--aws-sigv4", f"aws:amz:{addresses.REGION}:secretsmanager"),
+            *(f"-H{name}: {value}" for name, value in headers.items() if name not in without),
+            *("-d", json.dumps(demand), f"https://{addresses.SECRETS_MANAGER_NAME}/"),
+        )
+        return status, json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def role(sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]) -> Role:
+    front, _ = pair
+    iam, route53 = client("iam"), client("route53")
+
+    def make() -> Role:
+        zone, other = (
+            route53.create_hosted_zone(Name=name, CallerReference=name)["HostedZone"]["Id"].rpartition("/")[2]
+            for name in (f"{addresses.ENTRANCE}.", "other.test.")
+        )
+        secret = client("secretsmanager").create_secret(Name=SECRET, SecretString="nothing yet")["ARN"]
+        client("secretsmanager").create_secret(Name="another", SecretString="somebody else's")
+        change = "route53:ChangeResourceRecordSets"
+        statements = [
+            {
+                "Effect": "Allow",
+                "Action": ["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"],
+                "Resource": secret,
+            },
+            {"Effect": "Allow", "Action": "route53:ListHostedZones", "Resource": "*"},
+            {"Effect": "Allow", "Action": "route53:GetChange", "Resource": "arn:aws:route53:::change/*"},
+            {
+                "Effect": "Allow",
+                "Action": change,
+                "Resource": f"arn:aws:route53:::hostedzone/{zone}",
+                "Condition": {
+                    "ForAllValues:StringEquals": {
+                        f"{change}NormalizedRecordNames": [CHALLENGE],
+                        f"{change}RecordTypes": ["TXT"],
+                    }
+                },
+            },
+        ]
+        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST))
+        iam.put_role_policy(
+            RoleName=ROLE,
+            PolicyName="certificate",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
+        )
+        iam.create_instance_profile(InstanceProfileName="profile")
+        iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName=ROLE)
+        ec2.associate_iam_instance_profile(InstanceId=front.id, IamInstanceProfile={"Name": "profile"})
+        return Role(front, zone, other)
+
+    return sandbox.on_its_internet(make)
+
+
+def test_metadata_needs_a_token_and_takes_no_other_machines(pair: tuple[Machine, Machine]) -> None:
+    front, back = pair
+    assert curl(front, f"{METADATA}/meta-data/instance-id") == (401, "")
+    assert metadata(front, "meta-data/instance-id", token(back)) == (401, "")
+    assert curl(front, "-X", "PUT", f"{METADATA}/api/token")[0] == 400
+    by_proxy = ("-H", "X-Forwarded-For: 192.0.2.1", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60")
+    assert curl(front, "-X", "PUT", *by_proxy, f"{METADATA}/api/token")[0] == 403
+
+
+def test_metadata_tells_each_machine_about_itself(pair: tuple[Machine, Machine]) -> None:
+    front, back = pair
+    api, key = front.api(), token(front)
+    expected = {
+        "instance-id": front.id,
+        "ami-id": api["ImageId"],
+        "instance-type": api["InstanceType"],
+        "hostname": front.run("hostname", "--fqdn").strip(),
+        "local-ipv4": front.private,
+        "public-ipv4": front.public,
+        "placement/region": addresses.REGION,
+        "placement/availability-zone": api["Placement"]["AvailabilityZone"],
+        "placement/": "availability-zone\nregion",
+    }
+    assert {path: metadata(front, f"meta-data/{path}", key)[1] for path in expected} == expected
+    assert metadata(front, "meta-data/tags", key) == (404, "")
+    assert front.run("cloud-id") == "nocloud\n"
+    identity = json.loads(metadata(back, "dynamic/instance-identity/document")[1])
+    assert (identity["instanceId"], identity["region"]) == (back.id, addresses.REGION)
+
+
+def test_a_machine_without_a_role_has_no_credentials(role: Role, pair: tuple[Machine, Machine]) -> None:
+    _, back = pair
+    assert metadata(back, "meta-data/iam/security-credentials/") == (404, "")
+    assert metadata(back, f"meta-data/iam/security-credentials/{ROLE}") == (404, "")
+    assert metadata(role.machine, "meta-data/iam/security-credentials/") == (200, ROLE)
+
+
+def test_a_role_reads_and_writes_the_secret_that_it_may_and_no_other(role: Role) -> None:
+    status, _ = role.secrets("PutSecretValue", {"SecretId": SECRET, "SecretString": "an archive: ä"})
+    assert status == 200
+    status, answer = role.secrets("GetSecretValue", {"SecretId": SECRET})
+    assert (status, answer["SecretString"]) == (200, "an archive: ä")
+    for operation, secret in (("GetSecretValue", "another"), ("DeleteSecret", SECRET)):
+        status, answer = role.secrets(operation, {"SecretId": secret})
+        assert (status, answer["__type"]) == (400, "AccessDeniedException")
+        assert f"assumed-role/{ROLE}/{role.machine.id} is not authorized" in answer["Message"]
+
+
+def test_who_signs_wrongly_or_shows_no_token_is_refused(role: Role) -> None:
+    def kind(without: Sequence[str] = (), **other: str) -> str:
+        status, answer = role.secrets("GetSecretValue", {"SecretId": SECRET}, without, **other)
+        assert status == 400
+        refusal: str = answer["__type"]
+        return refusal
+
+    assert kind(SecretAccessKey="x") == "InvalidSignatureException"
+    assert kind(Token="x") == "UnrecognizedClientException"
+    assert kind(without=["x-amz-security-token"]) == "UnrecognizedClientException"
+    assert kind(AccessKeyId="test", SecretAccessKey="test") == "UnrecognizedClientException"
+    status, text = curl(role.machine, f"https://{addresses.ROUTE53_NAME}/2013-04-01/hostedzone")
+    assert status == 403
+    assert "<Code>MissingAuthenticationToken</Code>" in text
+
+
+CHANGE = """\
+import boto3, botocore.exceptions, json, sys
+given, changes = json.load(sys.stdin)
+session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["Token"])
+route53 = session.client("route53")
+for zone, name, kind, values in changes:
+    record = {"Name": name, "Type": kind, "TTL": 10, "ResourceRecords": [{"Value": value} for value in values]}
+    batch = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+    try:
+        answer = route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)
+        print(route53.get_change(Id=answer["ChangeInfo"]["Id"])["ChangeInfo"]["Status"])
+    except botocore.exceptions.ClientError as error:
+        print(error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"])
+"""
+
+
+def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
+    sandbox: Sandbox, role: Role, tmp_path: Path
+) -> None:
+    text = ['"one"', '"two words" "and more"']
+    changes = [
+        (role.zone, CHALLENGE, "TXT", text),
+        (role.zone, f"{CHALLENGE}.", "TXT", text),
+        (role.zone, CHALLENGE, "A", ["198.51.100.9"]),
+        (role.zone, addresses.ENTRANCE, "TXT", text),
+        (role.zone, f"_acme-challenge.www.{addresses.ENTRANCE}", "TXT", text),
+        (role.other_zone, CHALLENGE, "TXT", text),
+    ]
+    (tmp_path / "demand").write_text(json.dumps([role.credentials(), changes]))
+    script = f"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true {sys.executable} -c {shlex.quote(CHANGE)} <{tmp_path}/demand"
+    assert sandbox("exec", "--", "sh", "-c", script).splitlines() == ["INSYNC"] * 2 + ["AccessDenied 403"] * 4
+
+    def ask() -> DNSRecord:
+        return DNSRecord.parse(DNSRecord.question(CHALLENGE, "TXT").send(addresses.DNS, timeout=2))
+
+    answer = sandbox.on_its_internet(ask)
+    assert sorted(b"".join(record.rdata.data) for record in answer.rr) == [b"one", b"two wordsand more"]
+
+
+def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandbox, role: Role) -> None:
+    def change(action: str, name: str) -> None:
+        record = {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "198.51.100.9"}]}
+        changes = [{"Action": action, "ResourceRecordSet": record}]
+        client("route53").change_resource_record_sets(
+            HostedZoneId=role.other_zone, ChangeBatch={"Changes": changes}
+        )
+
+    for action in ("CREATE", "DELETE", "CREATE"):
+        for name in ("b.other.test", "a.other.test"):
+            sandbox.on_its_internet(lambda name=name, action=action: change(action, name))
+
+
+def test_a_machine_that_restarts_finds_its_metadata_again(ec2: Any, pair: tuple[Machine, Machine]) -> None:
+    _, back = pair
+    back.sandbox.on_its_internet(lambda: ec2.reboot_instances(InstanceIds=[back.id]))
+    eventually(lambda: not back.answers())
+    eventually(back.answers)
+    assert metadata(back, "meta-data/instance-id") == (200, back.id)
+
+
+def test_nothing_of_all_this_tried_to_leave(sandbox: Sandbox, role: Role) -> None:
+    assert sandbox.status()["escaped_destinations"] == []
+
+
+def test_no_machine_answers_for_anothers_metadata_and_the_internet_has_none(
+    sandbox: Sandbox, pair: tuple[Machine, Machine]
+) -> None:
+    front, back = pair
+
+    def by_way_of(gateway: str) -> str:
+        route = f"{addresses.METADATA} via {gateway}"
+        ask = f"curl -s -m2 -o /dev/null -w '%{{http_code}}' {METADATA}/"
+        return f"ip route add {route} && {{ {ask} || true; ip route del {route}; }}"
+
+    assert back.run("sh", "-c", by_way_of("10.0.32.1")) == "401"
+    assert back.run("sh", "-c", by_way_of(front.private)) == "000"
+    assert sandbox("exec", "--", "sh", "-c", by_way_of("100.64.0.2")) == "000"

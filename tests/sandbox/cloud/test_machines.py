@@ -1,0 +1,256 @@
+"""The local cloud with real machines in it, seen through boto3 and from its internet. Needs root and the sandbox's packages."""
+
+import json
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from sandbox.cloud import addresses
+from sandbox.cloud.machines import control_group
+from sandbox.cloud.network import package_address
+from tests.sandbox.cloud.local_cloud import CLOUD, LOOPBACK, Machine, Sandbox, eventually
+
+
+def test_user_data_has_run_and_the_machine_is_called_as_on_ec2(pair: tuple[Machine, Machine]) -> None:
+    front, _ = pair
+    assert front.run("cat", "/root/user-data-ran") == "ip-10-0-32-8\n"
+    assert front.run("hostname", "--fqdn") == "ip-10-0-32-8.eu-west-1.compute.internal\n"
+    assert front.run("cloud-init", "status") == "status: done\n"
+    assert front.run("systemctl", "is-system-running", "--wait") == "running\n"
+
+
+def test_a_port_is_open_to_those_whom_a_rule_names_and_to_nobody_else(
+    sandbox: Sandbox, pair: tuple[Machine, Machine]
+) -> None:
+    front, back = pair
+    assert str(sandbox.answer(front.public, 22)).startswith("SSH-2.0")
+    assert sandbox.answer(front.public, 22, source=addresses.STRANGER) is None
+    assert sandbox.answer(front.public, 80, source=addresses.STRANGER) == addresses.STRANGER
+    assert sandbox.answer(front.public, 8080) is None
+
+    ask = ("curl", "-s", "--http0.9", "--max-time", "1", f"http://{back.private}:8080")
+    members = {"UserIdGroupPairs": [{"GroupId": front.group}]}
+    back.permit(8080, **members)
+    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private)
+    assert sandbox.answer(back.public, 8080) is None
+    back.forbid(8080, **members)
+    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == "")
+
+
+def test_a_machine_meets_another_and_itself_at_public_addresses_with_its_own(
+    pair: tuple[Machine, Machine],
+) -> None:
+    front, back = pair
+    for there in (back, front):
+        assert front.run("curl", "-s", "--http0.9", "-m2", f"http://{there.public}:80") == front.public
+
+
+def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    _, back = pair
+    drawn = back.public
+    elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
+    allocation = elastic["AllocationId"]
+    link = sandbox.on_its_internet(lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id))
+    eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR)
+    assert sandbox.answer(drawn, 80) is None
+    sandbox.on_its_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
+    eventually(back.answers)
+    assert sandbox.answer(elastic["PublicIp"], 80) is None
+    sandbox.on_its_internet(lambda: ec2.release_address(AllocationId=allocation))
+
+
+def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    front, _ = pair
+    vpc = front.api()["VpcId"]
+
+    def route(action: str, **target: str) -> None:
+        tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+        table = tables[0]["RouteTableId"]
+        getattr(ec2, action)(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", **target)
+
+    gateways = sandbox.on_its_internet(ec2.describe_internet_gateways)["InternetGateways"]
+    gateway = next(item for item in gateways if any(link["VpcId"] == vpc for link in item["Attachments"]))
+    sandbox.on_its_internet(lambda: route("delete_route"))
+    eventually(lambda: not front.answers())
+    sandbox.on_its_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
+    eventually(front.answers)
+
+
+def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_cluster(
+    sandbox: Sandbox, pair: tuple[Machine, Machine]
+) -> None:
+    front, _ = pair
+
+    def add_record() -> None:
+        session = boto3.Session("test", "test", region_name=addresses.REGION)
+        route53 = session.client("route53", endpoint_url=addresses.API_URL)
+        zone = route53.list_hosted_zones_by_name(DNSName=addresses.ZONE)["HostedZones"][0]
+        record = {
+            "Name": addresses.ENTRANCE,
+            "Type": "A",
+            "TTL": 60,
+            "ResourceRecords": [{"Value": front.public}],
+        }
+        route53.change_resource_record_sets(
+            HostedZoneId=zone["Id"],
+            ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]},
+        )
+
+    sandbox.on_its_internet(add_record)
+    assert front.run("getent", "hosts", addresses.ENTRANCE).split()[0] == front.public
+    assert sandbox("exec", "--", "getent", "hosts", addresses.ENTRANCE).split()[0] == front.public
+    assert front.run("sh", "-c", "getent hosts www.example.com || echo unknown") == "unknown\n"
+    with socket.create_connection((LOOPBACK, 80), timeout=5) as side:
+        assert side.recv(100).decode() == addresses.OPERATOR
+
+
+def test_the_operator_trusts_all_of_the_cloud_and_a_machine_aws_alone(
+    sandbox: Sandbox, pair: tuple[Machine, Machine]
+) -> None:
+    front, _ = pair
+    directory = f"https://{addresses.ACME_NAME}:14000/dir"
+    zones = f"https://{addresses.ROUTE53_NAME}/2013-04-01/hostedzone"
+    assert "newOrder" in json.loads(sandbox("exec", "--", "curl", "-sS", directory))
+    assert "ErrorResponse" in sandbox("exec", "--", "curl", "-sS", zones)
+    assert "ErrorResponse" in front.run("curl", "-sS", zones)
+    assert front.run("sh", "-c", f"curl -s {directory} || echo $?") == "60\n"  # not trusted
+
+
+def test_packages_come_in_and_nothing_goes_out(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
+    front, _ = pair
+    front.run("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
+    assert sandbox.status()["escaped_packets"] == 0
+    with pytest.raises(ConnectionRefusedError):
+        sandbox.on_its_internet(lambda: socket.create_connection((package_address(0), 80), timeout=2))
+    front.run("sh", "-c", "curl -s -m2 http://192.0.2.1:81/ || true")
+    sandbox("exec", "--", "sh", "-c", "curl -s -m2 https://192.0.2.2/ || true")
+    status = sandbox.status()
+    assert status["escaped_packets"] >= 2
+    assert status["escaped_destinations"] == ["192.0.2.1 tcp 81", "192.0.2.2 tcp 443"]
+
+
+def test_the_operator_has_the_hosts_files_folder_and_exit_codes(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here\n")
+    script = 'cat file; echo "$AWS_ACCESS_KEY_ID $AWS_REGION"; exit 7'
+    command = [CLOUD, "exec", "--", "sh", "-c", script]
+    done = subprocess.run(
+        command,
+        env=sandbox.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (7, "here\ntest eu-west-1\n")
+
+
+def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_why(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    subnet = pair[0].api()["SubnetId"]
+
+    def launch() -> str:
+        answer = ec2.run_instances(ImageId="ami-0ffffffffffffffff", MinCount=1, MaxCount=1, SubnetId=subnet)
+        id: str = answer["Instances"][0]["InstanceId"]
+        return id
+
+    id = sandbox.on_its_internet(launch)
+    eventually(lambda: sandbox.state_of(id) == "stopped")
+    assert "no machine image stands behind ami-0ffffffffffffffff" in sandbox("logs", id)
+    sandbox.on_its_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
+    eventually(lambda: sandbox.state_of(id) is None)
+
+
+def test_a_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
+    before = sandbox.status()
+    sandbox("start")
+    assert sandbox.status() == before
+
+
+def test_a_command_ends_with_the_machine_that_it_runs_on(pair: tuple[Machine, Machine]) -> None:
+    _, back = pair
+    with subprocess.Popen([CLOUD, "shell", back.id, "sleep", "100"], env=back.sandbox.environment) as command:
+        eventually(lambda: back.sandbox.attempt("shell", back.id, "pgrep", "-x", "sleep") != "")
+        back.sandbox.attempt("shell", back.id, "systemctl", "reboot")
+        try:
+            assert command.wait(timeout=20) != 0
+        finally:
+            command.kill()
+    eventually(back.answers)
+
+
+def test_a_disk_outlives_reboot_and_stop_but_not_termination(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    _, back = pair
+    back.run("sh", "-c", "echo kept > /root/disk")
+
+    def up_since() -> str:
+        return back.sandbox.attempt(
+            "shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic"
+        )
+
+    elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
+
+    def by_a_stop_and_a_start() -> None:
+        sandbox.on_its_internet(
+            lambda: ec2.associate_address(AllocationId=elastic["AllocationId"], InstanceId=back.id)
+        )
+        ec2_here("stop_instances")
+        eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) is None)
+        ec2_here("start_instances")
+
+    def ec2_here(action: str) -> None:
+        sandbox.on_its_internet(lambda: getattr(ec2, action)(InstanceIds=[back.id]))
+
+    for again in (
+        lambda: back.sandbox.attempt("shell", back.id, "systemctl", "reboot"),
+        lambda: ec2_here("reboot_instances"),
+        by_a_stop_and_a_start,
+    ):
+        before = up_since()
+        again()
+        eventually(lambda before=before: up_since() not in ("", before) and back.answers())
+        assert back.run("cat", "/root/disk") == "kept\n"
+    assert back.public == elastic["PublicIp"]
+
+    sandbox.attempt("shell", back.id, "systemctl", "poweroff")
+    eventually(lambda: back.api()["State"]["Name"] == "stopped")
+
+    folder = sandbox.state / "machines" / back.id
+    assert folder.exists()
+    ec2_here("terminate_instances")
+    eventually(lambda: not folder.exists())
+    assert [machine["name"] for machine in sandbox.status()["machines"]] == ["a-stack-front"]
+
+
+def test_killed_anywhere_it_starts_afresh_and_stopped_it_leaves_nothing(sandbox: Sandbox, pair: Any) -> None:
+    before = sandbox.status()
+    keeper, init = map(int, (sandbox.state / "pid").read_text().split())
+    for victim in (keeper, init):
+        os.kill(victim, 9)
+    sandbox("start")
+    after = sandbox.status()
+    assert after["boot_id"] != before["boot_id"]
+    assert after["machines"] == []
+    network = Path(f"/proc/{sandbox.init()}/ns/net").stat().st_ino
+    sandbox("stop")
+    assert not sandbox.state.exists()
+    assert str(sandbox.state) not in Path("/proc/mounts").read_text()
+    for tree in ("", "unified", "systemd"):
+        assert not (Path("/sys/fs/cgroup") / tree / control_group(sandbox.state)).exists()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            assert (process / "ns/net").stat().st_ino != network, (process / "cmdline").read_text()
+        except (FileNotFoundError, PermissionError):
+            continue

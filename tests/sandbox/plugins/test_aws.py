@@ -1,0 +1,890 @@
+"""The aws provider: its decisions one by one, and whole stacks under the real engine against moto's server."""
+
+import inspect
+import json
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import pulumi_aws
+import pytest
+from moto.server import ThreadedMotoServer
+
+from sandbox.plugins.aws.cloud import Cloud
+from sandbox.plugins.aws.functions import FUNCTIONS, call
+from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.plugin import KINDS, AwsProvider
+from sandbox.plugins.properties import UNKNOWN, Properties, Value
+from sandbox.plugins.provider import NotReadyError, ProviderError
+from tests.sandbox.plugins.plugin_stack import Stack
+
+BY_TOKEN = {kind.token: kind for kind in KINDS}
+INSTANCE = BY_TOKEN["aws:ec2/instance:Instance"]
+SECURITY_GROUP = BY_TOKEN["aws:ec2/securityGroup:SecurityGroup"]
+RECORD = BY_TOKEN["aws:route53/record:Record"]
+ROLE = BY_TOKEN["aws:iam/role:Role"]
+ROLE_POLICY = BY_TOKEN["aws:iam/rolePolicy:RolePolicy"]
+PROFILE = BY_TOKEN["aws:iam/instanceProfile:InstanceProfile"]
+SECRET = BY_TOKEN["aws:secretsmanager/secret:Secret"]
+
+REGION = "eu-west-1"
+
+
+class Amazon:
+    """moto's server and a client's view of it."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.ec2 = self._client("ec2")
+        self.route53 = self._client("route53")
+        self.iam = self._client("iam")
+        self.secrets = self._client("secretsmanager")
+
+    def _client(self, service: str) -> Any:
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        return boto3.client(service, region_name=REGION, endpoint_url=self.url, **keys)
+
+    def instances(self) -> list[Any]:
+        states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+        return [
+            instance
+            for reservation in self.ec2.describe_instances(Filters=states)["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+
+    def profile_of(self, instance: str) -> str:
+        of_instance = [{"Name": "instance-id", "Values": [instance]}]
+        (found,) = self.ec2.describe_iam_instance_profile_associations(Filters=of_instance)[
+            "IamInstanceProfileAssociations"
+        ]
+        return str(found["IamInstanceProfile"]["Arn"]).rsplit("/", 1)[-1]
+
+    def may(self, role: str) -> Any:
+        (name,) = self.iam.list_role_policies(RoleName=role)["PolicyNames"]
+        document = self.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        return document["Statement"][0]
+
+    def left(self) -> dict[str, int]:
+        """What is there, without what every account has from the start."""
+        groups = self.ec2.describe_security_groups()["SecurityGroups"]
+        return {
+            "instances": len(self.instances()),
+            "volumes": len(self.ec2.describe_volumes()["Volumes"]),
+            "addresses": len(self.ec2.describe_addresses()["Addresses"]),
+            "groups": len([group for group in groups if group["GroupName"] != "default"]),
+            "gateways": len(self.ec2.describe_internet_gateways()["InternetGateways"]),
+            "networks": len([vpc for vpc in self.ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]]),
+            "roles": len(self.iam.list_roles()["Roles"]),
+            "profiles": len(self.iam.list_instance_profiles()["InstanceProfiles"]),
+            "secrets": len(self.secrets.list_secrets(IncludePlannedDeletion=True)["SecretList"]),
+            "records": sum(
+                record["Type"] == "A"
+                for zone in self.route53.list_hosted_zones()["HostedZones"]
+                for record in self.route53.list_resource_record_sets(HostedZoneId=zone["Id"])[
+                    "ResourceRecordSets"
+                ]
+            ),
+        }
+
+
+@pytest.fixture(scope="module")
+def amazon() -> Iterator[Amazon]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    amazon = Amazon(server.get_host_and_port()[1])
+    amazon.route53.create_hosted_zone(Name="example.test", CallerReference="test")
+    yield amazon
+    server.stop()
+
+
+def settings(amazon: Amazon, **default_tags: str) -> Properties:
+    return {
+        "region": REGION,
+        "accessKey": "test",
+        "secretKey": "test",
+        "skipCredentialsValidation": True,
+        "skipRequestingAccountId": True,
+        "endpoints": [dict.fromkeys(("ec2", "iam", "route53", "secretsmanager"), amazon.url)],
+        "defaultTags": {"tags": {"project": "ant-media", **default_tags}},
+    }
+
+
+def configure(stack: Stack, settings: Properties) -> None:
+    stack.configure({f"aws:{name}": value for name, value in settings.items()})
+
+
+@pytest.fixture
+def aws(stack: Stack, amazon: Amazon) -> Stack:
+    configure(stack, settings(amazon))
+    return stack
+
+
+# ---- what a change means
+
+
+def change(kind: Kind, old: Properties, new: Properties, state: Properties | None = None) -> str:
+    """`replace`, `update` or `same`."""
+    before, after = (kind.check({}, "n", {}, given)[0] for given in (old, new))
+    if kind.auto_named and "name" not in {**old, **new}:
+        after["name"] = before["name"]
+    diff = kind.diff(before, {**before, **(state or {})}, after)
+    return "replace" if diff.replaces else "update" if diff.paths else "same"
+
+
+MACHINE: Properties = {
+    "ami": "ami-1",
+    "instanceType": "t3.small",
+    "subnetId": "subnet-1",
+    "privateIp": "10.0.0.8",
+    "userData": "one",
+    "vpcSecurityGroupIds": ["sg-1", "sg-2"],
+    "metadataOptions": {"httpTokens": "required"},
+    "rootBlockDevice": {"volumeSize": 16, "encrypted": True},
+    "tags": {"Name": "edge1"},
+    "iamInstanceProfile": "one",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "meaning"),
+    [
+        ({}, "same"),
+        ({"ami": "ami-2"}, "replace"),
+        ({"ami": UNKNOWN}, "replace"),
+        ({"subnetId": "subnet-2"}, "replace"),
+        ({"privateIp": "10.0.0.9"}, "replace"),
+        ({"availabilityZone": "eu-west-1a"}, "same"),
+        ({"availabilityZone": "eu-west-1b"}, "replace"),
+        ({"associatePublicIpAddress": True}, "same"),
+        ({"associatePublicIpAddress": False}, "replace"),
+        ({"keyName": "other"}, "replace"),
+        ({"userData": "two"}, "update"),
+        ({"userData": "two", "userDataReplaceOnChange": True}, "replace"),
+        ({"userDataReplaceOnChange": True}, "update"),
+        ({"instanceType": "t3.large"}, "update"),
+        ({"vpcSecurityGroupIds": ["sg-2", "sg-1"]}, "same"),
+        ({"vpcSecurityGroupIds": ["sg-2"]}, "update"),
+        ({"metadataOptions": {"httpTokens": "optional"}}, "update"),
+        ({"rootBlockDevice": {"volumeSize": 20, "encrypted": True}}, "update"),
+        ({"rootBlockDevice": {"volumeSize": 16, "encrypted": False}}, "replace"),
+        ({"tags": {"Name": "edge2"}}, "update"),
+        ({"iamInstanceProfile": "two"}, "update"),
+        ({"iamInstanceProfile": ""}, "same"),
+    ],
+)
+def test_a_change_of_an_instance_replaces_or_updates(changed: Properties, meaning: str) -> None:
+    chosen_by_aws: Properties = {"availabilityZone": "eu-west-1a", "associatePublicIpAddress": True}
+    assert change(INSTANCE, MACHINE, {**MACHINE, **changed}, chosen_by_aws) == meaning
+
+
+@pytest.mark.parametrize(
+    "no_longer_given",
+    ["subnetId", "privateIp", "vpcSecurityGroupIds", "metadataOptions", "iamInstanceProfile"],
+)
+def test_no_longer_saying_what_aws_may_choose_changes_nothing(no_longer_given: str) -> None:
+    rest = {name: value for name, value in MACHINE.items() if name != no_longer_given}
+    assert change(INSTANCE, MACHINE, rest) == "same"
+
+
+def policy(*actions: str, **statement: Any) -> str:
+    return json.dumps(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]}
+    )
+
+
+TRUST = policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"})
+
+
+@pytest.mark.parametrize(
+    ("token", "old", "changed", "meaning"),
+    [
+        ("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16"}, {"cidrBlock": "10.1.0.0/16"}, "replace"),
+        ("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16"}, {"enableDnsHostnames": True}, "update"),
+        (
+            "aws:ec2/subnet:Subnet",
+            {"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/24"},
+            {"mapPublicIpOnLaunch": True},
+            "update",
+        ),
+        (
+            "aws:ec2/subnet:Subnet",
+            {"vpcId": "vpc-1", "cidrBlock": "10.0.0.0/24"},
+            {"cidrBlock": "10.0.1.0/24"},
+            "replace",
+        ),
+        ("aws:ec2/securityGroup:SecurityGroup", {"description": "a"}, {"description": "b"}, "replace"),
+        ("aws:ec2/securityGroup:SecurityGroup", {"description": "a"}, {"tags": {"a": "b"}}, "update"),
+        (
+            "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+            {"securityGroupId": "sg-1", "ipProtocol": "tcp", "fromPort": 22, "toPort": 22},
+            {"fromPort": 23},
+            "update",
+        ),
+        (
+            "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+            {"securityGroupId": "sg-1", "ipProtocol": "-1", "cidrIpv4": "0.0.0.0/0"},
+            {"securityGroupId": "sg-2"},
+            "replace",
+        ),
+        (
+            "aws:ec2/eipAssociation:EipAssociation",
+            {"allocationId": "eipalloc-1", "instanceId": "i-1"},
+            {"instanceId": "i-2"},
+            "replace",
+        ),
+        (
+            "aws:route53/record:Record",
+            {"zoneId": "Z", "name": "a", "type": "A", "ttl": 60, "records": ["1.1.1.1"]},
+            {"records": ["2.2.2.2"]},
+            "update",
+        ),
+        (
+            "aws:route53/record:Record",
+            {"zoneId": "Z", "name": "a", "type": "A", "ttl": 60, "records": ["1.1.1.1"]},
+            {"name": "b"},
+            "replace",
+        ),
+        (
+            "aws:ec2/route:Route",
+            {"routeTableId": "rtb-1", "destinationCidrBlock": "0.0.0.0/0", "gatewayId": "igw-1"},
+            {"gatewayId": "igw-2"},
+            "update",
+        ),
+        ("aws:iam/role:Role", {"assumeRolePolicy": TRUST, "name": "a"}, {"name": "b"}, "replace"),
+        ("aws:iam/role:Role", {"assumeRolePolicy": TRUST}, {"description": "b"}, "update"),
+        (
+            "aws:iam/role:Role",
+            {"assumeRolePolicy": TRUST},
+            {"assumeRolePolicy": TRUST.replace("ec2", "ecs")},
+            "update",
+        ),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"role": "b"}, "replace"),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"role": UNKNOWN}, "replace"),
+        ("aws:iam/rolePolicy:RolePolicy", {"role": "a", "policy": "{}"}, {"policy": UNKNOWN}, "update"),
+        ("aws:iam/instanceProfile:InstanceProfile", {"role": "a"}, {"role": "b"}, "update"),
+        ("aws:iam/instanceProfile:InstanceProfile", {"name": "a"}, {"name": "b"}, "replace"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"name": "b"}, "replace"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"description": "b"}, "update"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"recoveryWindowInDays": 0}, "update"),
+    ],
+)
+def test_a_change_of_any_other_kind_replaces_or_updates(
+    token: str, old: Properties, changed: Properties, meaning: str
+) -> None:
+    assert change(BY_TOKEN[token], old, {**old, **changed}) == meaning
+
+
+@pytest.mark.parametrize(
+    ("new", "meaning"),
+    [
+        ('{"Statement": {"Action": ["b", "a"], "Resource": ["r"]},\n "Version": "2012-10-17"}', "same"),
+        ('{"Version": "2012-10-17", "Statement": [{"Action": ["a"], "Resource": "r"}]}', "update"),
+        ('{"Version": "2012-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "s"}]}', "update"),
+        ('{"Version": "2008-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}', "update"),
+    ],
+)
+def test_of_a_policy_only_the_meaning_counts(new: str, meaning: str) -> None:
+    old = '{"Version": "2012-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}'
+    assert change(ROLE_POLICY, {"role": "a", "policy": old}, {"role": "a", "policy": new}) == meaning
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (ROLE, {"name": "r" * 65}, "expected length of name to be in the range (1 - 64), got rrr"),
+        (ROLE, {"name": "a role"}, r"invalid value for name (must match [\w+=,.@-])"),
+        (ROLE, {"assumeRolePolicy": "{"}, '"assume_role_policy" contains an invalid JSON policy'),
+        (ROLE_POLICY, {"policy": "[]"}, '"policy" contains an invalid JSON policy: not a JSON object'),
+        (ROLE_POLICY, {"role": "arn:aws:iam::1:role/r"}, "must be the role's name not its ARN"),
+        (PROFILE, {"name": "p" * 129}, "expected length of name to be in the range (1 - 128)"),
+        (SECRET, {"name": "a:b"}, "only alphanumeric characters and /_+=.@- special characters"),
+        (SECRET, {"name": "s" * 513}, '"name" cannot be greater than 512 characters'),
+        (SECRET, {"recoveryWindowInDays": 5}, "expected recovery_window_in_days to be 0 or in the range"),
+    ],
+)
+def test_what_aws_would_refuse_in_any_case_is_refused_in_a_preview(
+    kind: Kind, given: Properties, said: str
+) -> None:
+    right: Properties = {"assumeRolePolicy": TRUST} if kind is ROLE else {}
+    right |= {"role": "r", "policy": "{}"} if kind is ROLE_POLICY else {}
+    _, failures = kind.check({}, "n", {}, {**right, **given})
+    assert list(failures) == list(given)
+    assert said in "".join(failures.values())
+    _, unknown = kind.check({}, "n", {}, {**right, **dict.fromkeys(given, UNKNOWN)})
+    assert not unknown
+
+
+def test_a_role_of_which_the_name_gets_too_long_is_refused() -> None:
+    """Eight of the 64 are the engine's."""
+    _, short = ROLE.check({}, "r" * 56, {}, {"assumeRolePolicy": TRUST})
+    _, long = ROLE.check({}, "r" * 57, {}, {"assumeRolePolicy": TRUST})
+    assert not short
+    assert list(long) == ["name"]
+
+
+def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> None:
+    def replacing(given: Properties) -> bool:
+        old, new = (
+            SECURITY_GROUP.check({}, "web", {}, {**given, "description": text})[0] for text in ("a", "b")
+        )
+        return SECURITY_GROUP.diff(old, old, new).delete_before_replace
+
+    assert replacing({"name": "web"})
+    assert not replacing({"namePrefix": "web-"})
+    assert not replacing({})
+    checked, _ = SECURITY_GROUP.check({}, "web", {}, {})
+    assert str(checked["name"]).startswith("web-")
+    again, _ = SECURITY_GROUP.check({}, "web", checked, {})
+    assert again["name"] == checked["name"]
+
+
+def test_a_name_is_drawn_by_the_seed_so_that_an_update_draws_what_its_plan_holds() -> None:
+    names = [SECURITY_GROUP.check({}, "web", {}, {}, seed)[0]["name"] for seed in (b"one", b"one", b"two")]
+    assert names[0] == names[1] != names[2]
+
+
+def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -> None:
+    state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
+    planned = INSTANCE.plan("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
+    assert (planned["publicIp"], planned["publicDns"]) == (UNKNOWN, UNKNOWN)
+    assert INSTANCE.plan("eu-west-1", state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"hibernation": True}, "hibernation"),
+        ({"rootBlockDevice": {"snapshotId": "snap-1"}}, "rootBlockDevice.snapshotId"),
+    ],
+)
+def test_a_property_that_is_not_known_is_named_with_its_type(given: Properties, named: str) -> None:
+    _, failures = INSTANCE.check({}, "n", {}, {**MACHINE, **given})
+    assert list(failures) == [named]
+    assert "unknown property of aws:ec2/instance:Instance" in failures[named]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.token)
+def test_every_property_is_one_of_the_sdk(kind: Kind) -> None:
+    """The table may know fewer properties than pulumi_aws, never other ones."""
+    module, name = kind.token.split(":")[1].split("/")[0], kind.token.rsplit(":", 1)[1]
+    resource = getattr(getattr(pulumi_aws, module), name)
+    arguments = getattr(inspect.getmodule(resource), f"{name}Args")
+    assert kind.inputs <= names(arguments)
+    assert kind.outputs | kind.inputs <= names(resource)
+    if kind is INSTANCE:
+        outputs = pulumi_aws.ec2.outputs
+        classes = {
+            "metadataOptions": outputs.InstanceMetadataOptions,
+            "rootBlockDevice": outputs.InstanceRootBlockDevice,
+        }
+        for member, known in INSTANCE.members.items():
+            assert known | INSTANCE.member_outputs.get(member, frozenset()) <= names(classes[member])
+
+
+def names(sdk_class: type) -> set[str]:
+    properties = inspect.getmembers(sdk_class, lambda member: isinstance(member, property))
+    return {getattr(member.fget, "_pulumi_name", name) for name, member in properties}
+
+
+def test_every_function_is_one_of_the_sdk() -> None:
+    for token, (_, known) in FUNCTIONS.items():
+        module, name = token.split(":")[1].split("/")[0], token.rsplit(":", 1)[1]
+        where = pulumi_aws if module == "index" else getattr(pulumi_aws, module)
+        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+        parameters = inspect.signature(getattr(where, snake)).parameters
+        given = {each.split("_")[0] + "".join(w.title() for w in each.split("_")[1:]) for each in parameters}
+        assert known <= given
+
+
+# ---- whole stacks
+
+CLUSTER = """
+import pulumi
+import pulumi_aws as aws
+
+zones = aws.get_availability_zones(state="available")
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+size = aws.ec2.get_instance_type(instance_type="t3.small")
+zone = aws.route53.get_zone(name="example.test")
+vpc = aws.ec2.Vpc("vpc", cidr_block="10.9.0.0/16", enable_dns_hostnames=True)
+subnet = aws.ec2.Subnet("subnet", vpc_id=vpc.id, cidr_block="10.9.0.0/24", availability_zone=zones.names[0])
+gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id)
+table = aws.ec2.RouteTable("table", vpc_id=vpc.id)
+aws.ec2.Route("out", route_table_id=table.id, destination_cidr_block="0.0.0.0/0", gateway_id=gateway.id)
+aws.ec2.RouteTableAssociation("association", route_table_id=table.id, subnet_id=subnet.id)
+nodes = aws.ec2.SecurityGroup("nodes", vpc_id=vpc.id, description="nodes")
+world = aws.ec2.SecurityGroup("world", vpc_id=vpc.id, description="world")
+aws.vpc.SecurityGroupIngressRule("ssh", security_group_id=nodes.id, ip_protocol="tcp", from_port=22, to_port=22,
+    cidr_ipv4="203.0.113.20/32", description="administrators")
+aws.vpc.SecurityGroupIngressRule("http", security_group_id=nodes.id, ip_protocol="tcp", from_port=5080, to_port=5080,
+    referenced_security_group_id=world.id, description="the world")
+aws.vpc.SecurityGroupEgressRule("all", security_group_id=nodes.id, ip_protocol="-1", cidr_ipv4="0.0.0.0/0")
+machine = aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", subnet_id=subnet.id, private_ip="10.9.0.8",
+    associate_public_ip_address=True, vpc_security_group_ids=[nodes.id, world.id], user_data="#!/bin/sh\\n",
+    metadata_options={"http_tokens": "required"}, tags={"Name": "machine"},
+    root_block_device={"volume_size": 16, "volume_type": "gp3", "encrypted": True},
+    opts=pulumi.ResourceOptions(delete_before_replace=True))
+address = aws.ec2.Eip("address", domain="vpc")
+aws.ec2.EipAssociation("association-of-address", allocation_id=address.id, instance_id=machine.id)
+record = aws.route53.Record("record", zone_id=zone.zone_id, name="live.example.test", type="A", ttl=60,
+    records=[address.public_ip])
+pulumi.export("memory", size.memory_size)
+pulumi.export("private_ip", machine.private_ip)
+pulumi.export("public_ip", address.public_ip)
+pulumi.export("volume", machine.root_block_device.volume_id)
+pulumi.export("arn", machine.arn)
+pulumi.export("tags", machine.tags_all)
+pulumi.export("fqdn", record.fqdn)
+"""
+
+
+def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.left()
+
+    # A preview knows what the program says, and nothing that only AWS can tell.
+    planned = aws.program(CLUSTER).preview()
+    for known in ('private_ip: "10.9.0.8"', "memory    : 2048", 'project: "ant-media"'):
+        assert known in planned
+    for unknown in ("public_ip : [unknown]", "volume    : [unknown]", "arn       : [unknown]"):
+        assert unknown in planned
+
+    aws.up()
+    outputs = aws.outputs()
+    (instance,) = amazon.instances()
+    assert outputs["arn"].endswith(f":instance/{instance['InstanceId']}")
+    assert outputs["tags"] == {"Name": "machine", "project": "ant-media"}
+    assert outputs["volume"] == instance["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    assert outputs["fqdn"] == "live.example.test"
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
+    rules = amazon.ec2.describe_security_group_rules()["SecurityGroupRules"]
+    groups = {group["GroupId"] for group in instance["NetworkInterfaces"][0]["Groups"]}
+    assert len(groups) == 2
+    assert [rule["CidrIpv4"] for rule in rules if rule["GroupId"] in groups and rule["IsEgress"]] == [
+        "0.0.0.0/0"
+    ]
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+
+    # In place: the type, the groups, the disk, the metadata options, user data.
+    changed = (
+        CLUSTER.replace('instance_type="t3.small", subnet', 'instance_type="t3.large", subnet')
+        .replace("[nodes.id, world.id]", "[nodes.id]")
+        .replace('"volume_size": 16', '"volume_size": 20')
+        .replace('"http_tokens": "required"', '"http_tokens": "required", "http_put_response_hop_limit": 2')
+        .replace("#!/bin/sh", "#!/bin/bash")
+        .replace("from_port=22, to_port=22", "from_port=2222, to_port=2222")
+        .replace("ttl=60", "ttl=30")
+    )
+    done = aws.program(changed).up()
+    assert "~ 3 updated" in done
+    (updated,) = amazon.instances()
+    assert updated["InstanceId"] == instance["InstanceId"]
+    assert updated["State"]["Name"] == "running"
+    assert updated["InstanceType"] == "t3.large"
+    assert len(updated["NetworkInterfaces"][0]["Groups"]) == 1
+    assert updated["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
+    assert updated["MetadataOptions"]["HttpTokens"] == "required"
+    volumes = amazon.ec2.describe_volumes(VolumeIds=[outputs["volume"]])["Volumes"]
+    assert volumes[0]["Size"] == 20
+
+    # A machine ended by hand is noticed, and comes back at its address.
+    amazon.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    assert "machine created" in aws.up("--refresh")
+    (healed,) = amazon.instances()
+    assert healed["InstanceId"] != instance["InstanceId"]
+    assert healed["PrivateIpAddress"] == "10.9.0.8"
+
+    # Replacing frees the address first, and takes along what is tied to the machine.
+    done = aws.program(changed.replace('"encrypted": True', '"encrypted": False')).up()
+    assert done.index("machine deleted original") < done.index("machine created replacement")
+    assert "association-of-address created replacement" in done
+    assert "record" not in done
+    assert amazon.instances()[0]["PrivateIpAddress"] == "10.9.0.8"
+
+    aws.run("destroy", "--yes")
+    assert amazon.left() == before
+
+
+def test_default_tags_reach_every_resource_and_follow_their_setting(aws: Stack, amazon: Amazon) -> None:
+    aws.program(
+        "import pulumi_aws as aws\naws.ec2.Eip('plain', domain='vpc')\n"
+        "aws.ec2.Eip('own', domain='vpc', tags={'project': 'other', 'kind': 'test'})\n"
+    ).up()
+    configure(aws, settings(amazon, stage="test"))
+    aws.up()
+    tags = sorted(
+        (sorted((tag["Key"], tag["Value"]) for tag in address["Tags"]))
+        for address in amazon.ec2.describe_addresses()["Addresses"]
+    )
+    assert tags == [
+        [("kind", "test"), ("project", "other"), ("stage", "test")],
+        [("project", "ant-media"), ("stage", "test")],
+    ]
+
+
+VOLUMES = """
+import pulumi
+import pulumi_aws as aws
+
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+for name, ignored in (("follows", []), ("keeps", ["rootBlockDevice.tags"])):
+    aws.ec2.Instance(name, ami=ami.id, instance_type="t3.small",
+        root_block_device={"volume_size": 16, "tags": {"Name": name}},
+        opts=pulumi.ResourceOptions(ignore_changes=ignored))
+"""
+
+
+def test_a_volume_gets_default_tags_when_it_is_made_and_none_that_change_later(
+    aws: Stack, amazon: Amazon
+) -> None:
+    def tags() -> dict[str, dict[str, str]]:
+        volumes = amazon.ec2.describe_volumes()["Volumes"]
+        found = [{tag["Key"]: tag["Value"] for tag in volume["Tags"]} for volume in volumes]
+        return {volume.pop("Name"): volume for volume in found}
+
+    configure(aws, settings(amazon, stage="test"))
+    aws.program(VOLUMES).up()
+    first = {"project": "ant-media", "stage": "test"}
+    assert tags() == {"follows": first, "keeps": first}
+    configure(aws, settings(amazon, stage="live"))
+    aws.up()
+    assert tags() == {"follows": first, "keeps": first}
+    aws.up("--refresh")  # the first refresh by a provider with the new tags
+    assert tags() == {"follows": {"project": "ant-media"}, "keeps": first}
+    aws.run("destroy", "--yes")
+
+
+IDENTITY = """
+import json
+import pulumi
+import pulumi_aws as aws
+
+def policy(*actions, **statement):
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]})
+
+secret = aws.secretsmanager.Secret("secret", name="cluster/tls", description="kept", recovery_window_in_days=0)
+role = aws.iam.Role("role", assume_role_policy=policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"}))
+aws.iam.RolePolicy("policy", role=role.name,
+    policy=secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn)))
+profile = aws.iam.InstanceProfile("profile", role=role.name, tags={"kind": "test"})
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", iam_instance_profile=profile.name)
+pulumi.export("secret", secret.arn)
+pulumi.export("role", role.name)
+pulumi.export("role_arn", role.arn)
+pulumi.export("profile", profile.name)
+"""
+
+
+def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.left()
+    planned = aws.program(IDENTITY).preview()
+    assert "sts:AssumeRole" in planned
+    assert "role_arn: [unknown]" in planned
+
+    aws.up()
+    outputs = aws.outputs()
+    role, profile = outputs["role"], outputs["profile"]
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    assert amazon.profile_of(machine) == profile
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    assert [each["Arn"] for each in held["Roles"]] == [outputs["role_arn"]]
+    assert amazon.may(role)["Resource"] == outputs["secret"]
+    secret = amazon.secrets.describe_secret(SecretId=outputs["secret"])
+    assert (secret["Name"], secret["Description"]) == ("cluster/tls", "kept")
+    tagged = (secret, held, amazon.iam.get_role(RoleName=role)["Role"])
+    assert [len(each["Tags"]) for each in tagged] == [1, 2, 1]
+    assert all({"Key": "project", "Value": "ant-media"} in each["Tags"] for each in tagged)
+
+    # The same policies in other words are the same, in the program and in the account.
+    trust = tagged[-1]["AssumeRolePolicyDocument"]
+    trust["Statement"][0]["Action"] = "sts:AssumeRole"
+    amazon.iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust, indent=2))
+    stored = aws.resources()["role"]["outputs"]
+    aws.run("refresh", "--yes", "--expect-no-changes")
+    assert aws.resources()["role"]["outputs"] == stored
+    aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+
+    # In place: what the role may do, whom it trusts, texts and tags. The secret keeps its value.
+    amazon.secrets.put_secret_value(SecretId="cluster/tls", SecretString="account")
+    changed = (
+        IDENTITY.replace('"secretsmanager:GetSecretValue"', '"secretsmanager:PutSecretValue"')
+        .replace('"ec2.amazonaws.com"', '["ec2.amazonaws.com", "ssm.amazonaws.com"]')
+        .replace('Role("role", ', 'Role("role", description="a machine", tags={"more": "tags"}, ')
+        .replace('tags={"kind": "test"}', "tags={}")
+        .replace('description="kept"', 'description="changed", tags={"a": "b"}')
+    )
+    assert "~ 4 updated" in aws.program(changed).up()
+    assert amazon.may(role)["Action"] == ["secretsmanager:PutSecretValue"]
+    updated = amazon.iam.get_role(RoleName=role)["Role"]
+    assert "ssm.amazonaws.com" in str(updated["AssumeRolePolicyDocument"])
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    secret = amazon.secrets.describe_secret(SecretId="cluster/tls")
+    assert [len(each["Tags"]) for each in (secret, held, updated)] == [2, 1, 2]
+    assert (updated["Description"], secret["Description"]) == ("a machine", "changed")
+    assert amazon.secrets.get_secret_value(SecretId="cluster/tls")["SecretString"] == "account"
+
+    # A profile and a role under other names take the place of the old ones under a machine that stays.
+    renamed = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
+        'InstanceProfile("profile", ', 'InstanceProfile("profile", name="guard", '
+    )
+    done = aws.program(renamed).up()
+    assert "+-3 replaced" in done
+    assert [instance["InstanceId"] for instance in amazon.instances()] == [machine]
+    assert amazon.profile_of(machine) == "guard"
+    assert amazon.may("guard")["Action"] == ["secretsmanager:PutSecretValue"]
+    assert amazon.left() == {**before, "instances": 1, "volumes": 1, "roles": 1, "profiles": 1, "secrets": 1}
+
+    aws.run("destroy", "--yes")
+    assert amazon.left() == before
+
+
+def test_an_identity_that_was_taken_apart_by_hand_heals(aws: Stack, amazon: Amazon) -> None:
+    aws.program(IDENTITY).up()
+    role, profile = aws.outputs()["role"], aws.outputs()["profile"]
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    of_machine = amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    amazon.ec2.disassociate_iam_instance_profile(AssociationId=of_machine[0]["AssociationId"])
+    amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
+    (name,) = amazon.iam.list_role_policies(RoleName=role)["PolicyNames"]
+    amazon.iam.put_role_policy(
+        RoleName=role, PolicyName=name, PolicyDocument=policy("s3:GetObject", Resource="*")
+    )
+    amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
+    done = aws.up("--refresh")
+    assert "secret created" in done
+    assert amazon.profile_of(machine) == profile
+    held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+    assert [each["RoleName"] for each in held["Roles"]] == [role]
+    assert amazon.may(role)["Resource"] == aws.outputs()["secret"]
+
+    # What is gone already is no reason for a destroy to fail.
+    amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
+    amazon.iam.delete_role_policy(RoleName=role, PolicyName=name)
+    amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
+    amazon.iam.delete_instance_profile(InstanceProfileName=profile)
+    amazon.iam.delete_role(RoleName=role)
+    aws.run("destroy", "--yes")
+    assert not amazon.instances()
+
+
+def test_a_machine_that_has_no_profile_yet_gets_one_and_is_not_replaced(aws: Stack, amazon: Amazon) -> None:
+    with_none = IDENTITY.replace(", iam_instance_profile=profile.name", "")
+    aws.program(with_none).up()
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    assert "~ 1 updated" in aws.program(IDENTITY).up()
+    assert amazon.profile_of(machine) == aws.outputs()["profile"]
+    # As with the official provider, it keeps what the program does not mention any more.
+    assert "unchanged" in aws.program(with_none).up("--expect-no-changes")
+    aws.run("destroy", "--yes")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("aws.s3.Bucket('b')", "unknown resource type aws:s3/bucket:Bucket"),
+        (
+            "aws.ec2.Eip('e', address='198.51.100.1')",
+            "property address value {198.51.100.1} has a problem: unknown property of aws:ec2/eip:Eip",
+        ),
+    ],
+)
+def test_a_program_that_uses_what_is_not_there_is_told_its_name(aws: Stack, program: str, said: str) -> None:
+    shown = aws.program(f"import pulumi_aws as aws\n{program}\n").up(fails=True)
+    assert said in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("token", "arguments", "said"),
+    [
+        ("aws:ec2/getVpc:getVpc", {}, "unknown function aws:ec2/getVpc:getVpc"),
+        ("aws:ec2/getAmi:getAmi", {"uefiData": "x"}, "unknown argument uefiData of aws:ec2/getAmi:getAmi"),
+        (
+            "aws:ec2/getAmi:getAmi",
+            {"owners": ["amazon"], "filters": [{"name": "name", "values": ["none-*"]}]},
+            "Your query returned no results. Please change your search criteria and try again.",
+        ),
+        ("aws:ec2/getSubnet:getSubnet", {"cidrBlock": "192.0.2.0/24"}, "no matching EC2 Subnet found"),
+        ("aws:route53/getZone:getZone", {"name": "nowhere.test"}, "no matching Route 53 Hosted Zone found"),
+    ],
+)
+def test_a_function_that_finds_nothing_says_so(
+    amazon: Amazon, token: str, arguments: Properties, said: str
+) -> None:
+    with pytest.raises(ProviderError, match=said):
+        call(Cloud(settings(amazon)), token, arguments)
+
+
+def test_what_the_api_refuses_is_told_with_its_words(amazon: Amazon) -> None:
+    inputs, _ = BY_TOKEN["aws:ec2/subnet:Subnet"].check(
+        {}, "n", {}, {"vpcId": "vpc-none", "cidrBlock": "10.0.0.0/24"}
+    )
+    with pytest.raises(ProviderError) as refused:
+        BY_TOKEN["aws:ec2/subnet:Subnet"].create_now(Cloud(settings(amazon)), inputs)
+    assert "creating EC2 Subnet: operation error CreateSubnet, https response error" in str(refused.value)
+    assert "api error InvalidVpcID.NotFound" in str(refused.value)
+
+
+def test_a_setting_that_is_not_known_is_named(amazon: Amazon) -> None:
+    failures = AwsProvider().check_config({**settings(amazon), "ignoreTags": {}})
+    assert list(failures) == ["ignoreTags"]
+
+
+def test_a_machine_that_never_runs_is_kept_in_the_state(
+    amazon: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud(settings(amazon))
+    monkeypatch.setattr(cloud, "patience", 0)
+    images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
+    inputs, _ = INSTANCE.check({}, "n", {}, {"ami": images[0]["ImageId"], "instanceType": "t3.small"})
+    stuck = replace(
+        INSTANCE, ready=lambda cloud, _, __: cloud.wait("EC2 Instance to be running", lambda: False)
+    )
+    with pytest.raises(NotReadyError) as failed:
+        stuck.create_now(cloud, inputs)
+    assert failed.value.resource_id == amazon.instances()[0]["InstanceId"]
+    assert failed.value.state["instanceType"] == "t3.small"
+    INSTANCE.delete_now(Cloud(settings(amazon)), failed.value.resource_id, failed.value.state)
+    assert amazon.instances() == []
+
+
+# ---- what AWS refuses and moto does not, or in other words
+
+
+@pytest.fixture
+def cloud(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """One that does not wait for what may pass by itself."""
+    monkeypatch.setattr(Cloud, "propagation", 0)
+    return Cloud(settings(amazon))
+
+
+@contextmanager
+def existing(cloud: Cloud, kind: Kind, given: Properties) -> Generator[str]:
+    inputs, failures = kind.check({}, "n", {}, given)
+    assert not failures
+    resource_id, state = kind.create_now(cloud, inputs)
+    try:
+        yield resource_id
+    finally:
+        kind.delete_now(cloud, resource_id, state)
+
+
+def machine(amazon: Amazon, **given: Value) -> Properties:
+    images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
+    return {"ami": images[0]["ImageId"], "instanceType": "t3.small", **given}
+
+
+def test_a_role_that_still_has_a_policy_is_not_deleted(cloud: Cloud) -> None:
+    with existing(cloud, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
+        cloud.iam.put_role_policy(
+            RoleName="kept", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
+        )
+        with pytest.raises(ProviderError, match=r"deleting IAM Role \(kept\): .*DeleteConflict"):
+            ROLE.delete_now(cloud, "kept", {})
+        cloud.iam.delete_role_policy(RoleName="kept", PolicyName="p")
+
+
+def test_a_role_leaves_the_profiles_that_hold_it(cloud: Cloud) -> None:
+    with existing(cloud, PROFILE, {"name": "held"}):
+        with existing(cloud, ROLE, {"name": "held", "assumeRolePolicy": TRUST}):
+            cloud.iam.add_role_to_instance_profile(InstanceProfileName="held", RoleName="held")
+        assert cloud.iam.get_instance_profile(InstanceProfileName="held")["InstanceProfile"]["Roles"] == []
+
+
+def test_a_role_that_trusts_in_the_wrong_way_is_refused_and_not_there(cloud: Cloud) -> None:
+    inputs, _ = ROLE.check({}, "n", {}, {"name": "odd", "assumeRolePolicy": policy("s3:GetObject")})
+    with pytest.raises(ProviderError, match=r"creating IAM Role: .*MalformedPolicyDocument"):
+        ROLE.create_now(cloud, inputs)
+    assert ROLE.read_now(cloud, "odd", inputs) is None
+
+
+def test_what_a_role_may_do_in_all_has_a_largest_size(cloud: Cloud) -> None:
+    def inputs(name: str, size: int) -> Properties:
+        text = policy("s3:GetObject", Resource=f"arn:aws:s3:::{'a' * size}")
+        return ROLE_POLICY.check({}, "n", {}, {"role": "wide", "name": name, "policy": text})[0]
+
+    with existing(cloud, ROLE, {"name": "wide", "assumeRolePolicy": TRUST}):
+        policy_id, state = ROLE_POLICY.create_now(cloud, inputs("one", 6000))
+        for name, size in (("one", 11000), ("two", 6000)):
+            with pytest.raises(
+                ProviderError, match="Maximum policy size of 10240 bytes exceeded for role wide"
+            ):
+                ROLE_POLICY.create_now(cloud, inputs(name, size))
+        ROLE_POLICY.update_now(cloud, policy_id, state, inputs("one", 6000), inputs("one", 9000))
+        ROLE_POLICY.delete_now(cloud, policy_id, state)
+
+
+def test_a_machine_with_a_profile_that_is_not_there_is_refused(cloud: Cloud, amazon: Amazon) -> None:
+    inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="late"))
+    with pytest.raises(
+        ProviderError, match=r"RunInstances.* InvalidParameterValue.* Invalid IAM Instance Profile"
+    ):
+        INSTANCE.create_now(cloud, inputs)
+    without_role = pytest.raises(ProviderError, match="has no associated IAM Roles")
+    with existing(cloud, PROFILE, {"name": "late"}), without_role:
+        INSTANCE.create_now(cloud, inputs)
+    assert not amazon.instances()
+
+
+def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
+    cloud, given = Cloud(settings(amazon)), machine(amazon, iamInstanceProfile="late")
+    joins = threading.Timer(
+        0.5, lambda: cloud.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
+    )
+    with (
+        existing(cloud, PROFILE, {"name": "late"}),
+        existing(cloud, ROLE, {"name": "late", "assumeRolePolicy": TRUST}),
+    ):
+        joins.start()
+        with existing(cloud, INSTANCE, given) as instance:
+            assert amazon.profile_of(instance) == "late"
+
+
+def test_a_machine_outlives_its_profile_and_ends_with_it(cloud: Cloud, amazon: Amazon) -> None:
+    with existing(cloud, ROLE, {"name": "short", "assumeRolePolicy": TRUST}):
+        with existing(cloud, PROFILE, {"name": "short", "role": "short"}):
+            inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="short"))
+            instance, state = INSTANCE.create_now(cloud, inputs)
+        found = INSTANCE.read_now(cloud, instance, state)
+        assert found
+        assert found["iamInstanceProfile"] == "short"
+        INSTANCE.delete_now(cloud, instance, state)
+    assert not amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+
+
+def test_a_secret_that_exists_is_not_taken_over(cloud: Cloud) -> None:
+    given: Properties = {"name": "taken", "recoveryWindowInDays": 0}
+    refused = pytest.raises(
+        ProviderError, match=r"ResourceExistsException: .* the secret taken already exists"
+    )
+    with existing(cloud, SECRET, given), refused:
+        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
+
+
+def test_a_record_that_exists_is_neither_taken_over_nor_doubled(cloud: Cloud) -> None:
+    zone = cloud.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
+    taken: Properties = {"zoneId": zone, "name": "taken.example.test", "type": "A", "ttl": 60}
+    refused = pytest.raises(
+        ProviderError,
+        match=r"InvalidChangeBatch: .*name='taken.example.test.', type='A'\] but it already exists",
+    )
+    with existing(cloud, RECORD, {**taken, "records": ["198.51.100.1"]}) as record:
+        with refused:
+            RECORD.create_now(cloud, RECORD.check({}, "n", {}, {**taken, "records": ["198.51.100.2"]})[0])
+        state = RECORD.read_now(cloud, record, taken)
+        assert state
+        assert state["records"] == ["198.51.100.1"]
+
+
+def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(cloud: Cloud) -> None:
+    given: Properties = {"name": "recoverable"}
+    with existing(cloud, SECRET, given) as arn:
+        pass
+    assert SECRET.read_now(cloud, arn, given) is None
+    with pytest.raises(ProviderError, match="InvalidRequestException: You can't create this secret because"):
+        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
+    cloud.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)

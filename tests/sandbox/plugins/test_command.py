@@ -1,0 +1,445 @@
+"""The command provider against a real sshd: what runs when, what it leaves behind, and how it fails."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from sandbox.plugins.command.plugin import KINDS
+from sandbox.plugins.command.ssh import OPEN_CONNECTIONS
+from sandbox.plugins.properties import Properties
+from sandbox.plugins.provider import ProviderError, Run
+from tests.sandbox.plugins.plugin_sshd import PASSWORD, Sshd
+from tests.sandbox.plugins.plugin_stack import Stack
+
+T = TypeVar("T")
+
+REMOTE, LOCAL = KINDS["command:remote:Command"], KINDS["command:local:Command"]
+HEADER = """
+import json, pathlib, pulumi
+from pulumi_command import local, remote
+machine = json.loads(pathlib.Path("machine.json").read_text())
+connection = remote.ConnectionArgs(**machine)
+"""
+
+
+@pytest.fixture
+def remote(stack: Stack, sshd: Sshd, tmp_path: Path) -> Stack:
+    """A stack whose programs find `connection`, and `scratch` (a file on the machine) to leave marks in."""
+    (stack.folder / "machine.json").write_text(json.dumps(sshd.connection))
+    sshd.scratch("marks").unlink(missing_ok=True)
+    return stack
+
+
+def marks(sshd: Sshd) -> list[str]:
+    marks = sshd.scratch("marks")
+    return marks.read_text().splitlines() if marks.exists() else []
+
+
+def mark(text: str) -> str:
+    return f"echo {text} >> /scratch/marks"
+
+
+class Recorded(Run):
+    """A run whose log lines are kept instead of sent to an engine."""
+
+    def __init__(self) -> None:
+        super().__init__("urn:pulumi:test::plugins::command:remote:Command::c", None)
+        object.__setattr__(self, "lines", [])
+
+    lines: list[str]
+
+    async def status(self, message: str) -> None:
+        self.lines.append(message)
+
+    async def warn(self, message: str) -> None:
+        self.lines.append(f"warning: {message}")
+
+    async def error(self, message: str) -> None:
+        self.lines.append(f"error: {message}")
+
+
+def at_once(work: Coroutine[Any, Any, T], seconds: float = 20) -> T:
+    """Runs what the provider would run for the engine, and hangs up afterwards."""
+
+    async def bounded() -> T:
+        try:
+            return await asyncio.wait_for(work, seconds)
+        finally:
+            while OPEN_CONNECTIONS:
+                OPEN_CONNECTIONS.pop().abort()
+
+    return asyncio.run(bounded())
+
+
+def inputs(sshd: Sshd, create: str, connection: Properties | None = None, **others: Any) -> Properties:
+    names = {"private_key": "privateKey", "host_key": "hostKey"}
+    known: Properties = {names.get(name, name): value for name, value in sshd.connection.items()}
+    given: Properties = {"create": create, "connection": {**known, **(connection or {})}, **others}
+    checked, failures = REMOTE.check("c", {}, given)
+    assert not failures
+    return checked
+
+
+def create(sshd: Sshd, command: str, connection: Properties | None = None, **others: Any) -> Properties:
+    return at_once(REMOTE.create(Recorded(), inputs(sshd, command, connection, **others)))[1]
+
+
+def failure(sshd: Sshd, command: str, connection: Properties | None = None, **others: Any) -> str:
+    with pytest.raises(ProviderError) as failed:
+        create(sshd, command, connection, **others)
+    return str(failed.value)
+
+
+# ---- what runs when
+
+
+def test_create_runs_once_and_not_again_while_nothing_changes(remote: Stack, sshd: Sshd) -> None:
+    source = (
+        f"c = remote.Command('c', connection=connection, create='cat; echo oops >&2; {mark('created')}', "
+        "stdin='hello\\nthere\\n')\n"
+        "pulumi.export('out', c.stdout)\npulumi.export('err', c.stderr)\npulumi.export('in', c.stdin)\n"
+    )
+    remote.program(HEADER + source)
+    assert "out: [unknown]" in remote.preview()
+    printed = remote.up()
+    assert remote.outputs() == {"out": "hello\nthere", "err": "oops", "in": "hello\nthere\n"}
+    assert "creating (0s) there" in printed, "output shows while the command runs"
+    assert "unchanged" in remote.up("--refresh", "--expect-no-changes")
+    assert marks(sshd) == ["created"]
+
+
+FIVE_COMMANDS = """
+machine = local.Command('machine', create='true', triggers=['{0}'])
+def command(name, **inputs):
+    return remote.Command(name, connection=connection, **inputs)
+def mark(text):
+    return f'echo {text} >> /scratch/marks'
+command('both', create=mark('both created'), update=mark('both updated'), stdin='{0}')
+command('one', create=mark('one created'), stdin='{0}')
+command('triggered', create=mark('triggered created'), update=mark('triggered updated'),
+    delete=mark('triggered deleted'), triggers=['{0}'])
+command('apart', create=mark('apart created'))
+command('tied', create=mark('tied created'), opts=pulumi.ResourceOptions(replace_with=[machine], deleted_with=machine))
+"""
+
+
+@dataclass(frozen=True)
+class SecondRun:
+    """What five commands did when the program changed once after the first `up`."""
+
+    planned: dict[str, str]
+    did: dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def second_run(tmp_path_factory: pytest.TempPathFactory, pulumi_home: Path, sshd: Sshd) -> SecondRun:
+    stack = Stack(tmp_path_factory.mktemp("changed") / "stack", pulumi_home)
+    (stack.folder / "machine.json").write_text(json.dumps(sshd.connection))
+    sshd.scratch("marks").unlink(missing_ok=True)
+    stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "old")).up()
+    assert len(marks(sshd)) == 5
+    sshd.scratch("marks").unlink()
+    planned = stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "new")).planned()
+    stack.up()
+    did: dict[str, list[str]] = {}
+    for name, what in (line.split() for line in marks(sshd)):
+        did.setdefault(name, []).append(what)
+    return SecondRun(planned, did)
+
+
+def test_a_changed_input_runs_update(second_run: SecondRun) -> None:
+    assert second_run.planned["both"] == "update"
+    assert second_run.did["both"] == ["updated"]
+
+
+def test_a_changed_input_runs_create_again_where_there_is_no_update(second_run: SecondRun) -> None:
+    assert second_run.planned["one"] == "update"
+    assert second_run.did["one"] == ["created"]
+
+
+def test_a_changed_trigger_replaces_and_creates_before_it_deletes(second_run: SecondRun) -> None:
+    assert second_run.planned["triggered"] in ("replace", "create-replacement", "delete-replaced")
+    assert second_run.did["triggered"] == ["created", "deleted"]
+
+
+def test_a_machine_replaced_takes_its_command_along_only_by_replace_with(second_run: SecondRun) -> None:
+    assert second_run.did["tied"] == ["created"]
+    assert "apart" not in second_run.did
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stdin": "other"},
+        {"create": "other"},
+        {"update": "other"},
+        {"delete": "other"},
+        {"environment": {"A": "b"}},
+        {"logging": "none"},
+        {"addPreviousOutputInEnv": False},
+        {"connection": {"host": "10.0.0.1"}},
+        {"connection": {"host": "h", "privateKey": "rotated"}},
+        {"connection": {"host": "h", "hostKey": "other"}},
+        {"connection": {"host": "h", "dialErrorLimit": 60}},
+    ],
+)
+def test_any_changed_input_is_an_update(change: Properties) -> None:
+    base: Properties = {"create": "true", "connection": {"host": "h"}}
+    old, new = (REMOTE.check("c", {}, given)[0] for given in (base, {**base, **change}))
+    diff = REMOTE.diff(old, old, new)
+    assert diff.paths
+    assert not diff.replaces
+
+
+def test_a_changed_trigger_is_a_replacement_also_for_an_sdk_that_does_not_ask_for_it() -> None:
+    old: Properties = {"create": "true", "triggers": [1]}
+    new: Properties = {"create": "true", "triggers": [2]}
+    assert LOCAL.diff(old, old, new).replaces == {"triggers"}
+
+
+def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack, sshd: Sshd) -> None:
+    gone = {**sshd.connection, "port": 9, "dial_error_limit": 0}
+    (stack.folder / "machine.json").write_text(json.dumps(gone))
+    program = (
+        "machine = local.Command('machine', create='true')\n"
+        "remote.Command('c', connection=connection, delete='true'{})\n"
+    )
+    stack.program(HEADER + program.format("")).up()
+    assert "connect: connection refused" in stack.run("destroy", "--yes", fails=True)
+    stack.program(HEADER + program.format(", opts=pulumi.ResourceOptions(deleted_with=machine)")).up()
+    stack.run("destroy", "--yes")
+    assert stack.resources() == {}
+
+
+# ---- what is shown and stored
+
+
+def test_a_failure_prints_the_command_and_all_its_output(remote: Stack) -> None:
+    remote.program(
+        HEADER + "remote.Command('c', connection=connection, create='echo one; echo two >&2; exit 3')\n"
+    )
+    shown = remote.up(fails=True).split("Diagnostics:")[1]
+    assert 'error: Process exited with status 3: running "echo one; echo two >&2; exit 3":' in shown
+    assert "one" in shown
+    assert "two" in shown
+    assert "c" not in remote.resources()
+
+
+def test_a_secret_input_is_encrypted_but_output_only_where_asked(remote: Stack) -> None:
+    program = (
+        "word = pulumi.Output.secret('swordfish')\n"
+        "remote.Command('plain', connection=connection, create='cat', stdin=word)\n"
+        "remote.Command('kept', connection=connection, create='cat', stdin=word, logging=remote.Logging.NONE, "
+        "opts=pulumi.ResourceOptions(additional_secret_outputs=['stdout']))\n"
+    )
+    printed = remote.program(HEADER + program).up()
+    assert "plain creating (0s) swordfish" in printed
+    assert "kept creating (0s) swordfish" not in printed
+    state = remote.resources()
+    for name in ("plain", "kept"):
+        for part in ("inputs", "outputs"):
+            assert "ciphertext" in state[name][part]["stdin"]
+            assert "ciphertext" in state[name][part]["connection"]
+    assert state["plain"]["outputs"]["stdout"] == "swordfish"
+    assert "ciphertext" in state["kept"]["outputs"]["stdout"]
+
+
+def test_logging_chooses_the_streams_that_are_shown(sshd: Sshd) -> None:
+    shown = {}
+    for logging in ("stdout", "stderr", "stdoutAndStderr", "none"):
+        run = Recorded()
+        given = inputs(sshd, "echo out; sleep 0.1; echo err >&2", logging=logging)
+        _, state = at_once(REMOTE.create(run, given))
+        assert (state["stdout"], state["stderr"]) == ("out", "err")
+        shown[logging] = run.lines
+    assert shown == {"stdout": ["out"], "stderr": ["err"], "stdoutAndStderr": ["out", "err"], "none": []}
+
+
+def test_a_type_or_property_that_is_not_there_is_named(remote: Stack) -> None:
+    program = "remote.CopyToRemote('c', connection=connection, source=pulumi.FileAsset('Pulumi.yaml'), remote_path='/x')\n"
+    assert "command:remote:CopyToRemote" in remote.program(HEADER + program).up(fails=True)
+    program = "local.Command('c', create='true', asset_paths=['*'])\n"
+    shown = remote.program(HEADER + program).up(fails=True)
+    assert "property assetPaths value" in shown
+    assert "unknown property of command:local:Command" in shown
+    assert "Traceback" not in shown
+
+
+# ---- dialling
+
+
+def test_dialling_gives_up_after_some_eleven_seconds(sshd: Sshd) -> None:
+    started = time.monotonic()
+    message = failure(sshd, "true", {"port": 9})
+    assert message == "after 10 failed attempts: dial tcp 127.0.0.1:9: connect: connection refused"
+    assert 10 < time.monotonic() - started < 20
+
+
+def test_dialling_waits_for_a_machine_that_is_still_booting(tmp_path: Path) -> None:
+    machine = Sshd(tmp_path)
+    run = Recorded()
+
+    async def boot() -> Properties:
+        creating = asyncio.ensure_future(REMOTE.create(run, inputs(machine, "echo up")))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(machine.start)
+        return (await creating)[1]
+
+    try:
+        assert at_once(boot())["stdout"] == "up"
+    finally:
+        machine.stop()
+    assert run.lines[0] == "Dial 1/10 failed: retrying"
+
+
+def test_a_wrong_host_key_is_refused_and_none_accepts_any(sshd: Sshd) -> None:
+    other = sshd.user_key.export_public_key().decode()
+    message = failure(sshd, "true", {"hostKey": other, "dialErrorLimit": 0})
+    assert message == "after 0 failed attempts: ssh: handshake failed: ssh: host key mismatch"
+    unchecked = inputs(sshd, "echo in")
+    connection = unchecked["connection"]
+    assert isinstance(connection, dict)
+    del connection["hostKey"]
+    assert at_once(REMOTE.create(Recorded(), unchecked))[1]["stdout"] == "in"
+
+
+def test_a_key_or_a_password_logs_in_and_a_stranger_does_not(sshd: Sshd) -> None:
+    stranger = sshd.host_key.export_private_key().decode()
+    message = failure(sshd, "true", {"privateKey": stranger, "dialErrorLimit": 0})
+    assert message.endswith(
+        "ssh: unable to authenticate, attempted methods [none publickey], no supported methods remain"
+    )
+    assert create(sshd, "whoami", {"privateKey": stranger, "password": PASSWORD})["stdout"] == "root"
+
+
+def test_a_dead_agent_fails_at_once_although_a_key_is_given(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere/agent")
+    message = failure(sshd, "true")
+    assert message == "dial unix /nowhere/agent: connect: no such file or directory"
+
+
+def test_a_proxy_leads_to_a_machine_and_is_named_where_it_fails(sshd: Sshd) -> None:
+    known = inputs(sshd, "true")["connection"]
+    assert isinstance(known, dict)
+    address = create(sshd, "echo $SSH_CLIENT", {"proxy": known})["stdout"]
+    assert isinstance(address, str)
+    assert address.startswith("127.0.0.1")
+    refused = failure(sshd, "true", {"port": 9, "proxy": known, "dialErrorLimit": 0})
+    assert refused == "proxy: after 0 failed attempts: ssh: rejected: connect failed (Connection refused)"
+    closed: Properties = {**known, "port": 9, "dialErrorLimit": 0}
+    assert failure(sshd, "true", {"proxy": closed}).startswith("proxy: after 0 failed attempts: dial tcp")
+
+
+def test_a_server_that_accepts_and_never_answers_is_waited_for_for_ever(sshd: Sshd) -> None:
+    async def silent() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port: int = server.sockets[0].getsockname()[1]
+        given = inputs(sshd, "true", {"port": port, "perDialTimeout": 1, "dialErrorLimit": 0})
+        await REMOTE.create(Recorded(), given)
+
+    with pytest.raises(TimeoutError):
+        at_once(silent(), 2.5)
+
+
+# ---- standard input, environment, output
+
+
+def test_a_variable_that_sshd_does_not_accept_is_refused_before_anything_runs(sshd: Sshd) -> None:
+    sshd.scratch("marks").unlink(missing_ok=True)
+    assert create(sshd, "echo $WELCOME", environment={"WELCOME": "in"})["stdout"] == "in"
+    run = Recorded()
+    with pytest.raises(ProviderError, match='could not set environment variable "OTHER": ssh: setenv failed'):
+        at_once(REMOTE.create(run, inputs(sshd, mark("ran"), environment={"OTHER": "out"})))
+    assert "Unable to set 'OTHER'" in run.lines[0]
+    assert marks(sshd) == []
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_previous_output_that_sshd_does_not_accept_is_a_warning(sshd: Sshd, given: bool) -> None:
+    run = Recorded()
+    old = inputs(sshd, "echo first", addPreviousOutputInEnv=given)
+
+    async def twice() -> Properties:
+        _, state = await REMOTE.create(run, old)
+        return await REMOTE.update(run, "c", state, old, {**old, "create": "echo second"})
+
+    assert at_once(twice())["stdout"] == "second"
+    warnings = [
+        line for line in run.lines if line.startswith("warning: Unable to set 'PULUMI_COMMAND_STDOUT'")
+    ]
+    assert len(warnings) == given
+
+
+def test_standard_input_that_is_not_read_ends_in_eof(sshd: Sshd) -> None:
+    assert failure(sshd, "true", stdin="x" * 8_000_000) == 'EOF: running "true":\n'
+    assert create(sshd, "wc -c", stdin="x" * 8_000_000)["stdout"] == "8000000"
+
+
+def test_a_line_of_output_over_64_kib_hangs_unless_it_is_not_logged(sshd: Sshd) -> None:
+    long_line = "head -c 70000 /dev/zero | tr '\\0' x"
+    with pytest.raises(TimeoutError):
+        at_once(REMOTE.create(Recorded(), inputs(sshd, long_line)), 2)
+    assert create(sshd, long_line, logging="none")["stdout"] == "x" * 70000
+
+
+def test_an_interrupted_run_ends_the_command_that_it_waits_for(remote: Stack) -> None:
+    remote.program(HEADER + "remote.Command('c', connection=connection, create='echo started; sleep 50')\n")
+    process = subprocess.Popen(
+        ["pulumi", "--non-interactive", "up", "--yes", "--skip-preview"],
+        cwd=remote.folder,
+        env=remote.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if "started" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    shown = process.communicate(timeout=10)[0]
+    assert process.returncode != 0
+    assert "Traceback" not in shown
+
+
+# ---- local commands
+
+
+def test_a_local_command_runs_here_with_its_environment_and_interpreter(tmp_path: Path) -> None:
+    given, failures = LOCAL.check(
+        "c",
+        {},
+        {
+            "create": "import os, sys; print(os.getcwd(), os.environ['A'], sys.stdin.read())",
+            "interpreter": ["python3", "-c"],
+            "environment": {"A": "b"},
+            "dir": str(tmp_path),
+            "stdin": "typed",
+        },
+    )
+    assert not failures
+    assert at_once(LOCAL.create(Recorded(), given))[1]["stdout"] == f"{tmp_path} b typed"
+    given, _ = LOCAL.check("c", {}, {"create": "echo no; exit 4"})
+    with pytest.raises(ProviderError, match=r'^exit status 4: running "echo no; exit 4":\nno\n$'):
+        at_once(LOCAL.create(Recorded(), given))
+
+
+def test_a_local_command_sees_its_previous_output(tmp_path: Path) -> None:
+    old, _ = LOCAL.check("c", {}, {"create": "echo first", "update": "echo $PULUMI_COMMAND_STDOUT again"})
+
+    async def twice() -> Properties:
+        _, state = await LOCAL.create(Recorded(), old)
+        return await LOCAL.update(Recorded(), "c", state, old, {**old, "stdin": "x"})
+
+    assert at_once(twice())["stdout"] == "first again"

@@ -1,0 +1,81 @@
+"""The Python language host under the real engine."""
+
+import venv
+from pathlib import Path
+
+import pytest
+
+from sandbox.plugins.language.plugin import ALREADY_REPORTED
+from sandbox.plugins.language.run_program import ALREADY_REPORTED as REPORTED_BY_PROGRAM
+from tests.sandbox.plugins.plugin_stack import Stack
+
+
+def diagnostics(printed: str) -> str:
+    return printed.split("Diagnostics:\n", 1)[1].split("\nResources:", 1)[0]
+
+
+def test_a_program_sees_its_configuration_its_name_and_whether_it_is_a_preview(stack: Stack) -> None:
+    stack.run("config", "set", "colour", "blue")
+    stack.run("config", "set", "--secret", "token", "hush-hush")
+    stack.program(
+        "import pulumi\n"
+        "settings = pulumi.Config()\n"
+        "pulumi.export('colour', settings.require('colour'))\n"
+        "pulumi.export('token', settings.require_secret('token'))\n"
+        "pulumi.export('known', pulumi.runtime.is_config_secret('plugins:token'))\n"
+        "pulumi.export('where', f'{pulumi.get_project()} {pulumi.get_stack()} {pulumi.runtime.is_dry_run()}')\n"
+    )
+    preview, printed = stack.preview(), stack.up()
+    assert "plugins test True" in preview
+    assert "hush-hush" not in preview + printed
+    state = stack.outputs()
+    assert (state["colour"], state["known"], state["where"]) == ("blue", True, "plugins test False")
+    assert "ciphertext" in state["token"]
+
+
+def test_a_run_error_shows_its_message_and_nothing_else(stack: Stack) -> None:
+    stack.program("import pulumi\nraise pulumi.RunError('domain is missing')\n")
+    shown = diagnostics(stack.up(fails=True))
+    assert "error: domain is missing" in shown
+    assert "Traceback" not in shown
+
+
+def test_sys_exit_shows_its_message_and_no_traceback(stack: Stack) -> None:
+    stack.program("import sys\nsys.exit('edges: 0 is too few')\n")
+    shown = diagnostics(stack.up(fails=True))
+    assert "edges: 0 is too few" in shown
+    assert "Traceback" not in shown
+    assert "non-zero exit code: 1" in shown
+
+
+def test_an_exception_shows_the_programs_own_frames_only(stack: Stack) -> None:
+    stack.program("def plan() -> None:\n    raise ValueError('no room')\n\nplan()\n")
+    shown = diagnostics(stack.up(fails=True))
+    assert "error: Program failed with an unhandled exception:" in shown
+    assert "__main__.py" in shown
+    assert "ValueError: no room" in shown
+    assert "run_program.py" not in shown
+    assert "runpy" not in shown
+    assert REPORTED_BY_PROGRAM == ALREADY_REPORTED
+
+
+def test_the_virtual_environment_of_pulumi_yaml_runs_the_program(tmp_path: Path, pulumi_home: Path) -> None:
+    project = "name: plugins\nruntime: {name: python, options: {virtualenv: own}}\n"
+    stack = Stack(tmp_path / "stack", pulumi_home, project)
+    stack.program("import sys, pulumi\npulumi.export('prefix', sys.prefix)\n")
+    assert "'virtualenv' option in Pulumi.yaml" in stack.up(fails=True)
+    venv.create(stack.folder / "own", system_site_packages=True)
+    site = next((stack.folder / "own/lib").glob("python*")) / "site-packages"
+    (site / "tests.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    stack.up()
+    assert stack.outputs()["prefix"] == str(stack.folder / "own")
+
+
+def test_a_policy_pack_that_ends_at_once_shows_what_it_said_and_its_exit_code(stack: Stack) -> None:
+    pack = stack.folder / "pack"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: python\n")
+    (pack / "__main__.py").write_text("import sys\nprint('no rules', file=sys.stderr)\nsys.exit(3)\n")
+    printed = stack.program("").run("preview", "--policy-pack", str(pack), fails=True)
+    assert "no rules" in diagnostics(printed)
+    assert "exit status 3" in printed

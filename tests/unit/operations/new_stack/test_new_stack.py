@@ -1,0 +1,154 @@
+"""`python -m operations.new_stack` with the real `pulumi`, in a copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cluster.settings.model import GENERATED_SECRETS, NAMESPACE
+from cluster.settings.reader import read_settings
+from tests.project import PROJECT
+
+PULUMI = shutil.which("pulumi") or PROJECT / ".venv" / "engine" / "pulumi"
+
+# Notes what every command line showed, then is pulumi.
+RECORDER = """\
+#!/bin/sh
+printf '%s\\n' "$*" >>"$ARGUMENTS"
+exec "$PULUMI" "$@"
+"""
+
+
+class Workspace:
+    def __init__(self, path: Path) -> None:
+        self.project = path / "project"
+        self.arguments = path / "arguments"
+        commands = path / "bin"
+        for folder in (commands, path / "state", path / "home"):
+            folder.mkdir()
+        (commands / "pulumi").write_text(RECORDER)
+        (commands / "pulumi").chmod(0o755)
+        for folder in ("cluster", "operations"):
+            shutil.copytree(PROJECT / folder, self.project / folder)
+        for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+            shutil.copy(PROJECT / file, self.project)
+        self.environment = os.environ | {
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "PULUMI": str(PULUMI),
+            "ARGUMENTS": str(self.arguments),
+            "PULUMI_BACKEND_URL": f"file://{path}/state",
+            "PULUMI_HOME": str(path / "home"),
+            "PULUMI_CONFIG_PASSPHRASE": "passphrase",
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+        }
+
+    def run(self, *command: str | Path) -> str:
+        return subprocess.run(
+            command,
+            cwd=self.project,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+
+    def new_stack(self, *arguments: str | Path) -> str:
+        return self.run(sys.executable, "-m", "operations.new_stack", *arguments)
+
+    def secrets(self, *options: str | Path) -> Mapping[str, str]:
+        entries = json.loads(self.run("pulumi", "config", "--json", "--show-secrets", *options))
+        return {
+            key.removeprefix(f"{NAMESPACE}:"): entry["value"]
+            for key, entry in entries.items()
+            if entry["secret"]
+        }
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Workspace):
+    said = workspace.new_stack("dev")
+    assert said == "\n".join(
+        [
+            *(f"generated {key}" for key in GENERATED_SECRETS),
+            "Stack dev is ready but for what only you know:",
+            "  pulumi config set ant-media-cluster:domain live.your-domain.org",
+            "  pulumi config set --path 'ant-media-cluster:adminCidrs[0]' "
+            '"$(curl -s https://checkip.amazonaws.com)/32"',
+            "  pulumi config set --path ant-media-cluster:acme.email you@your-domain.org",
+            "  pulumi config set --path aws:defaultTags.tags.owner your-team",
+            "",
+        ]
+    )
+
+    secrets = workspace.secrets("--stack", "dev")
+    assert set(secrets) == set(GENERATED_SECRETS)
+    read_settings(
+        dict(secrets)
+        | {
+            "domain": "live.ant-media.test",
+            "adminCidrs": ["10.0.0.0/8"],
+            "acme": {"email": "a@ant-media.test"},
+        },
+        GENERATED_SECRETS,
+        datetime.now(UTC),
+    )
+    seen = said + workspace.arguments.read_text() + (workspace.project / "Pulumi.dev.yaml").read_text()
+    for value in secrets.values():
+        assert all(line not in seen for line in value.splitlines())
+
+
+def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: Workspace):
+    workspace.new_stack("dev")
+    file = workspace.project / "Pulumi.dev.yaml"
+    first = file.read_text()
+    workspace.new_stack("dev")
+    assert file.read_text() == first
+
+    before = workspace.secrets("--stack", "dev")
+    workspace.run("pulumi", "config", "rm", "--stack", "dev", "panelPassword")
+    workspace.run("pulumi", "config", "rm", "--stack", "dev", "--path", "aws:defaultTags.tags.stack")
+    for key, value in (
+        ("aws:defaultTags.tags.project", "of-another-name"),
+        ("aws:defaultTags.tags.owner", "media-team"),
+        ("domain", "live.ant-media.test"),
+        ("adminCidrs", "[]"),
+        ("acme.email", "a@ant-media.test"),
+    ):
+        workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", key, value)
+    workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", "adminCidrs[0]", "10.0.0.0/8")
+    assert workspace.new_stack("dev") == (
+        "generated panelPassword\ntagged stack=dev\nStack dev is ready: pulumi up\n"
+    )
+    after = workspace.secrets("--stack", "dev")
+    assert {key for key in before if before[key] != after[key]} == {"panelPassword"}
+    assert json.loads(workspace.run("pulumi", "config", "get", "--stack", "dev", "aws:defaultTags")) == {
+        "tags": {"project": "of-another-name", "stack": "dev", "owner": "media-team"}
+    }
+
+
+def test_its_secrets_and_its_state_are_encrypted_by_what_its_settings_name(workspace: Workspace):
+    (workspace.project / "Pulumi.dev.yaml").write_text("secretsprovider: akms://alias/pulumi\n")
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        workspace.new_stack("dev")
+    assert "akms" in failed.value.stderr
+    assert json.loads(workspace.run("pulumi", "stack", "ls", "--json")) == []
+
+
+def test_who_brings_a_certificate_is_not_asked_for_an_acme_account(workspace: Workspace):
+    workspace.new_stack("dev")
+    workspace.run("pulumi", "config", "set", "--stack", "dev", "--secret", "--path", "tls.privateKey", "a\nb")
+    said = workspace.new_stack("dev")
+    assert "domain" in said
+    assert "acme" not in said

@@ -1,0 +1,275 @@
+"""A test cluster's name, time, network and settings, and how its expiry is read back."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.address_plan import plan
+from cluster.settings.network import OwnNetwork
+from cluster.settings.stack_checks import stack_problems
+from operations import stack_file
+from operations.test_clusters.expiry import Cluster, read_cluster, table
+from operations.test_clusters.settings import (
+    NETWORKS,
+    RefusedError,
+    check_name,
+    is_test_cluster,
+    make_settings,
+    network_of,
+    read_ttl,
+)
+from tests.project import PROJECT
+
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,9}){0,2}", fullmatch=True)
+EXPIRY = "2026-11-22T04:00:00Z"
+NOW = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
+DEV: dict[str, Any] = {
+    "secretsprovider": "awskms://alias/pulumi",
+    "encryptedkey": "a-key-of-dev",
+    "encryptionsalt": "v1:salt-of-dev",
+    "config": {
+        "aws:region": "eu-west-1",
+        "aws:defaultTags": {
+            "tags": {"project": "ant-media-cluster", "stack": "dev", "owner": "media-team", "team": "7"}
+        },
+        "ant-media-cluster:protect": True,
+        "ant-media-cluster:domain": "live.media.test",
+        "ant-media-cluster:route53Zone": "media.test",
+        "ant-media-cluster:adminCidrs": ["203.0.113.20/32"],
+        "ant-media-cluster:network": {"cidr": "10.1.0.0/16", "zones": 3},
+        "ant-media-cluster:origins": {"count": 1},
+        "ant-media-cluster:acme": {
+            "email": "a@media.test",
+            "directory": "staging",
+            "names": ["b.media.test"],
+        },
+        "ant-media-cluster:panelPassword": {"secure": "v1:of-dev"},
+        "ant-media-cluster:databaseUrl": {"secure": "v1:of-dev"},
+    },
+}
+
+
+def dev_with(key: str, value: Any) -> dict[str, Any]:
+    return {**DEV, "config": {**DEV["config"], f"ant-media-cluster:{key}": value}}
+
+
+@pytest.mark.parametrize(
+    ("text", "ttl"),
+    [("15m", timedelta(minutes=15)), ("4h", timedelta(hours=4)), ("7d", timedelta(days=7))],
+)
+def test_a_ttl_is_minutes_hours_or_days(text: str, ttl: timedelta) -> None:
+    assert read_ttl(text) == ttl
+
+
+@pytest.mark.parametrize(
+    "text", ["", "4", "h", "-4h", "04h", "4 h", "4h30m", "1w", "14m", "8d", "99999d", "٤h"]
+)
+def test_another_ttl_is_refused(text: str) -> None:
+    with pytest.raises(RefusedError, match=r"^TTL is .*: give a time from 15m to 7d"):
+        read_ttl(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "PR-1", "pr_1", "-pr", "pr-", "pr--1", "1pr", "pr.1", "../dev", "pr 1", "p" * 32]
+)
+def test_a_name_that_is_no_label_everywhere_is_refused(name: str) -> None:
+    with pytest.raises(RefusedError, match=r"^NAME is .*: give lower-case letters"):
+        check_name(name)
+
+
+def test_a_name_of_a_stack_that_does_not_expire_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"^NAME is prod, which is a stack that does not expire"):
+        check_name("prod", ("dev", "prod"))
+
+
+def test_the_longest_name_fits_the_names_in_aws() -> None:
+    longest = "p" * 31
+    check_name(longest)
+    tags = make_settings(DEV, "dev", longest, EXPIRY)["config"]["aws:defaultTags"]
+    assert stack_problems("ant-media-cluster", longest, tags) == []
+
+
+@given(NAMES)
+def test_each_name_has_a_network_that_holds_a_cluster_and_no_committed_stack(name: str) -> None:
+    network = IPv4Network(network_of(name))
+    assert network.subnet_of(NETWORKS)
+    plan(OwnNetwork(cidr=str(network), zones=6), 100, 300)
+
+
+def test_no_committed_stack_is_in_the_test_clusters_networks() -> None:
+    for path in PROJECT.glob("Pulumi.*.yaml"):
+        network = stack_file.read(path)["config"].get("ant-media-cluster:network", {})
+        assert not IPv4Network(network.get("cidr", OwnNetwork().cidr)).overlaps(NETWORKS), path.name
+
+
+def test_networks_are_spread() -> None:
+    assert len({network_of(f"pr-{number}") for number in range(1, 101)}) > 90
+
+
+def test_a_test_cluster_is_like_the_stack_but_under_a_name_of_its_own() -> None:
+    assert make_settings(DEV, "dev", "pr-123", EXPIRY) == {
+        "secretsprovider": "awskms://alias/pulumi",
+        "config": {
+            "aws:region": "eu-west-1",
+            "aws:defaultTags": {
+                "tags": {
+                    "project": "ant-media-cluster",
+                    "stack": "pr-123",
+                    "owner": "media-team",
+                    "team": "7",
+                    "expiry": EXPIRY,
+                }
+            },
+            "ant-media-cluster:domain": "pr-123.live.media.test",
+            "ant-media-cluster:route53Zone": "media.test",
+            "ant-media-cluster:adminCidrs": ["203.0.113.20/32"],
+            "ant-media-cluster:network": {"cidr": network_of("pr-123"), "zones": 3},
+            "ant-media-cluster:origins": {"count": 1},
+            "ant-media-cluster:acme": {"email": "a@media.test", "directory": "staging"},
+        },
+    }
+
+
+def test_it_keeps_its_own_secrets_when_it_is_made_again() -> None:
+    own = {"encryptionsalt": "v1:own", "config": {"ant-media-cluster:panelPassword": {"secure": "v1:own"}}}
+    again = stack_file.with_secrets_of(own, make_settings(DEV, "dev", "pr-123", EXPIRY))
+    assert again["encryptionsalt"] == "v1:own"
+    assert again["config"]["ant-media-cluster:panelPassword"] == {"secure": "v1:own"}
+    assert is_test_cluster(again)
+    assert not is_test_cluster(DEV)
+
+
+@pytest.mark.parametrize(
+    ("like", "said"),
+    [
+        (dev_with("route53Zone", ""), "route53Zone is not set: pulumi config set --stack dev ant-media-cluster:route"),
+        (dev_with("domain", ""), "domain is not set: pulumi config set --stack dev ant-media-cluster:domain"),
+        (dev_with("acme", {}), "acme.email is not set: "),
+        (dev_with("domain", f"{'a.' * 125}test"), "domain would be pr-123.a.a."),
+        (dev_with("network", {"subnets": [{"id": "subnet-0a", "cidr": "10.0.0.0/24"}]}), "network.subnets would be"),
+        (dev_with("network", '{"subnets": [{}]}'), "network.subnets would be shared"),
+        (dev_with("tls", {"certificate": "-", "privateKey": {"secure": "-"}}), "tls is a certificate"),
+        (dev_with("tls", {"secure": "-"}), "tls is a certificate"),
+        ({"config": {**DEV["config"], "aws:defaultTags": {}}}, "aws:defaultTags.tags.owner is not set: "),
+    ],
+)  # fmt: skip
+def test_a_stack_that_none_can_be_like_is_refused(like: dict[str, Any], said: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        make_settings(like, "dev", "pr-123", EXPIRY)
+    heading, line = str(refused.value).splitlines()
+    assert heading == "No test cluster can be made like dev:"
+    assert said in line
+
+
+def provider(tags: str) -> dict[str, Any]:
+    return {
+        "type": "pulumi:providers:aws",
+        "custom": True,
+        "inputs": {"defaultTags": f'{{"tags":{{{tags}}}}}', "region": "eu-west-1"},
+    }
+
+
+INSTANCE = {"type": "aws:ec2/instance:Instance", "custom": True, "inputs": {}}
+PR_123 = Cluster("pr-123", "media-team", datetime(2026, 11, 22, 4, tzinfo=UTC), 1)
+
+
+def test_the_expiry_is_read_from_the_state_of_the_stack() -> None:
+    tags = f'"expiry":"{EXPIRY}","owner":"media-team"'
+    component = {"type": "ant-media:network:Network", "custom": False}
+    assert read_cluster("pr-123", {"resources": [component, provider(tags), INSTANCE]}) == PR_123
+
+
+def test_the_later_expiry_counts_while_a_provider_follows_another() -> None:
+    earlier = provider('"expiry":"2026-11-21T04:00:00Z","owner":"media-team"')
+    later = provider(f'"expiry":"{EXPIRY}","owner":"media-team"')
+    for resources in ([earlier, later, INSTANCE], [later, earlier, INSTANCE]):
+        assert read_cluster("pr-123", {"resources": resources}) == PR_123
+
+
+@pytest.mark.parametrize("tags", ["", '"owner":"media-team"', '"expiry":"soon"', '"expiry":"2026-11-22"'])
+def test_a_stack_without_expiry_is_no_test_cluster(tags: str) -> None:
+    assert read_cluster("prod", {"resources": [provider(tags), INSTANCE]}) is None
+    assert read_cluster("prod", {}) is None
+
+
+def test_the_table_begins_with_what_expired_first() -> None:
+    clusters = [
+        Cluster("pr-7", "media-team", NOW + timedelta(hours=3, minutes=20, seconds=59), 62),
+        Cluster("pr-123", "you", NOW - timedelta(days=2, hours=1), 4),
+        Cluster("load", "you", NOW + timedelta(minutes=12), 120),
+    ]
+    assert table(clusters, NOW).splitlines() == [
+        "NAME    OWNER       EXPIRES        RESOURCES",
+        "pr-123  you         2 d 1 h ago    4",
+        "load    you         in 12 min      120",
+        "pr-7    media-team  in 3 h 20 min  62",
+    ]
+
+
+PULUMI = """\
+#!/bin/sh
+case "$*" in
+"stack ls --json")
+  # As while another run writes a state.
+  [ -e read ] || { touch read; echo "error: EOF" >&2; exit 255; }
+  cat stacks.json ;;
+"stack export") cat "$PULUMI_STACK.json" ;;
+esac
+"""
+
+
+def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "operations.test_clusters", *arguments],
+        cwd=folder,
+        env=os.environ
+        | {
+            "PYTHONPATH": str(PROJECT),
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "PULUMI_BACKEND_URL": f"file://{folder}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_one_that_cannot_be_taken_down_does_not_stop_the_others(tmp_path: Path) -> None:
+    (tmp_path / "pulumi").write_text(PULUMI)
+    (tmp_path / "pulumi").chmod(0o755)
+    (tmp_path / "stacks.json").write_text('[{"name": "dev"}]')
+    (tmp_path / "dev.json").write_text('{"deployment": {}}')
+    nothing = run_script(tmp_path, "down-expired")
+    assert (nothing.returncode, nothing.stdout) == (0, "No test cluster has expired.\n")
+
+    (tmp_path / "stacks.json").write_text('[{"name": "torn"}, {"name": "new"}]')
+    for name, expiry in (("torn", "2026-01-01T00:00:00Z"), ("new", "2099-01-01T00:00:00Z")):
+        deployment = {"resources": [provider(f'"expiry":"{expiry}"')]}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"deployment": deployment}))
+    locks = tmp_path / ".pulumi/locks/organization/ant-media-cluster/torn"
+    locks.mkdir(parents=True)
+    (locks / "half-written.json").write_text('{"pid":')
+    done = run_script(tmp_path, "down-expired")
+    assert "new stays: it expires in " in done.stdout
+    assert "torn: JSONDecodeError" in done.stderr
+    assert done.stderr.endswith("could not be taken down: torn.\n")
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(("name", "shown"), [("", "not given"), ("../x", "../x"), ("-x", "-x")])
+def test_a_name_that_cannot_be_one_is_refused_everywhere(tmp_path: Path, name: str, shown: str) -> None:
+    for arguments in (("down", "--", name), ("settings", "--", name, "1h", "dev")):
+        refused = run_script(tmp_path, *arguments)
+        assert refused.stderr.startswith(f"NAME is {shown}: give ")
+        assert refused.stderr.endswith("such as pr-123\n")
+        assert refused.returncode == 1

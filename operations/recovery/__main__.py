@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import yaml
 
 from operations.engine import ROOT, pulumi
-from operations.recovery.killed_run import (
+from operations.recovery.interrupted_update import (
     Entry,
     Lock,
     in_force,

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.settings.model import NAMESPACE
-from operations.status.cluster_status import (
+from operations.status.cluster import (
     Certificate,
     Cluster,
     Machine,

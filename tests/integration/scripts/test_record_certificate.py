@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from cluster.machine_scripts import ScriptFolder, read_script
-from operations.status.cluster_status import Sample, read_certificate, read_metrics
+from operations.status.cluster import Sample, read_certificate, read_metrics
 
 # The tree for this process alone; what a test mounts over it too.
 RUN = """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from operations.recovery.__main__ import Backend, runs, this_host
-from operations.recovery.killed_run import (
+from operations.recovery.interrupted_update import (
     Lock,
     in_force,
     pending_creates,

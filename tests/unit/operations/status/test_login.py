@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from operations.status import __main__ as status
-from operations.status.cluster_status import Certificate, Unseen
+from operations.status.cluster import Certificate, Unseen
 
 LOGIN = status.Login("admin", "the-statistics-password")
 

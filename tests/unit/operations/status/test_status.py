@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from operations.status.cluster_status import (
+from operations.status.cluster import (
     Certificate,
     Cluster,
     Machine,

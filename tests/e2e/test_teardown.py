@@ -8,7 +8,7 @@ import pytest
 
 from operations.new_stack.__main__ import ssh_private_key
 from operations.recovery.untracked_resources import Account, find
-from tests.e2e.account_scan import IN_EC2, IN_IAM, Thing, scan
+from tests.e2e.aws_account import IN_EC2, IN_IAM, Thing, scan
 from tests.e2e.running_cluster import Cluster, Done
 from tests.e2e.small_stack import (
     WITHOUT_SCRIPTS,

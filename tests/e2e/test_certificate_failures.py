@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import DNSName, SubjectAlternativeName
 
-from tests.e2e.certificate import Certificate
+from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
 from tests.e2e.troubles import (
     RATE_LIMITED,

@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from tests.e2e.certificate import Certificate
+from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, Done
 from tests.e2e.visitor import Internet, Visitor, WebSocket
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.acme_servers import AcmeServer, another_acme_server
-from tests.e2e.certificate import FORCE_RENEWAL, Certificate
+from tests.e2e.cluster_certificate import FORCE_RENEWAL, Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually, running
 from tests.e2e.visitor import Internet
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from socketserver import TCPServer
 
 from sandbox.cloud import acme, addresses, certificates
-from tests.e2e.certificate import Certificate
+from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.running_cluster import STATE, Cluster
 from tests.e2e.visitor import Internet
 

@@ -9,8 +9,7 @@ import pytest
 from cryptography.x509 import DNSName, SubjectAlternativeName
 
 from tests.e2e.cluster_certificate import Certificate
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
-from tests.e2e.troubles import (
+from tests.e2e.fault_injection import (
     RATE_LIMITED,
     REFUSED,
     acme_server_does_not_answer,
@@ -21,6 +20,7 @@ from tests.e2e.troubles import (
     renewed_with_a_chain_that_is_none,
     secrets_manager_is_away,
 )
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
 from tests.e2e.visitor import Internet, Visitor
 
 Trouble = Callable[[Cluster, Internet], AbstractContextManager[None]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from sandbox.cloud import acme, addresses
-from tests.e2e.visitor import Internet
+from tests.e2e.clients import Internet
 
 
 @dataclass(frozen=True)

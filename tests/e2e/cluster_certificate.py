@@ -8,8 +8,8 @@ from cryptography import x509
 
 from sandbox.cloud import acme, addresses
 from tests.e2e.acme_servers import AcmeServer
+from tests.e2e.clients import Visitor
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
-from tests.e2e.visitor import Visitor
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
 TLS_PORTS = (443, 5443, 4444, 6080)

@@ -12,9 +12,9 @@ from pathlib import Path
 from socketserver import TCPServer
 
 from sandbox.cloud import acme, addresses, certificates
+from tests.e2e.clients import Internet
 from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.running_cluster import STATE, Cluster
-from tests.e2e.visitor import Internet
 
 ELSEWHERE = 14030
 """A port beside the ACME server's."""

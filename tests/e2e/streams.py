@@ -6,8 +6,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.e2e.clients import Visitor
 from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, eventually, running
-from tests.e2e.visitor import Visitor
 
 # As small as a stream can be that has all that matters.
 TEST_STREAM = [

@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from sandbox.cloud import addresses
 from tests.e2e.acme_servers import AcmeServer, another_acme_server
+from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from tests.e2e.stack_secrets import found_in
 from tests.e2e.test_growth import operations
 from tests.e2e.test_life import in_ec2
 from tests.e2e.user_certificate import OwnCertificate, as_text, make_certificate, new_key
-from tests.e2e.visitor import Internet, Visitor
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"
 WILDCARD = f"*.{DOMAIN}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import DNSName, SubjectAlternativeName
 
+from tests.e2e.clients import Internet, Visitor
 from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.fault_injection import (
     RATE_LIMITED,
@@ -21,7 +22,6 @@ from tests.e2e.fault_injection import (
     secrets_manager_is_away,
 )
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
-from tests.e2e.visitor import Internet, Visitor
 
 Trouble = Callable[[Cluster, Internet], AbstractContextManager[None]]
 

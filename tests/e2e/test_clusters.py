@@ -13,9 +13,9 @@ import yaml
 
 from sandbox.cloud import addresses
 from tests.e2e.aws_account import Thing, scan
+from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
 from tests.e2e.streams import TEST_STREAM
-from tests.e2e.visitor import Internet, Visitor
 
 NAME = "pr-123"
 OWN_DOMAIN = f"{NAME}.{DOMAIN}"

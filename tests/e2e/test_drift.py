@@ -8,9 +8,9 @@ from threading import Event
 
 import pytest
 
+from tests.e2e.clients import Internet, Visitor, WebSocket
 from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, Done
-from tests.e2e.visitor import Internet, Visitor, WebSocket
 
 OPENED, DELETED = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
+from tests.e2e.clients import Internet
 from tests.e2e.running_cluster import STACK, Cluster
-from tests.e2e.visitor import Internet
 
 
 def owners(cluster: Cluster, internet: Internet) -> dict[str, set[str]]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.e2e.clients import Visitor, WebSocket
 from tests.e2e.running_cluster import DOMAIN, Cluster, Machine, eventually
 from tests.e2e.streams import playlist, publisher, wait_for
 from tests.e2e.test_traffic import registered_nodes
-from tests.e2e.visitor import Visitor, WebSocket
 
 ADDRESS = "10.0.31.252"
 """The third edge's, by the plan: the first subnet's next from above."""

@@ -2,9 +2,9 @@
 
 import json
 
+from tests.e2e.clients import Answer, Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, Cluster, Machine, eventually
 from tests.e2e.test_traffic import registered_nodes
-from tests.e2e.visitor import Answer, Internet, Visitor
 
 
 def has_come_back(cluster: Cluster, server: str) -> bool:

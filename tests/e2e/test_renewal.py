@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.acme_servers import AcmeServer, another_acme_server
+from tests.e2e.clients import Internet
 from tests.e2e.cluster_certificate import FORCE_RENEWAL, Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually, running
-from tests.e2e.visitor import Internet
 
 LOAD = Path(__file__).with_name("load.py")
 OPEN_WATCHER = Path(__file__).with_name("open_watcher.py")

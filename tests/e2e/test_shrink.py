@@ -2,9 +2,9 @@
 
 import json
 
+from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually
 from tests.e2e.test_life import in_ec2
-from tests.e2e.visitor import Internet, Visitor
 
 
 def test_a_database_made_anew_has_its_administrator_before_anybody_else_can_become_it(

@@ -9,6 +9,7 @@ import pytest
 from operations.new_stack.__main__ import ssh_private_key
 from operations.recovery.untracked_resources import Account, find
 from tests.e2e.aws_account import IN_EC2, IN_IAM, Thing, scan
+from tests.e2e.clients import Internet
 from tests.e2e.running_cluster import Cluster, Done
 from tests.e2e.small_stack import (
     WITHOUT_SCRIPTS,
@@ -19,7 +20,6 @@ from tests.e2e.small_stack import (
     paused,
     terminate,
 )
-from tests.e2e.visitor import Internet
 
 CREATING_A_MACHINE = "Instance origin1 creating"
 DELETING_A_MACHINE = "Instance origin1 deleting"

@@ -5,8 +5,8 @@ import ssl
 
 import pytest
 
+from tests.e2e.clients import Visitor
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster
-from tests.e2e.visitor import Visitor
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 REQUEST = f"GET /LiveApp/ HTTP/1.1\r\nHost: {DOMAIN}:5443\r\nConnection: close\r\n\r\n".encode()

@@ -8,10 +8,10 @@ import ssl
 
 import pytest
 
+from tests.e2e.clients import Answer, Visitor
 from tests.e2e.conftest import Start
 from tests.e2e.running_cluster import DOMAIN, Cluster, running
 from tests.e2e.streams import probe, publisher, wait_for
-from tests.e2e.visitor import Answer, Visitor
 
 TLS_PORTS = (443, 4444, 5443, 6080)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.e2e.clients import Visitor, WebSocket
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster
-from tests.e2e.visitor import Visitor, WebSocket
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 

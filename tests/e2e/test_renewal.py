@@ -18,7 +18,7 @@ from tests.e2e.clients import Internet
 from tests.e2e.cluster_certificate import FORCE_RENEWAL, Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually, running
 
-LOAD = Path(__file__).with_name("load.py")
+LOAD = Path(__file__).with_name("load_generator.py")
 OPEN_WATCHER = Path(__file__).with_name("open_watcher.py")
 PEM = "/etc/haproxy/certs/cluster.pem"
 

@@ -1,6 +1,6 @@
 """A steady load on the media ports: requests on kept and on new connections, and WebSockets that stay open.
 
-usage: load.py DOMAIN   (on the sandbox's internet; prints `ready` once the WebSockets are open, goes on until its standard
+usage: load_generator.py DOMAIN   (on the sandbox's internet; prints `ready` once the WebSockets are open, goes on until its standard
                          input ends, then prints what came of it as JSON)
 """
 

@@ -19,7 +19,7 @@ from tests.e2e.cluster_certificate import FORCE_RENEWAL, Certificate
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually, running
 
 LOAD = Path(__file__).with_name("load_generator.py")
-OPEN_WATCHER = Path(__file__).with_name("open_watcher.py")
+OPEN_WATCHER = Path(__file__).with_name("file_open_monitor.py")
 PEM = "/etc/haproxy/certs/cluster.pem"
 
 HAPROXYS_FOLDERS = ("/etc/haproxy", "/etc/haproxy/certs")

@@ -1,6 +1,6 @@
 """Sees each file of some folders when it is opened, before whoever opens it goes on, and when it was written.
 
-usage: open_watcher.py FOLDER... (on a machine; prints `ready`, and when its standard input ends what it saw, as JSON)
+usage: file_open_monitor.py FOLDER... (on a machine; prints `ready`, and when its standard input ends what it saw, as JSON)
 """
 
 import ctypes

@@ -11,7 +11,7 @@ from sandbox.cloud import addresses, host
 from tests.e2e.clients import Internet, Visitor
 from tests.e2e.cluster_certificate import Certificate
 from tests.e2e.host_snapshot import HostSnapshot, take_snapshot
-from tests.e2e.process_watcher import watching
+from tests.e2e.process_monitor import watching
 from tests.e2e.running_cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
 
 ORDER = (

@@ -27,7 +27,7 @@ ORDER = (
     "test_tls",
     "test_certificate_changes",
     "test_drift",
-    "test_growth",
+    "test_edge_scaling",
     "test_life",
     "test_shrink",
     "test_teardown",

@@ -22,7 +22,7 @@ from tests.e2e.acme_servers import AcmeServer, another_acme_server
 from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from tests.e2e.stack_secrets import found_in
-from tests.e2e.test_growth import operations
+from tests.e2e.test_edge_scaling import operations
 from tests.e2e.test_life import in_ec2
 from tests.e2e.user_certificate import OwnCertificate, as_text, make_certificate, new_key
 

@@ -29,7 +29,7 @@ ORDER = (
     "test_drift",
     "test_edge_scaling",
     "test_life",
-    "test_shrink",
+    "test_single_node",
     "test_teardown",
     "test_end",
 )

@@ -28,7 +28,7 @@ ORDER = (
     "test_certificate_changes",
     "test_drift",
     "test_edge_scaling",
-    "test_life",
+    "test_machine_lifecycle",
     "test_single_node",
     "test_teardown",
     "test_end",

@@ -23,7 +23,7 @@ from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
 from tests.e2e.stack_secrets import found_in
 from tests.e2e.test_edge_scaling import operations
-from tests.e2e.test_life import in_ec2
+from tests.e2e.test_machine_lifecycle import in_ec2
 from tests.e2e.user_certificate import OwnCertificate, as_text, make_certificate, new_key
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"

@@ -4,7 +4,7 @@ import json
 
 from tests.e2e.clients import Internet, Visitor
 from tests.e2e.running_cluster import DOMAIN, Cluster, eventually
-from tests.e2e.test_life import in_ec2
+from tests.e2e.test_machine_lifecycle import in_ec2
 
 
 def test_a_database_made_anew_has_its_administrator_before_anybody_else_can_become_it(

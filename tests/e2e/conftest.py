@@ -31,7 +31,7 @@ ORDER = (
     "test_machine_lifecycle",
     "test_single_node",
     "test_teardown",
-    "test_end",
+    "test_sandbox_down",
 )
 
 

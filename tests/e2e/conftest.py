@@ -20,7 +20,7 @@ ORDER = (
     "test_ports",
     "test_preview",
     "test_environments",
-    "test_clusters",
+    "test_expiring_clusters",
     "test_transaction",
     "test_renewal",
     "test_certificate_failures",

@@ -21,7 +21,7 @@ ORDER = (
     "test_preview",
     "test_environments",
     "test_expiring_clusters",
-    "test_transaction",
+    "test_config_apply",
     "test_renewal",
     "test_certificate_failures",
     "test_tls",

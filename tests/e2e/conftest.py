@@ -19,7 +19,7 @@ ORDER = (
     "test_traffic",
     "test_ports",
     "test_preview",
-    "test_environments",
+    "test_tags_and_protection",
     "test_expiring_clusters",
     "test_config_apply",
     "test_renewal",

@@ -22,7 +22,7 @@ ORDER = (
     "test_tags_and_protection",
     "test_expiring_clusters",
     "test_config_apply",
-    "test_renewal",
+    "test_certificate_renewal",
     "test_certificate_failures",
     "test_tls",
     "test_certificate_changes",

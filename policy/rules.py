@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from cluster.port_table import SecurityGroup, Source
 from cluster.port_table import rules as port_table
 from policy.resource import SECRET, UNKNOWN, Resource, as_list, leaves, member
-from policy.ways_in import GROUPS, Way, ways
+from policy.ingress import GROUPS, Way, ways
 
 FOLDER = Path(__file__).parent
 

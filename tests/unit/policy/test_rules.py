@@ -15,7 +15,7 @@ from policy.rules import (
     read_config,
     violations,
 )
-from policy.ways_in import GROUPS, INGRESS_RULE, OLD_RULE
+from policy.ingress import GROUPS, INGRESS_RULE, OLD_RULE
 from tests.unit.program import PROGRAM, TAGS, run, without_secrets
 
 PROD = read_config("prod")

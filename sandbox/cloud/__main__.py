@@ -1,5 +1,5 @@
 """`python -m sandbox.cloud`: what `sandbox/bin/cloud` runs."""
 
-from sandbox.cloud.front_door import main
+from sandbox.cloud.command_line import main
 
 main()

@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from sandbox.cloud import addresses, policies, signatures
+from sandbox.cloud import addresses, iam_policies, signatures
 from sandbox.cloud.credentials import Issuer
 from sandbox.cloud.ec2 import ACCOUNT
-from sandbox.cloud.policies import Demand, Policy
+from sandbox.cloud.iam_policies import Demand, Policy
 from sandbox.cloud.signatures import Reason, RefusedError, Request
 
 Answer = tuple[int, Mapping[str, str], bytes]
@@ -159,7 +159,7 @@ class Gate:
             what = f"{request.method} {request.target} {request.headers.get('x-amz-target', '')}".rstrip()
             print(f"{what} is refused: the local cloud does not know what it asks for", file=sys.stderr)
             raise RefusedError(Reason.DENIED, f"The local cloud does not know {what}")
-        if not policies.allow(self._policies_of(who.role), demand):
+        if not iam_policies.allow(self._policies_of(who.role), demand):
             action = demand.action
             raise RefusedError(
                 Reason.DENIED,

@@ -9,10 +9,10 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as SignersCredentials
 
-from sandbox.cloud import policies, signatures
+from sandbox.cloud import iam_policies, signatures
 from sandbox.cloud.aws_endpoints import normalized
 from sandbox.cloud.credentials import LIFETIME, OVERLAP, Credentials, Issuer
-from sandbox.cloud.policies import Demand
+from sandbox.cloud.iam_policies import Demand
 from sandbox.cloud.signatures import Reason, RefusedError, Request
 
 SECOND = timedelta(seconds=1)
@@ -165,7 +165,7 @@ def statement(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_policies_as_iam_reads_them(statements: list[dict[str, Any]], expected: bool) -> None:
-    assert policies.allow([{"Statement": statements}], CHANGE) is expected
+    assert iam_policies.allow([{"Statement": statements}], CHANGE) is expected
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_policies_as_iam_reads_them(statements: list[dict[str, Any]], expected: 
 def test_what_is_not_known_of_iam_is_refused_with_a_word_in_the_log(
     strange: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not policies.allow([{"Statement": [statement(), strange]}], CHANGE)
+    assert not iam_policies.allow([{"Statement": [statement(), strange]}], CHANGE)
     assert "the local cloud's IAM does not know" in capsys.readouterr().err
 
 
 def test_one_other_type_among_the_changes_spoils_them_all() -> None:
     mixed = dataclasses.replace(CHANGE, context={TYPES: ["TXT", "A"]})
     only_txt = statement(Condition={"ForAllValues:StringEquals": {TYPES: "TXT"}})
-    assert not policies.allow([{"Statement": [only_txt]}], mixed)
+    assert not iam_policies.allow([{"Statement": [only_txt]}], mixed)
 
 
 def test_records_names_as_iam_compares_them() -> None:

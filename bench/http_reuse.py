@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from cluster.haproxy_config import HAProxyConfig, Server, render
+from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from sandbox.cloud import images
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
 from tests.integration.haproxy.network_namespace import own_network
 
 ROUNDS, SECONDS, CLIENTS = 3, 3, 64
 ORIGINS = (Server("origin1", "10.0.0.8"), Server("origin2", "10.0.0.9"))
-OURS = render(HAProxyConfig(DOMAIN, ORIGINS, (), ("LiveApp",), 1024, hsts_max_age=0))
+OURS = render_haproxy_cfg(HAProxyConfig(DOMAIN, ORIGINS, (), ("LiveApp",), 1024, hsts_max_age=0))
 GUIDES = OURS.replace("http-reuse always", "option http-server-close")
 
 # A node that answers at once and never with anything but a playlist of 1.3 kB.

@@ -1,8 +1,9 @@
-"""Every private address, computed before anything exists.
+"""Plans the private IPv4 address of every machine before any resource exists.
 
-The VPC is always divided in eight, so that a further zone changes no subnet; origins count upward and edges downward, so
-that growth of one never renumbers a machine that is there already. A node has the same place in whichever subnet it is:
-where a change of zones moves nodes, none comes to the address of another that has not moved yet.
+- The VPC is always divided into eight subnets, so a change of `zones` never changes the CIDR of a subnet.
+- In each subnet, origins are numbered upward and edges downward. A new node never changes the address of another.
+- The offset of a node is the same in every subnet. When a change of `zones` moves nodes to other subnets, no node
+  gets an address that another node still uses.
 """
 
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from ipaddress import IPv4Network
 
 from cluster.settings.network import ExistingSubnets, OwnNetwork
 
-# AWS keeps the first four addresses of a subnet (network, router, DNS, reserve) and the last.
+# AWS reserves the first four addresses of a subnet (network, router, DNS, future use) and the last one.
 _LOAD_BALANCER_OFFSET = 4
 _DATABASE_OFFSET = 5
 _FIRST_NODE_OFFSET = 8
-_ADDRESSES_WITHOUT_NODE = _FIRST_NODE_OFFSET + 1
+_ADDRESSES_RESERVED_PER_SUBNET = _FIRST_NODE_OFFSET + 1
 
 
 class Role(StrEnum):
+    """What a machine does in the cluster."""
+
     LOAD_BALANCER = "load-balancer"
     DATABASE = "database"
     ORIGIN = "origin"
@@ -27,44 +30,55 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedSubnet:
-    """A subnet by its place in the plan; `id` is known only for one that exists already."""
+    """A subnet that the cluster uses."""
 
     index: int
+    """Position in `AddressPlan.subnets`."""
     cidr: str
     id: str | None
+    """AWS's subnet id, None if the program creates the subnet."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's name and place; `index` counts from 0 within its role, `subnet` is its `PlannedSubnet`'s."""
+    """A machine with its name and its planned address."""
 
     name: str
+    """`load-balancer`, `database`, `origin1`, `edge1`, …"""
     role: Role
     index: int
+    """Counts from 0 within the role."""
     address: str
+    """Private IPv4 address."""
     subnet: int
+    """Index of the machine's `PlannedSubnet`."""
 
 
 @dataclass(frozen=True)
 class AddressPlan:
-    """`vpc_cidr` is None where the subnets exist already. The database has its address whether it is needed or not."""
+    """The subnets and machines of a cluster."""
 
     vpc_cidr: str | None
+    """None if the subnets already exist."""
     subnets: tuple[PlannedSubnet, ...]
     load_balancer: Machine
     database: Machine
+    """Has an address even if the cluster needs no database machine."""
     origins: tuple[Machine, ...]
     edges: tuple[Machine, ...]
 
 
 class AddressPlanError(ValueError):
-    """More nodes were asked for than the subnets have addresses."""
+    """A subnet has too few addresses for the nodes."""
 
 
-def plan(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan:
-    """The addresses of all machines, or an `AddressPlanError` that says which subnet is full."""
-    subnets = _subnets(network)
-    _require_room(subnets, origins, edges)
+def plan_addresses(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan:
+    """Returns the address plan for a number of origins and edges.
+
+    Raises `AddressPlanError`, which names the smallest subnet, if the nodes do not fit into it.
+    """
+    subnets = _plan_subnets(network)
+    _check_capacity(subnets, origins, edges)
 
     def machine(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> Machine:
         return Machine(name, role, index, str(IPv4Network(subnet.cidr)[offset]), subnet.index)
@@ -86,7 +100,7 @@ def plan(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> Add
     )
 
 
-def _subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]:
+def _plan_subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]:
     if isinstance(network, ExistingSubnets):
         return tuple(PlannedSubnet(i, subnet.cidr, subnet.id) for i, subnet in enumerate(network.subnets))
     eighths = IPv4Network(network.cidr).subnets(prefixlen_diff=3)
@@ -95,11 +109,12 @@ def _subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]
     )
 
 
-def _require_room(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:
+def _check_capacity(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:
     smallest = min(subnets, key=lambda subnet: IPv4Network(subnet.cidr).num_addresses)
-    room = IPv4Network(smallest.cidr).num_addresses - _ADDRESSES_WITHOUT_NODE
-    if origins + edges > room:
+    capacity = IPv4Network(smallest.cidr).num_addresses - _ADDRESSES_RESERVED_PER_SUBNET
+    # Every node has its own offset, whichever its subnet. So the smallest subnet must have an address for each of them.
+    if origins + edges > capacity:
         raise AddressPlanError(
-            f"subnet {smallest.cidr} has places for {room} nodes, but there are {origins} origins and {edges} edges: "
-            "give a larger network, or fewer nodes"
+            f"subnet {smallest.cidr} has addresses for {capacity} nodes, but the cluster has {origins} origins "
+            f"and {edges} edges: give a larger network or fewer nodes"
         )

@@ -1,4 +1,4 @@
-"""haproxy.cfg as a pure function of the cluster's shape: no Pulumi, no I/O but reading the template."""
+"""Renders haproxy.cfg from the cluster's settings and addresses."""
 
 import re
 from dataclasses import dataclass
@@ -6,51 +6,51 @@ from ipaddress import IPv4Address
 
 from cluster.templates import TEMPLATES
 
-# The hard limit of open files that systemd gives a service where nothing else is set.
+# systemd's default hard limit of open files for a service.
 FILE_LIMIT = 524288
 
-# Files of no client's connection: listeners, health checks, idle server connections, logs, sockets.
-SPARE_FILES = 1024
+# File descriptors that belong to no client connection: listeners, health checks, idle server connections, logs, sockets.
+RESERVED_FILES = 1024
 
-# What HAProxy takes for one proxied connection: two buffers of 16 KiB, the TLS session and the bookkeeping.
+# Memory of one proxied connection: two buffers of 16 KiB, the TLS session and HAProxy's own structures.
 KIB_PER_CONNECTION = 64
 
 
 @dataclass(frozen=True)
 class Server:
-    """A media node as HAProxy sees it."""
+    """A media node as a HAProxy server. Raises ValueError for a name or an address that haproxy.cfg cannot hold."""
 
     name: str
-    """HAProxy's server name, and the value of its sticky cookie: `origin1`."""
+    """HAProxy's server name, also the value of its persistence cookie: `origin1`."""
     address: str
     """Private IPv4 address."""
 
     def __post_init__(self) -> None:
-        _require(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", self.name, "server name")
+        _validate_word(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", self.name, "server name")
         IPv4Address(self.address)
 
 
 @dataclass(frozen=True)
 class HAProxyConfig:
-    """All that haproxy.cfg depends on."""
+    """The variables of haproxy.cfg.j2. Raises ValueError for a value that haproxy.cfg cannot hold."""
 
     domain: str
     """The host name that clients use."""
     origins: tuple[Server, ...]
-    """Nodes that take publishers in; at least one."""
+    """Nodes that receive published streams; at least one."""
     edges: tuple[Server, ...]
-    """Nodes that play; where there are none, the origins serve their ports."""
+    """Nodes that play streams; if empty, the origins also play."""
     applications: tuple[str, ...]
-    """AMS applications served on the media ports: nothing else is."""
+    """The only AMS applications that the media ports serve; at least one."""
     memory_mib: int
-    """Memory of the machine that HAProxy has to itself."""
+    """Memory of the load balancer, in MiB."""
     hsts_max_age: int
-    """For how many seconds browsers are to insist on TLS; 0 to forget that they were."""
+    """`max-age` of the HSTS header in seconds; 0 ends HSTS in browsers that have seen a longer one."""
 
     def __post_init__(self) -> None:
-        _require(r"[a-z0-9-]+(\.[a-z0-9-]+)+", self.domain, "domain")
+        _validate_word(r"[a-z0-9-]+(\.[a-z0-9-]+)+", self.domain, "domain")
         for application in self.applications:
-            _require(r"[A-Za-z0-9_-]+", application, "application")
+            _validate_word(r"[A-Za-z0-9_-]+", application, "application")
         if not self.origins or not self.applications:
             raise ValueError("HAProxy needs at least one origin and one application")
         names = [server.name for server in (*self.origins, *self.edges)]
@@ -60,30 +60,31 @@ class HAProxyConfig:
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """HAProxy's two limits: it does not start when the first needs more files than the second grants."""
+    """HAProxy's limits of connections and open files. HAProxy does not start if `maxconn` needs more than `ulimit_n`."""
 
     maxconn: int
     ulimit_n: int
 
 
-def connection_limits(memory_mib: int) -> ConnectionLimits:
-    """Half of the machine's memory at 64 KiB a connection: 8 connections a MiB.
+def calculate_connection_limits(memory_mib: int) -> ConnectionLimits:
+    """Returns the limits for a load balancer with `memory_mib` MiB of memory: 8 connections per MiB.
 
-    The other half is the kernel's socket buffers, the system, and the worker that a reload leaves behind.
-    A connection is two files, the client's and the server's.
+    Half of the memory is for connections, 64 KiB each. The other half is for socket buffers of the kernel, the
+    operating system, and the old worker that finishes its connections after a reload. A connection needs two file
+    descriptors, one to the client and one to the server.
     """
     affordable = memory_mib * 1024 // 2 // KIB_PER_CONNECTION
-    maxconn = min(affordable, (FILE_LIMIT - SPARE_FILES) // 2)
-    return ConnectionLimits(maxconn, ulimit_n=2 * maxconn + SPARE_FILES)
+    maxconn = min(affordable, (FILE_LIMIT - RESERVED_FILES) // 2)
+    return ConnectionLimits(maxconn, ulimit_n=2 * maxconn + RESERVED_FILES)
 
 
-def render(config: HAProxyConfig) -> str:
-    """The text of haproxy.cfg. Nothing secret is in it; the `userlist` is a file of its own."""
-    limits = connection_limits(config.memory_mib)
+def render_haproxy_cfg(config: HAProxyConfig) -> str:
+    """Returns the text of haproxy.cfg. It holds no secret: the `userlist` with the password is a separate file."""
+    limits = calculate_connection_limits(config.memory_mib)
     return TEMPLATES.get_template("haproxy.cfg.j2").render(config=config, limits=limits)
 
 
-def _require(pattern: str, value: str, what: str) -> None:
-    """What reaches the template is one plain word: no space, quote or line break becomes a directive."""
+def _validate_word(pattern: str, value: str, meaning: str) -> None:
+    """Raises ValueError unless `value` matches: no space, quote or line break may add a directive to haproxy.cfg."""
     if not re.fullmatch(pattern, value):
-        raise ValueError(f"{value!r} is not usable as a {what} in haproxy.cfg")
+        raise ValueError(f"{value!r} is not a valid {meaning} in haproxy.cfg")

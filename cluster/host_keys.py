@@ -1,4 +1,7 @@
-"""SSH keys: every machine's host key is known before the machine is, so that no first connection is a matter of trust."""
+"""Derives the SSH host key of every machine from one seed.
+
+The keys are known before the machines boot, so that the first SSH connection already verifies the host key.
+"""
 
 import base64
 import textwrap
@@ -16,58 +19,68 @@ _CIPHER_BLOCK = 8
 
 @dataclass(frozen=True)
 class HostKey:
-    """`private_openssh` is a whole key file; `public_openssh` is one line as in authorized_keys, without comment."""
+    """An ed25519 key pair."""
 
     private_openssh: str = field(repr=False)
+    """The whole private key file in OpenSSH format, not encrypted."""
     public_openssh: str
+    """One line in the format of authorized_keys, without comment."""
 
 
-def host_key(seed_hex: str, machine_name: str) -> HostKey:
-    """The machine's ed25519 host key: the same seed and name always give the same text."""
-    material = HKDF(
+def derive_host_key(seed_hex: str, machine_name: str) -> HostKey:
+    """Returns the ed25519 host key of a machine. The same seed and name always give the same text.
+
+    `seed_hex` is the stack's `sshHostKeySeed`: 64 hexadecimal digits.
+    """
+    derived = HKDF(
         algorithm=SHA256(),
         length=36,
         salt=None,
         info=b"ant-media-cluster ssh host key " + machine_name.encode(),
     ).derive(bytes.fromhex(seed_hex))
-    secret, check = material[:32], material[32:]
+    secret, check_number = derived[:32], derived[32:]
     key = Ed25519PrivateKey.from_private_bytes(secret)
-    return HostKey(_openssh_file(secret, key.public_key().public_bytes_raw(), check), _public_line(key))
+    private = _format_private_key(secret, key.public_key().public_bytes_raw(), check_number)
+    return HostKey(private, _format_public_key(key))
 
 
-def public_key(private_openssh: str) -> str:
-    """The public half of an unencrypted ed25519 key, as one line of authorized_keys."""
+def extract_public_key(private_openssh: str) -> str:
+    """Returns the public key of an unencrypted ed25519 private key, as one line of authorized_keys.
+
+    Raises ValueError for a key of another type.
+    """
     key = load_ssh_private_key(private_openssh.encode(), password=None)
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("not an ed25519 key")
-    return _public_line(key)
+    return _format_public_key(key)
 
 
-def _public_line(key: Ed25519PrivateKey) -> str:
+def _format_public_key(key: Ed25519PrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-def _openssh_file(secret: bytes, public: bytes, check: bytes) -> str:
-    """OpenSSH's PROTOCOL.key, without encryption.
+def _format_private_key(secret: bytes, public: bytes, check_number: bytes) -> str:
+    """Returns an unencrypted private key file as in OpenSSH's PROTOCOL.key.
 
-    Written here, because every library draws the check number at random: then the user data would
-    differ in each preview.
+    Libraries choose the check number at random. With a random number, the user data would change in every preview.
     """
-    public_blob = _string(_ALGORITHM) + _string(public)
-    private_blob = check + check + public_blob + _string(secret + public) + _string(b"")
+    public_blob = _encode_string(_ALGORITHM) + _encode_string(public)
+    private_blob = check_number + check_number + public_blob
+    private_blob += _encode_string(secret + public) + _encode_string(b"")
     private_blob += bytes(range(1, 1 + -len(private_blob) % _CIPHER_BLOCK))
     blob = (
         b"openssh-key-v1\0"
-        + _string(b"none")  # cipher
-        + _string(b"none")  # key derivation
-        + _string(b"")  # and its options
+        + _encode_string(b"none")  # cipher
+        + _encode_string(b"none")  # key derivation function
+        + _encode_string(b"")  # options of the key derivation function
         + pack(">I", 1)  # number of keys
-        + _string(public_blob)
-        + _string(private_blob)
+        + _encode_string(public_blob)
+        + _encode_string(private_blob)
     )
     lines = textwrap.wrap(base64.b64encode(blob).decode(), 70)
     return "\n".join(["-----BEGIN OPENSSH PRIVATE KEY-----", *lines, "-----END OPENSSH PRIVATE KEY-----", ""])
 
 
-def _string(data: bytes) -> bytes:
+def _encode_string(data: bytes) -> bytes:
+    """Returns SSH's encoding of a string: the length as four bytes, then the data."""
     return pack(">I", len(data)) + data

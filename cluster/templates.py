@@ -1,4 +1,4 @@
-"""The texts under templates/."""
+"""The Jinja environment of the templates in `templates/`."""
 
 from pathlib import Path
 

@@ -1,13 +1,13 @@
-"""What a machine is told at its first boot: who may log in, and as which host it answers."""
+"""Renders the cloud-init user data of a machine: the login user and the SSH host key."""
 
 from cluster.host_keys import HostKey
 from cluster.templates import TEMPLATES
 
-# The account that the remote steps log in to.
-USER = "pulumi"
+# The user that the remote scripts log in as.
+REMOTE_USER = "pulumi"
 
 
 def render_user_data(host_key: HostKey, authorized_key: str) -> str:
-    """A cloud-config for cloud-init; `authorized_key` is one line of authorized_keys."""
+    """Returns a cloud-config document. `authorized_key` is one line of authorized_keys."""
     template = TEMPLATES.get_template("cloud-init.yaml.j2")
-    return template.render(user=USER, host_key=host_key, authorized_key=authorized_key)
+    return template.render(user=REMOTE_USER, host_key=host_key, authorized_key=authorized_key)

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
-from cluster.address_plan import plan
+from cluster.address_plan import plan_addresses
 from cluster.settings import certificate_checks as checks
 from cluster.settings import rules
 from cluster.settings.certificate import AcmeSettings, TlsSettings, clock
@@ -253,7 +253,7 @@ class Settings:
         origins: OriginSettings | None = info.data.get("origins")
         edges: EdgeSettings | None = info.data.get("edges")
         if origins is not None and edges is not None:
-            plan(network, origins.count, edges.count)
+            plan_addresses(network, origins.count, edges.count)
         return network
 
     @field_validator("media_image")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.haproxy_config import HAProxyConfig, Server, render
+from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from tests.integration.haproxy.clients import CLIENT
 from tests.integration.haproxy.dummy_node import Node
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
@@ -51,6 +51,6 @@ def balancer(
     layers: str, certificate: Path, nodes: dict[str, Node], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Balancer]:
     haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate)
-    haproxy.start(render(CLUSTER))
+    haproxy.start(render_haproxy_cfg(CLUSTER))
     yield Balancer(haproxy, nodes)
     haproxy.stop()

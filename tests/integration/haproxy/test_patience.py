@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from cluster.haproxy_config import render
+from cluster.haproxy_config import render_haproxy_cfg
 from tests.integration.haproxy.clients import (
     connect,
     connect_tls,
@@ -134,7 +134,7 @@ def test_half_a_request_is_not_waited_for(waiting: Waiting) -> None:
 
 def test_a_node_that_is_gone_without_a_word_is_noticed(balancer: Balancer, network: Network) -> None:
     """As the file has it after 30 seconds for one that is written to and 2 minutes for a silent one; here in a hurry."""
-    hurried = render(CLUSTER).replace("tcp-ut 30s", "tcp-ut 2s").replace("tcpka-idle 1m", "tcpka-idle 1s")
+    hurried = render_haproxy_cfg(CLUSTER).replace("tcp-ut 30s", "tcp-ut 2s").replace("tcpka-idle 1m", "tcpka-idle 1s")
     balancer.haproxy.reload(hurried.replace("tcpka-intvl 15s", "tcpka-intvl 1s"))
     rtmp, _ = open_rtmp()
     websocket, _ = open_websocket(443, "/LiveApp/websocket")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cluster.haproxy_config import connection_limits
+from cluster.haproxy_config import calculate_connection_limits
 from tests.integration.haproxy.clients import (
     HTTP2,
     Response,
@@ -207,7 +207,7 @@ def test_what_is_neither_tls_nor_http_is_turned_away(balancer: Balancer, port: i
 
 
 def test_the_process_has_the_connections_and_files_that_the_file_says(balancer: Balancer) -> None:
-    limits = connection_limits(CLUSTER.memory_mib)
+    limits = calculate_connection_limits(CLUSTER.memory_mib)
     info = dict(
         line.split(": ", 1) for line in balancer.haproxy.ask("show info").splitlines() if ": " in line
     )

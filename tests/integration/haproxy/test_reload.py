@@ -2,7 +2,7 @@
 
 import threading
 
-from cluster.haproxy_config import render
+from cluster.haproxy_config import render_haproxy_cfg
 from tests.integration.haproxy.clients import echoes, https, open_rtmp, open_websocket
 from tests.integration.haproxy.conftest import CLUSTER, GROWN, Balancer
 
@@ -34,7 +34,7 @@ def test_a_reload_adds_an_edge_and_cuts_no_session(balancer: Balancer) -> None:
     for visitor in visitors:
         visitor.start()
     try:
-        balancer.haproxy.reload(render(GROWN))
+        balancer.haproxy.reload(render_haproxy_cfg(GROWN))
         over.wait(1)
     finally:
         over.set()
@@ -52,7 +52,7 @@ def test_a_reload_adds_an_edge_and_cuts_no_session(balancer: Balancer) -> None:
 def test_statistics_are_there_after_a_reload(balancer: Balancer) -> None:
     """Their TLS half listens on an abstract socket, which the new worker takes over."""
     for _ in range(2):
-        balancer.haproxy.reload(render(CLUSTER))
+        balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
         assert https(6080, "/haproxy_stats").status == 401
 
 

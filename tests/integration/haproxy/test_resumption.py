@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.haproxy_config import render
+from cluster.haproxy_config import render_haproxy_cfg
 from tests.integration.haproxy.clients import connect, exchange, tls_context
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
 from tests.integration.haproxy.haproxy_process import DOMAIN
@@ -62,7 +62,7 @@ def test_a_session_resumes_on_every_port_before_and_after_a_reload(
     balancer: Balancer, browser: Browser
 ) -> None:
     assert browser.resumes_everywhere() == {True}
-    balancer.haproxy.reload(render(CLUSTER))
+    balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
     assert browser.resumes_everywhere() == {True}
 
 
@@ -71,7 +71,7 @@ def test_a_session_outlives_one_rotation_of_the_keys_and_never_three(
 ) -> None:
     rotate(balancer)
     assert browser.resumes_everywhere() == {True}
-    balancer.haproxy.reload(render(CLUSTER))
+    balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
     assert browser.resumes_everywhere() == {True}
     rotate(balancer)
     rotate(balancer)

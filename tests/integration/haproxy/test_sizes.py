@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.haproxy_config import Server, render
+from cluster.haproxy_config import Server, render_haproxy_cfg
 from tests.integration.haproxy.clients import https, open_rtmp
 from tests.integration.haproxy.conftest import CLUSTER
 from tests.integration.haproxy.dummy_node import Node
@@ -22,14 +22,14 @@ def test_haproxy_accepts_the_file(
         edges=tuple(Server(f"edge{n}", f"10.0.{1 + n // 250}.{1 + n % 250}") for n in range(1, edges + 1)),
     )
     haproxy = HAProxy(layers, tmp_path, certificate)
-    assert haproxy.validate(render(config)) == (0, "")
+    assert haproxy.validate(render_haproxy_cfg(config)) == (0, "")
 
 
 def test_without_edges_the_origin_serves_their_ports(
     layers: str, certificate: Path, nodes: dict[str, Node], tmp_path: Path
 ) -> None:
     haproxy = HAProxy(layers, tmp_path, certificate)
-    haproxy.start(render(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=())))
+    haproxy.start(render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=())))
     try:
         for port in (443, 5443):
             for target in ("/LiveApp/", "/LiveApp/?target=edge", "/LiveApp/?target=origin"):

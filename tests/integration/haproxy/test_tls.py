@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.haproxy_config import render
+from cluster.haproxy_config import render_haproxy_cfg
 from tests.integration.haproxy.clients import connect_tls
 from tests.integration.haproxy.conftest import CLUSTER
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN, KEY_TYPES, HAProxy, make_certificate
@@ -23,7 +23,7 @@ def authority(
     """Whoever vouches for the certificate of the HAProxy that runs."""
     certificate = make_certificate(tmp_path_factory.mktemp("certificate"), request.param)
     haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate)
-    haproxy.start(render(CLUSTER))
+    haproxy.start(render_haproxy_cfg(CLUSTER))
     yield certificate.with_name("authority")
     haproxy.stop()
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.address_plan import AddressPlan, AddressPlanError, Machine, plan
+from cluster.address_plan import AddressPlan, AddressPlanError, Machine, plan_addresses
 from cluster.settings.network import ExistingSubnets, OwnNetwork, Subnet
 
 own_networks = st.builds(
@@ -20,22 +20,22 @@ existing_subnets = st.lists(st.integers(22, 28), min_size=1, max_size=5).map(
 networks = own_networks | existing_subnets
 
 
-def machines(addresses: AddressPlan) -> list[Machine]:
+def list_machines(addresses: AddressPlan) -> list[Machine]:
     return [addresses.load_balancer, addresses.database, *addresses.origins, *addresses.edges]
 
 
-def planned(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan | None:
+def plan_or_none(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan | None:
     try:
-        return plan(network, origins, edges)
+        return plan_addresses(network, origins, edges)
     except AddressPlanError:
         return None
 
 
-def test_a_small_cluster_has_the_addresses_that_the_design_gives_it():
-    addresses = plan(OwnNetwork(cidr="10.0.0.0/16", zones=2), origins=3, edges=2)
+def test_addresses_of_a_small_cluster():
+    addresses = plan_addresses(OwnNetwork(cidr="10.0.0.0/16", zones=2), origins=3, edges=2)
     assert addresses.vpc_cidr == "10.0.0.0/16"
     assert [subnet.cidr for subnet in addresses.subnets] == ["10.0.0.0/19", "10.0.32.0/19"]
-    assert {machine.name: (machine.address, machine.subnet) for machine in machines(addresses)} == {
+    assert {machine.name: (machine.address, machine.subnet) for machine in list_machines(addresses)} == {
         "load-balancer": ("10.0.0.4", 0),
         "database": ("10.0.0.5", 0),
         "origin1": ("10.0.0.8", 0),
@@ -47,58 +47,60 @@ def test_a_small_cluster_has_the_addresses_that_the_design_gives_it():
 
 
 @given(networks, st.integers(1, 60), st.integers(0, 120))
-def test_every_address_is_its_machines_own_and_none_that_aws_keeps(
+def test_every_machine_has_a_unique_address_that_aws_does_not_reserve(
     network: OwnNetwork | ExistingSubnets, origins: int, edges: int
 ):
-    addresses = planned(network, origins, edges)
+    addresses = plan_or_none(network, origins, edges)
     if addresses is None:
         return
-    everyone = machines(addresses)
-    assert len({machine.address for machine in everyone}) == len({machine.name for machine in everyone})
-    assert len(everyone) == 2 + origins + edges
-    for machine in everyone:
+    planned = list_machines(addresses)
+    assert len({machine.address for machine in planned}) == len({machine.name for machine in planned})
+    assert len(planned) == 2 + origins + edges
+    for machine in planned:
         subnet = IPv4Network(addresses.subnets[machine.subnet].cidr)
         offset = int(IPv4Address(machine.address)) - int(subnet.network_address)
         assert 4 <= offset < subnet.num_addresses - 1
 
 
 @given(networks, st.integers(1, 60), st.integers(0, 120), st.integers(0, 9), st.integers(0, 9))
-def test_growth_renumbers_nobody(
+def test_more_nodes_change_no_existing_address(
     network: OwnNetwork | ExistingSubnets, origins: int, edges: int, more_origins: int, more_edges: int
 ):
-    larger = planned(network, origins + more_origins, edges + more_edges)
+    larger = plan_or_none(network, origins + more_origins, edges + more_edges)
     if larger is None:
         return
-    smaller = plan(network, origins, edges)
+    smaller = plan_addresses(network, origins, edges)
     assert larger.origins[:origins] == smaller.origins
     assert larger.edges[:edges] == smaller.edges
     assert (larger.load_balancer, larger.database) == (smaller.load_balancer, smaller.database)
 
 
 @given(st.integers(16, 25), st.integers(1, 5))
-def test_a_further_zone_moves_no_subnet(prefix: int, zones: int):
-    fewer = plan(OwnNetwork(f"10.64.0.0/{prefix}", zones), 1, 0).subnets
-    assert plan(OwnNetwork(f"10.64.0.0/{prefix}", zones + 1), 1, 0).subnets[:zones] == fewer
+def test_one_more_zone_changes_no_existing_subnet(prefix: int, zones: int):
+    fewer = plan_addresses(OwnNetwork(f"10.64.0.0/{prefix}", zones), 1, 0).subnets
+    assert plan_addresses(OwnNetwork(f"10.64.0.0/{prefix}", zones + 1), 1, 0).subnets[:zones] == fewer
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 60), st.integers(0, 120))
-def test_a_change_of_zones_moves_no_node_to_the_address_of_another(
+def test_a_change_of_zones_gives_no_node_the_address_of_another(
     before: int, after: int, origins: int, edges: int
 ):
-    old, new = (machines(plan(OwnNetwork(zones=zones), origins, edges)) for zones in (before, after))
+    old, new = (
+        list_machines(plan_addresses(OwnNetwork(zones=zones), origins, edges)) for zones in (before, after)
+    )
     owners = {machine.address: machine.name for machine in old}
     assert all(owners.get(machine.address, machine.name) == machine.name for machine in new)
 
 
-def test_a_subnet_is_used_to_the_last_address():
+def test_a_subnet_can_be_filled_completely():
     network = ExistingSubnets(subnets=(Subnet("subnet-12345678", "10.1.0.0/28"),))
-    full = plan(network, origins=3, edges=4)
-    assert {machine.address for machine in machines(full)} == {
+    full = plan_addresses(network, origins=3, edges=4)
+    assert {machine.address for machine in list_machines(full)} == {
         f"10.1.0.{offset}" for offset in (4, 5, *range(8, 15))
     }
     with pytest.raises(AddressPlanError) as refusal:
-        plan(network, origins=4, edges=4)
+        plan_addresses(network, origins=4, edges=4)
     assert str(refusal.value) == (
-        "subnet 10.1.0.0/28 has places for 7 nodes, but there are 4 origins and 4 edges: "
-        "give a larger network, or fewer nodes"
+        "subnet 10.1.0.0/28 has addresses for 7 nodes, but the cluster has 4 origins and 4 edges: "
+        "give a larger network or fewer nodes"
     )

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.haproxy_config import FILE_LIMIT, HAProxyConfig, Server, connection_limits, render
+from cluster.haproxy_config import (
+    FILE_LIMIT,
+    HAProxyConfig,
+    Server,
+    calculate_connection_limits,
+    render_haproxy_cfg,
+)
 
 GOLDEN = Path(__file__).parent / "haproxy"
 
@@ -34,7 +40,7 @@ def servers(text: str) -> list[str]:
 def test_the_whole_file_is_what_was_reviewed(origins: int, edges: int) -> None:
     """After a change that is meant: UPDATE_GOLDEN=1 pytest …/test_haproxy_config.py, and review the diff."""
     golden = GOLDEN / f"{origins}-origins-{edges}-edges.cfg"
-    text = render(cluster(origins, edges))
+    text = render_haproxy_cfg(cluster(origins, edges))
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
@@ -42,7 +48,10 @@ def test_the_whole_file_is_what_was_reviewed(origins: int, edges: int) -> None:
 
 @given(st.integers(1, 12), st.integers(1, 40))
 def test_one_more_edge_adds_server_lines_and_changes_nothing_else(origins: int, edges: int) -> None:
-    before, after = render(cluster(origins, edges)), render(cluster(origins, edges + 1))
+    before, after = (
+        render_haproxy_cfg(cluster(origins, edges)),
+        render_haproxy_cfg(cluster(origins, edges + 1)),
+    )
     changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-?"]
     assert len(changes) == 2
     assert all(re.match(rf"\+ +server edge{edges + 1} ", line) for line in changes)
@@ -51,27 +60,34 @@ def test_one_more_edge_adds_server_lines_and_changes_nothing_else(origins: int, 
 @given(st.integers(1, 12), st.integers(0, 40))
 def test_every_node_is_checked_once_and_tracked_elsewhere(origins: int, edges: int) -> None:
     config = cluster(origins, edges)
-    lines = servers(render(config))
+    lines = servers(render_haproxy_cfg(config))
     checked = [line.split()[1] for line in lines if " check " in line]
     assert sorted(checked) == sorted(node.name for node in (*config.origins, *config.edges))
     assert all(" track " in line for line in lines if " check " not in line)
 
 
 def test_without_edges_nothing_names_them() -> None:
-    directives = [line for line in render(cluster(2, 0)).splitlines() if not line.strip().startswith("#")]
+    directives = [
+        line for line in render_haproxy_cfg(cluster(2, 0)).splitlines() if not line.strip().startswith("#")
+    ]
     assert not [line for line in directives if "edge" in line]
 
 
 @given(st.integers(512, 4 * 1024 * 1024))
 def test_connections_always_fit_the_files_and_the_files_the_limit_of_systemd(memory_mib: int) -> None:
-    limits = connection_limits(memory_mib)
+    limits = calculate_connection_limits(memory_mib)
     assert 2 * limits.maxconn < limits.ulimit_n <= FILE_LIMIT
     assert limits.maxconn * 64 <= memory_mib * 1024 / 2
 
 
 def test_connections_grow_with_the_machine() -> None:
-    assert [connection_limits(gib * 1024).maxconn for gib in (1, 2, 4, 16)] == [8192, 16384, 32768, 131072]
-    assert connection_limits(1024).ulimit_n < 20000
+    assert [calculate_connection_limits(gib * 1024).maxconn for gib in (1, 2, 4, 16)] == [
+        8192,
+        16384,
+        32768,
+        131072,
+    ]
+    assert calculate_connection_limits(1024).ulimit_n < 20000
 
 
 @given(st.text(max_size=20))

@@ -5,13 +5,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.host_keys import host_key, public_key
+from cluster.host_keys import derive_host_key, extract_public_key
 
 SEED = "00112233445566778899aabbccddeeff" * 2
 seeds = st.binary(min_size=32, max_size=32).map(bytes.hex)
 names = st.sampled_from(["load-balancer", "database"]) | st.integers(1, 999).map(lambda i: f"edge{i}")
 
-# Changing how keys are derived would make every running machine a stranger.
+# If the derivation changed, no running machine would have the host key that Pulumi expects.
 ORIGIN1_PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICDCfGe0C8X75z7EQbtw4FUgE53rN0c08SzNw3MYlriM"
 ORIGIN1_PRIVATE = """\
 -----BEGIN OPENSSH PRIVATE KEY-----
@@ -24,37 +24,37 @@ E53rN0c08SzNw3MYlriMAAAAAAECAwQF
 """
 
 
-def test_a_machines_key_never_changes():
-    assert host_key(SEED, "origin1").public_openssh == ORIGIN1_PUBLIC
-    assert host_key(SEED, "origin1").private_openssh == ORIGIN1_PRIVATE
+def test_the_derived_key_never_changes():
+    assert derive_host_key(SEED, "origin1").public_openssh == ORIGIN1_PUBLIC
+    assert derive_host_key(SEED, "origin1").private_openssh == ORIGIN1_PRIVATE
 
 
 @given(seeds, names)
-def test_the_key_file_holds_the_key_that_is_announced(seed: str, name: str):
-    key = host_key(seed, name)
+def test_the_private_key_file_matches_the_public_key(seed: str, name: str):
+    key = derive_host_key(seed, name)
     parsed = load_ssh_private_key(key.private_openssh.encode(), password=None)
     assert (
         parsed.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         == key.public_openssh
     )
-    assert public_key(key.private_openssh) == key.public_openssh
+    assert extract_public_key(key.private_openssh) == key.public_openssh
 
 
 @given(seeds, seeds, names, names)
-def test_no_two_machines_and_no_two_clusters_share_a_key(
+def test_keys_differ_between_machines_and_between_seeds(
     seed: str, other_seed: str, name: str, other_name: str
 ):
     same = (seed, name) == (other_seed, other_name)
-    assert (host_key(seed, name) == host_key(other_seed, other_name)) is same
+    assert (derive_host_key(seed, name) == derive_host_key(other_seed, other_name)) is same
 
 
-def test_a_key_does_not_show_its_private_half_when_printed():
-    key = host_key(SEED, "origin1")
+def test_repr_does_not_show_the_private_key():
+    key = derive_host_key(SEED, "origin1")
     assert "PRIVATE" not in repr(key)
 
 
-def test_openssh_reads_the_key_file(tmp_path: Path):
-    key = host_key(SEED, "origin1")
+def test_ssh_keygen_reads_the_private_key_file(tmp_path: Path):
+    key = derive_host_key(SEED, "origin1")
     file = tmp_path / "key"
     file.touch(mode=0o600)
     file.write_text(key.private_openssh)

@@ -1,6 +1,6 @@
 import yaml
 
-from cluster.host_keys import HostKey, host_key
+from cluster.host_keys import HostKey, derive_host_key
 from cluster.user_data import render_user_data
 
 WHOLE = """\
@@ -49,13 +49,13 @@ package_upgrade: false
 """
 
 
-def test_the_whole_user_data():
+def test_the_whole_user_data_document():
     private = "-----BEGIN OPENSSH PRIVATE KEY-----\nline one\nline two\n-----END OPENSSH PRIVATE KEY-----\n"
     assert render_user_data(HostKey(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient") == WHOLE
 
 
-def test_the_host_key_arrives_byte_for_byte():
-    key = host_key("ab" * 32, "edge1")
+def test_cloud_init_gets_the_exact_host_key():
+    key = derive_host_key("ab" * 32, "edge1")
     document = yaml.safe_load(render_user_data(key, "ssh-ed25519 AAAAclient"))
     assert document["ssh_keys"] == {
         "ed25519_private": key.private_openssh,

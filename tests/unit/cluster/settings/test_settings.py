@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.host_keys import host_key
+from cluster.host_keys import derive_host_key
 from cluster.settings.model import NAMESPACE, SECRETS, SET_BY_HAND, Settings
 from cluster.settings.network import ExistingSubnets, Subnet
 from cluster.settings.reader import SettingsError, read_settings
@@ -35,7 +35,7 @@ REQUIRED: dict[str, object] = {
     "domain": "live.ant-media.test",
     "adminCidrs": '["203.0.113.20/32"]',
     "acme": '{"email":"operator@ant-media.test"}',
-    "sshPrivateKey": host_key("ab" * 32, "operator").private_openssh.rstrip("\n"),
+    "sshPrivateKey": derive_host_key("ab" * 32, "operator").private_openssh.rstrip("\n"),
     "sshHostKeySeed": "cd" * 32,
     "databasePassword": "databasePassword-0",
     "statisticsPassword": "statistics!Passw0rd",
@@ -330,8 +330,8 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"network": {"cidr": "10.0.0.0/25"}, "edges": {"count": 40}},
-            'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has places for 7 nodes, but there are '
-            "2 origins and 40 edges: give a larger network, or fewer nodes",
+            'network is {"cidr": "10.0.0.0/25"}: subnet 10.0.0.0/28 has addresses for 7 nodes, but the cluster has '
+            "2 origins and 40 edges: give a larger network or fewer nodes",
         ),
         (
             {"mediaImage": "ubunto"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.haproxy_config import HAProxyConfig, Server, render
+from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from operations.preview.changes import Notice, Preview, Step, notices, read_preview
 from policy.rules import Resource
 
@@ -270,7 +270,7 @@ def test_people_notice(step: Step, what: str) -> None:
 def test_an_application_that_is_taken_away_is_noticed_and_one_that_comes_is_not() -> None:
     def serving(*applications: str) -> dict[str, Any]:
         origins = (Server("origin1", "10.0.0.8"),)
-        return {"stdin": render(HAProxyConfig("a.org", origins, (), applications, 1024, hsts_max_age=0))}
+        return {"stdin": render_haproxy_cfg(HAProxyConfig("a.org", origins, (), applications, 1024, hsts_max_age=0))}
 
     step = command("apply-haproxy-config.sh", serving("LiveApp", "live"), serving("LiveApp", "more"), "stdin")
     assert notices([step]) == [

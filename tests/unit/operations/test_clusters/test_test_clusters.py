@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.address_plan import plan
+from cluster.address_plan import plan_addresses
 from cluster.settings.network import OwnNetwork
 from cluster.settings.stack_checks import stack_problems
 from operations import stack_file
@@ -102,7 +102,7 @@ def test_the_longest_name_fits_the_names_in_aws() -> None:
 def test_each_name_has_a_network_that_holds_a_cluster_and_no_committed_stack(name: str) -> None:
     network = IPv4Network(network_of(name))
     assert network.subnet_of(NETWORKS)
-    plan(OwnNetwork(cidr=str(network), zones=6), 100, 300)
+    plan_addresses(OwnNetwork(cidr=str(network), zones=6), 100, 300)
 
 
 def test_no_committed_stack_is_in_the_test_clusters_networks() -> None:

@@ -1,6 +1,6 @@
-"""The rules as a Pulumi policy pack: `pulumi up --policy-pack policy`."""
+"""Serves the rules to the Pulumi engine as a policy pack: `pulumi up --policy-pack policy`."""
 
-# pulumi_policy is in an environment of its own.
+# pulumi_policy is installed in policy/.venv only.
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportUnknownLambdaType=false
 
@@ -24,83 +24,91 @@ from pulumi_policy import (
 )
 from pulumi_policy.deserialize import SPECIAL_SECRET_SIG, SPECIAL_SIG_KEY
 
-# Pulumi runs this folder, not the project.
+# Pulumi runs `python policy`, which puts only this folder on the path. The rules also import cluster/.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from policy.resource import SECRET, UNKNOWN, Resource
 from policy.rules import RULES, Rule, read_config
 
-UNKNOWNS = {value for name, value in vars(proxy).items() if name.startswith("UNKNOWN_")}
+UNKNOWN_MARKERS = {value for name, value in vars(proxy).items() if name.startswith("UNKNOWN_")}
 
 
-def visible(value: Any) -> Any:
-    """What the rules may see of a value on Pulumi's wire."""
+def hide_secrets_and_unknowns(value: Any) -> Any:
+    """Returns a value from the engine with `SECRET` and `UNKNOWN` in place of what the rules must not or cannot see."""
     if isinstance(value, dict):
         members = cast(dict[str, Any], value)
         if members.get(SPECIAL_SIG_KEY) == SPECIAL_SECRET_SIG:
             return SECRET
-        return {key: visible(member) for key, member in members.items()}
+        return {key: hide_secrets_and_unknowns(member) for key, member in members.items()}
     if isinstance(value, list):
-        return [visible(item) for item in cast(list[Any], value)]
-    return UNKNOWN if value in UNKNOWNS else value
+        return [hide_secrets_and_unknowns(item) for item in cast(list[Any], value)]
+    return UNKNOWN if value in UNKNOWN_MARKERS else value
 
 
-# Pulumi's own reading shows policies each secret in clear, and ends a policy at the first value that is not known yet.
-policy.deserialize_properties = lambda properties, proxy_secrets=False: visible(properties)
+# pulumi_policy decrypts secrets for policies, and stops a policy at the first unknown value that it reads.
+policy.deserialize_properties = lambda properties, proxy_secrets=False: hide_secrets_and_unknowns(properties)
 policy.unknown_checking_proxy = lambda properties: properties
 
-inputs: dict[str, Mapping[str, Any]] = {}
-"""Of each resource, by URN. A policy of the whole stack is shown outputs instead, in which AWS says more."""
+inputs_by_urn: dict[str, Mapping[str, Any]] = {}
+"""Inputs of every resource checked so far. Stack policies receive outputs, to which AWS adds values."""
 
-OfResource: TypeAlias = Callable[[ResourceValidationArgs, ReportViolation], None]
-OfStack: TypeAlias = Callable[[StackValidationArgs, ReportViolation], None]
+ResourceValidator: TypeAlias = Callable[[ResourceValidationArgs, ReportViolation], None]
+StackValidator: TypeAlias = Callable[[StackValidationArgs, ReportViolation], None]
 
 
-def of_resource(rule: Rule) -> OfResource:
+def create_resource_validator(rule: Rule) -> ResourceValidator:
+    """Returns a validator that applies a rule to one resource."""
+
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
-        inputs[args.urn] = args.props
+        inputs_by_urn[args.urn] = args.props
         resource = Resource(args.resource_type, args.name, args.props, args.opts.protect)
-        for _, what in rule.check([resource], args.get_config()):
-            report(what, None)
+        for _, message in rule.check([resource], args.get_config()):
+            report(message, None)
 
     return validate
 
 
-def of_stack(rule: Rule) -> OfStack:
+def create_stack_validator(rule: Rule) -> StackValidator:
+    """Returns a validator that applies a rule to all resources of the stack."""
+
     def validate(args: StackValidationArgs, report: ReportViolation) -> None:
         urns: dict[int, str] = {}
         resources: list[Resource] = []
-        for found in args.resources:
-            depends = {
-                key: [origin.name for origin in origins]
-                for key, origins in found.property_dependencies.items()
+        for candidate in args.resources:
+            dependencies = {
+                key: [dependency.name for dependency in origins]
+                for key, origins in candidate.property_dependencies.items()
             }
             resource = Resource(
-                found.resource_type,
-                found.name,
-                inputs.get(found.urn) or found.props,
-                found.opts.protect,
-                depends,
+                candidate.resource_type,
+                candidate.name,
+                inputs_by_urn.get(candidate.urn) or candidate.props,
+                candidate.opts.protect,
+                dependencies,
             )
             resources.append(resource)
-            urns[id(resource)] = found.urn
-        for resource, what in rule.check(resources, args.get_config()):
-            report(what, urns[id(resource)] if resource else None)
+            urns[id(resource)] = candidate.urn
+        for resource, message in rule.check(resources, args.get_config()):
+            report(message, urns[id(resource)] if resource else None)
 
     return validate
 
 
-def as_policy(name: str, rule: Rule) -> Policy:
+def create_policy(name: str, rule: Rule) -> Policy:
+    """Returns the Pulumi policy for a rule."""
     schema = PolicyConfigSchema({key: dict(option) for key, option in rule.options.items()})
     if rule.whole_stack:
-        return StackValidationPolicy(name, rule.description, of_stack(rule), config_schema=schema)
-    return ResourceValidationPolicy(name, rule.description, of_resource(rule), config_schema=schema)
+        validator = create_stack_validator(rule)
+        return StackValidationPolicy(name, rule.description, validator, config_schema=schema)
+    return ResourceValidationPolicy(
+        name, rule.description, create_resource_validator(rule), config_schema=schema
+    )
 
 
 PolicyPack(
     "ant-media-cluster",
-    [as_policy(name, rule) for name, rule in RULES.items()],
+    [create_policy(name, rule) for name, rule in RULES.items()],
     EnforcementLevel.MANDATORY,
-    # What `--policy-pack-config policy/prod.json` says comes over it.
+    # `--policy-pack-config policy/prod.json` overrides it.
     initial_config=read_config(""),
 )

@@ -1,7 +1,7 @@
-"""What no environment may ever do, as pure functions on a stack's resources.
+"""The policy rules: pure functions that find violations in a stack's resources.
 
-A value that only the update will tell is no violation in a preview: the policy pack looks again in `pulumi up`, where it is
-known. A secret stays hidden there too, so where a rule has to see a value a secret is refused.
+An unknown value is no violation in a preview: `pulumi up` checks it again once it is known. A secret stays hidden in
+`pulumi up` too, so a rule that needs to see a value refuses a secret.
 """
 
 import base64
@@ -15,10 +15,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cluster.port_table import SecurityGroup, Source
-from cluster.port_table import rules as port_table
-from policy.resource import SECRET, UNKNOWN, Resource, as_list, leaves, member
-from policy.ingress import GROUPS, Way, ways
+from cluster.port_table import SecurityGroup, Source, ingress_rules
+from policy.ingress import SECURITY_GROUP_TYPES, IngressRule, read_ingress_rules
+from policy.resource import SECRET, UNKNOWN, Resource, as_list, get_member, walk_leaves
 
 FOLDER = Path(__file__).parent
 
@@ -27,63 +26,67 @@ FOLDER = Path(__file__).parent
 class Violation:
     rule: str
     resource: str
-    """Its name; empty where there is none."""
-    what: str
-    """What is wrong, and what would do."""
+    """Name of the resource; empty if the violation concerns the whole stack."""
+    message: str
+    """What is wrong, and the remedy."""
 
 
 Config: TypeAlias = Mapping[str, Any]
-Found: TypeAlias = Iterator[tuple[Resource | None, str]]
+Findings: TypeAlias = Iterator[tuple[Resource | None, str]]
+"""Resource and message of each violation; None for the whole stack."""
 
 
 @dataclass(frozen=True)
 class Rule:
     description: str
-    check: Callable[[Sequence[Resource], Config], Found]
-    """Of resources and the rule's own configuration."""
+    check: Callable[[Sequence[Resource], Config], Findings]
+    """Finds violations, given resources and the rule's configuration."""
     whole_stack: bool = False
-    """Whether it has to see all resources at once, or judges each by itself."""
+    """True if the rule needs all resources at once; false if it checks each on its own."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
-    """JSON schema of each property of its configuration."""
+    """JSON schema of each configuration property."""
 
 
-def violations(resources: Sequence[Resource], config: Config) -> list[Violation]:
-    """Everything that is wrong with a stack; `config` as `read_config` returns it."""
+def find_violations(resources: Sequence[Resource], config: Config) -> list[Violation]:
+    """Returns the violations of every rule. `config` is the result of `read_config`."""
     return [
-        Violation(name, resource.name if resource else "", what)
+        Violation(name, resource.name if resource else "", message)
         for name, rule in RULES.items()
-        for resource, what in rule.check(resources, config.get(name, {}))
+        for resource, message in rule.check(resources, config.get(name, {}))
     ]
 
 
 def read_config(stack: str) -> dict[str, Any]:
-    """By rule: `config.json`, and over it property by property what `<stack>.json` says, where there is one."""
+    """Returns each rule's configuration: `config.json`, overridden per property by `<stack>.json` if it exists."""
     config: dict[str, Any] = json.loads((FOLDER / "config.json").read_text())
-    own = FOLDER / f"{stack}.json"
-    if own.exists():
-        for rule, properties in json.loads(own.read_text()).items():
+    stack_file = FOLDER / f"{stack}.json"
+    if stack_file.exists():
+        for rule, properties in json.loads(stack_file.read_text()).items():
             config[rule] = {**config.get(rule, {}), **properties}
     return config
 
 
-# Ways in
+# Ingress rules
 
 
-def _admin_ports(resources: Sequence[Resource], config: Config) -> Found:
-    ports = {22: "SSH", 4444: "the web panel", 6080: "HAProxy's statistics"}
-    for way in ways(resources):
-        opened = [name for port, name in ports.items() if way.opens(port)]
-        for cidr in way.cidrs:
-            if opened and _is_world(cidr):
+def _check_admin_ports(resources: Sequence[Resource], config: Config) -> Findings:
+    admin_ports = {22: "SSH", 4444: "the web panel", 6080: "HAProxy's statistics"}
+    for rule in read_ingress_rules(resources):
+        services = [service for port, service in admin_ports.items() if rule.opens(port)]
+        for cidr in rule.cidrs:
+            if services and _is_too_wide(cidr):
                 yield (
-                    way.resource,
-                    f"opens {way} ({', '.join(opened)}) to {cidr}; name the networks of administrators in "
+                    rule.resource,
+                    f"opens {rule} ({', '.join(services)}) to {cidr}; list the administrators' networks in "
                     "ant-media-cluster:adminCidrs, none wider than /8",
                 )
 
 
-def _is_world(cidr: str) -> bool:
-    """No administrators' network is wider, and two /1 are the world. What cannot be read might be it."""
+def _is_too_wide(cidr: str) -> bool:
+    """Returns whether a network is wider than /8 (IPv6: /16): two networks of /1 are the whole internet.
+
+    A value that is no network, such as a secret, counts as too wide.
+    """
     try:
         network = ipaddress.ip_network(cidr, strict=False)
     except ValueError:
@@ -110,13 +113,14 @@ _DATABASE_PORTS = {
 }
 
 
-def _public_database(resources: Sequence[Resource], config: Config) -> Found:
-    for way in ways(resources):
-        opened = dict.fromkeys(name for port, name in _DATABASE_PORTS.items() if way.opens(port))
-        if opened and way.cidrs:
+def _check_public_database(resources: Sequence[Resource], config: Config) -> Findings:
+    for rule in read_ingress_rules(resources):
+        databases = dict.fromkeys(name for port, name in _DATABASE_PORTS.items() if rule.opens(port))
+        if databases and rule.cidrs:
             yield (
-                way.resource,
-                f"opens {way} ({', '.join(opened)}) to {', '.join(way.cidrs)}; let in a security group, not addresses",
+                rule.resource,
+                f"opens {rule} ({', '.join(databases)}) to {', '.join(rule.cidrs)}; "
+                "allow a security group instead of addresses",
             )
     for resource in resources:
         if resource.inputs.get("publiclyAccessible") in (True, SECRET):
@@ -126,123 +130,128 @@ def _public_database(resources: Sequence[Resource], config: Config) -> Found:
             )
 
 
-_BY_ADDRESS = (Source.WORLD, Source.PUBLISHERS, Source.ADMINS)
+_ADDRESS_SOURCES = (Source.WORLD, Source.PUBLISHERS, Source.ADMINS)
 _TABLE = "cluster/port_table.py"
 
 
-def _port_table(resources: Sequence[Resource], config: Config) -> Found:
-    # As __main__.py and components/security_groups.py name them.
+def _check_port_table(resources: Sequence[Resource], config: Config) -> Findings:
+    # The resource names that components/security_groups.py gives to the groups.
     groups = {f"firewall-{group}": group for group in SecurityGroup}
     for resource in resources:
-        if resource.type in GROUPS and resource.name not in groups:
-            yield resource, f"is a security group that {_TABLE} does not have; add it there"
-    for way in ways(resources):
-        into = way.into or "its security group"
-        lines = [
-            line
-            for line in port_table(srt=True, database=True)
-            if (line.protocol, line.from_port, line.to_port) == (way.protocol, way.from_port, way.to_port)
-            # Where it is not known which group it is, this much is certain: that some group has the port.
-            and (not way.into or line.security_group == groups.get(way.into))
+        if resource.type in SECURITY_GROUP_TYPES and resource.name not in groups:
+            yield resource, f"is a security group that {_TABLE} does not list; add it there"
+    for rule in read_ingress_rules(resources):
+        group = rule.security_group or "its security group"
+        entries = [
+            entry
+            for entry in ingress_rules(srt=True, database=True)
+            if (entry.protocol, entry.from_port, entry.to_port)
+            == (rule.protocol, rule.from_port, rule.to_port)
+            # While the security group is unknown, an entry of any group matches.
+            and (not rule.security_group or entry.security_group == groups.get(rule.security_group))
         ]
-        if way.into and way.into not in groups:
+        if rule.security_group and rule.security_group not in groups:
             yield (
-                way.resource,
-                f"opens {way} on {into}, a security group that {_TABLE} does not have; add it there",
+                rule.resource,
+                f"opens {rule} on {group}, a security group that {_TABLE} does not list; add it there",
             )
-        elif not lines:
-            yield way.resource, f"opens {way} on {into}, which {_TABLE} does not; add it there"
-        elif not any(_may_come(way, line.source) for line in lines):
-            sources = ", ".join(dict.fromkeys(line.source for line in lines))
-            came = ", ".join((*way.cidrs, *way.groups)) or "nobody"
-            yield way.resource, f"opens {way} on {into} to {came}; {_TABLE} has it for {sources}"
+        elif not entries:
+            yield rule.resource, f"opens {rule} on {group}, which {_TABLE} does not list; add it there"
+        elif not any(_source_matches(rule, entry.source) for entry in entries):
+            allowed = ", ".join(dict.fromkeys(entry.source for entry in entries))
+            sources = ", ".join((*rule.cidrs, *rule.source_groups)) or "no source"
+            yield rule.resource, f"opens {rule} on {group} to {sources}; {_TABLE} allows only {allowed}"
 
 
-def _may_come(way: Way, source: Source) -> bool:
-    if source in _BY_ADDRESS:
-        return not way.groups and (way.hidden or bool(way.cidrs))
-    return not way.cidrs and (way.hidden or bool(way.groups)) and {*way.groups} <= {f"firewall-{source}"}
+def _source_matches(rule: IngressRule, source: Source) -> bool:
+    if source in _ADDRESS_SOURCES:
+        return not rule.source_groups and (rule.has_unknown_source or bool(rule.cidrs))
+    return (
+        not rule.cidrs
+        and (rule.has_unknown_source or bool(rule.source_groups))
+        and {*rule.source_groups} <= {f"firewall-{source}"}
+    )
 
 
 # Machines
 
-_INSTANCES = (
+_INSTANCE_RESOURCES = (
     "aws:ec2/instance:Instance",
     "aws:ec2/spotInstanceRequest:SpotInstanceRequest",
     "aws:ec2/launchConfiguration:LaunchConfiguration",
 )
-_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
+_LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 _VOLUME = "aws:ebs/volume:Volume"
 
 
-def _imdsv2(resources: Sequence[Resource], config: Config) -> Found:
+def _check_imdsv2(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        if resource.type in (*_INSTANCES, _TEMPLATE):
-            tokens = member(resource.inputs.get("metadataOptions"), "httpTokens")
+        if resource.type in (*_INSTANCE_RESOURCES, _LAUNCH_TEMPLATE):
+            tokens = get_member(resource.inputs.get("metadataOptions"), "httpTokens")
             if tokens not in ("required", UNKNOWN):
-                yield resource, f"metadataOptions.httpTokens is {_shown(tokens)}; set it to required"
+                yield resource, f"metadataOptions.httpTokens is {_describe(tokens)}; set it to required"
 
 
-def _encrypted_volumes(resources: Sequence[Resource], config: Config) -> Found:
+def _check_encrypted_volumes(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        for where, encrypted in _volumes(resource):
+        for path, encrypted in _read_volumes(resource):
             if encrypted not in (True, "true", UNKNOWN):
-                yield resource, f"{where}.encrypted is {_shown(encrypted)}; set it to true"
+                yield resource, f"{path}.encrypted is {_describe(encrypted)}; set it to true"
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "not set" if value is None else str(value)
 
 
-def _volumes(resource: Resource) -> Iterator[tuple[str, Any]]:
-    """Each volume, and what is said of its encryption; one that is not mentioned is the image's, as it comes."""
+def _read_volumes(resource: Resource) -> Iterator[tuple[str, Any]]:
+    """Yields the path of each volume and its `encrypted` input, None if not set. Every instance has a root volume."""
     inputs = resource.inputs
     if resource.type == _VOLUME:
         yield "the volume", inputs.get("encrypted")
-    elif resource.type in _INSTANCES:
-        yield "rootBlockDevice", member(inputs.get("rootBlockDevice"), "encrypted")
+    elif resource.type in _INSTANCE_RESOURCES:
+        yield "rootBlockDevice", get_member(inputs.get("rootBlockDevice"), "encrypted")
         for index, device in enumerate(as_list(inputs.get("ebsBlockDevices"))):
-            yield f"ebsBlockDevices[{index}]", member(device, "encrypted")
-    elif resource.type == _TEMPLATE:
+            yield f"ebsBlockDevices[{index}]", get_member(device, "encrypted")
+    elif resource.type == _LAUNCH_TEMPLATE:
         for index, device in enumerate(as_list(inputs.get("blockDeviceMappings")) or [None]):
-            yield f"blockDeviceMappings[{index}].ebs", member(member(device, "ebs"), "encrypted")
+            yield f"blockDeviceMappings[{index}].ebs", get_member(get_member(device, "ebs"), "encrypted")
 
 
-def _instance_types(resources: Sequence[Resource], config: Config) -> Found:
+def _check_instance_types(resources: Sequence[Resource], config: Config) -> Findings:
     allowed = [str(pattern) for pattern in config.get("allowed", [])]
     for resource in resources:
-        kind = resource.inputs.get("instanceType")
-        if resource.type not in (*_INSTANCES, _TEMPLATE) or kind in (None, UNKNOWN):
+        instance_type = resource.inputs.get("instanceType")
+        if resource.type not in (*_INSTANCE_RESOURCES, _LAUNCH_TEMPLATE) or instance_type in (None, UNKNOWN):
             continue
-        if not any(fnmatchcase(str(kind), pattern) for pattern in allowed):
+        if not any(fnmatchcase(str(instance_type), pattern) for pattern in allowed):
             yield (
                 resource,
-                f"instanceType is {kind}; take one of {', '.join(allowed)}, or allow it in policy/config.json",
+                f"instanceType is {instance_type}; use one of {', '.join(allowed)}, or allow it in policy/config.json",
             )
 
 
 # Commands
 
-# On a failure the provider prints them as they are, secret or not.
-_PRINTED = ("create", "update", "delete", "environment")
-# What follows such a word in the name of something that is no secret: --password-file, --secret-id.
-_OF_NO_SECRET = r"[\w-]{0,40}(?:file|path|dir|arn|id|name|seconds|ttl|length)(?![\w-])"
-# Names are bounded: one without an end would take minutes to look for in a long line.
-_NAME = (
+# When a command fails, the provider prints these inputs in plain text, even if they are secrets.
+_PRINTED_INPUTS = ("create", "update", "delete", "environment")
+# Endings of names that hold no secret: --password-file, --secret-id.
+_HARMLESS_SUFFIX = r"[\w-]{0,40}(?:file|path|dir|arn|id|name|seconds|ttl|length)(?![\w-])"
+# The length is limited: an unlimited match takes minutes on a long line.
+_SECRET_NAME = (
     r"(?:password|passwd|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key)"
-    rf"(?!{_OF_NO_SECRET})[\w-]{{0,40}}"
+    rf"(?!{_HARMLESS_SUFFIX})[\w-]{{0,40}}"
 )
-# How a value begins that is neither empty nor what a shell or a template puts in.
+# First character of a literal value. Shell expansions and template expressions are no literals.
 _LITERAL = r"[^\s\"'`$<({\[%\\-]"
-_KEYS = {
+_KEY_PATTERNS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
     "an AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
 }
-_SECRETS = {
-    **_KEYS,
+_SECRET_PATTERNS = {
+    **_KEY_PATTERNS,
     "a password in a URL": rf"(?i)[a-z0-9+.-]://[^\s/:@'\"]{{0,100}}:{_LITERAL}[^\s/@'\"]{{0,1000}}@",
-    "a password": rf"(?i)(?:{_NAME}(?:=|[\"']?: )|(?:^|\s)--[\w-]{{0,40}}{_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
-    # As short names of users have their place there.
+    "a password": rf"(?i)(?:{_SECRET_NAME}(?:=|[\"']?: )|(?:^|\s)--[\w-]{{0,40}}{_SECRET_NAME}\s+)[\"']?{_LITERAL}[^\s\"']{{3}}",
+    # At least 16 characters: shorter ones are user names.
     "a token in a URL": r"(?i)\bhttps?://[\w.~-]{16,1000}@",
     "a password for curl": (
         rf"\bcurl\b[^|;&]{{0,1000}}?\s(?:-[a-zA-Z]{{0,9}}u|--user)[\s=]?[\"']?[^\s:\"']{{1,100}}:(?!//){_LITERAL}"
@@ -254,39 +263,43 @@ _SECRETS = {
 _COMMENT = r"(?m)^\s*#\s.*$"
 
 
-def _command_secrets(resources: Sequence[Resource], config: Config) -> Found:
+def _check_command_secrets(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        if resource.type in (*_INSTANCES, _TEMPLATE):
-            yield from _user_data_secrets(resource)
+        if resource.type in (*_INSTANCE_RESOURCES, _LAUNCH_TEMPLATE):
+            yield from _check_user_data(resource)
         if not resource.type.startswith("command:"):
             continue
         for key, value in resource.inputs.items():
-            for path, text in leaves(key, value):
-                said = f"{path.rpartition('.')[2]}={re.sub(_COMMENT, '', text)}"
-                found = _held(_KEYS, text) or _held(_SECRETS, said)
-                if SECRET in text and key in _PRINTED:
-                    found = ["a secret, which an error would print"]
-                for what in found:
-                    would_do = "make it a secret" if key == "connection" else "give it on stdin, as a secret"
-                    yield resource, f"{path} holds {what}; {would_do}"
+            for path, text in walk_leaves(key, value):
+                assignment = f"{path.rpartition('.')[2]}={re.sub(_COMMENT, '', text)}"
+                secrets = _find_secrets(_KEY_PATTERNS, text) or _find_secrets(_SECRET_PATTERNS, assignment)
+                if SECRET in text and key in _PRINTED_INPUTS:
+                    secrets = ["a secret, which an error message would print"]
+                remedy = "mark it as secret" if key == "connection" else "pass it on stdin, as a secret"
+                for secret in secrets:
+                    yield resource, f"{path} contains {secret}; {remedy}"
 
 
-def _user_data_secrets(resource: Resource) -> Found:
+def _check_user_data(resource: Resource) -> Findings:
     for key in ("userData", "userDataBase64"):
         text = str(resource.inputs.get(key, ""))
-        with suppress(ValueError):  # it is in clear
+        with suppress(ValueError):  # user data in plain text
             text = base64.b64decode("".join(text.split()), validate=True).decode(errors="replace")
-        for what in _held(_KEYS, text):
-            yield resource, f"{key} holds {what}; let the machine fetch it by its role, or make it a secret"
+        for secret in _find_secrets(_KEY_PATTERNS, text):
+            yield (
+                resource,
+                f"{key} contains {secret}; let the machine fetch it with its role, or mark it as secret",
+            )
 
 
-def _held(kinds: Mapping[str, str], text: str) -> list[str]:
-    return [what for what, pattern in kinds.items() if re.search(pattern, text)]
+def _find_secrets(patterns: Mapping[str, str], text: str) -> list[str]:
+    """Returns the kinds of secret that a text contains."""
+    return [kind for kind, pattern in patterns.items() if re.search(pattern, text)]
 
 
 # Tags
 
-_UNTAGGABLE = (
+_UNTAGGABLE_TYPES = (
     "aws:ec2/eipAssociation:EipAssociation",
     "aws:ec2/route:Route",
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
@@ -300,57 +313,69 @@ _UNTAGGABLE = (
 
 
 def is_taggable(type: str) -> bool:
-    """What is new to the program is, until it is listed as one that AWS cannot tag."""
-    return type.startswith("aws:") and type not in _UNTAGGABLE
+    """Returns whether AWS can tag a type of resource. A type that is not listed above counts as taggable."""
+    return type.startswith("aws:") and type not in _UNTAGGABLE_TYPES
 
 
-def _tags(resources: Sequence[Resource], config: Config) -> Found:
+def _check_tags(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        # The provider puts its default tags into the checked inputs, into `tagsAll` before its version 6.
-        given = [resource.inputs.get("tags"), resource.inputs.get("tagsAll")]
-        if not is_taggable(resource.type) or UNKNOWN in given:
+        # The provider adds default tags to the checked inputs; before version 6 to `tagsAll`.
+        tag_maps = [resource.inputs.get("tags"), resource.inputs.get("tagsAll")]
+        if not is_taggable(resource.type) or UNKNOWN in tag_maps:
             continue
-        missing = [tag for tag in config.get("required", []) if not any(member(part, tag) for part in given)]
+        missing = [
+            tag for tag in config.get("required", []) if not any(get_member(tags, tag) for tags in tag_maps)
+        ]
         if missing:
-            yield resource, f"has no tag {', '.join(missing)}; set aws:defaultTags in the stack's settings"
+            yield (
+                resource,
+                f"has no tag {', '.join(missing)}; set aws:defaultTags in the stack's configuration",
+            )
 
 
 # Protection
 
 
-def _protected(resources: Sequence[Resource], config: Config) -> Found:
-    kept: Mapping[str, str] = config.get("resources", {})
-    for name, kind in kept.items():
-        found = next(
-            (resource for resource in resources if (resource.type, resource.name) == (kind, name)), None
+def _check_protected_resources(resources: Sequence[Resource], config: Config) -> Findings:
+    required: Mapping[str, str] = config.get("resources", {})
+    for name, resource_type in required.items():
+        resource = next(
+            (resource for resource in resources if (resource.type, resource.name) == (resource_type, name)),
+            None,
         )
-        if found is None:
+        if resource is None:
             yield (
                 None,
-                f"{name} ({kind}) is to stay, and would not be there; keep it, or take it out of this stack's file in policy/",
+                f"{name} ({resource_type}) must exist, but is missing; restore it, or remove it from this stack's file in policy/",
             )
-        elif not found.protect:
-            yield found, "is to stay, and is not protected; set ant-media-cluster:protect to true"
+        elif not resource.protect:
+            yield resource, "must be protected, but is not; set ant-media-cluster:protect to true"
 
 
-_LIST_OF_TEXTS = {"type": "array", "items": {"type": "string"}}
+_STRING_LIST = {"type": "array", "items": {"type": "string"}}
 
 RULES: Mapping[str, Rule] = {
-    "admin-ports": Rule("SSH, the web panel and the statistics are never open to the world.", _admin_ports),
-    "public-database": Rule("Databases are open to security groups only.", _public_database),
-    "port-table": Rule(f"No port is open but those of {_TABLE}.", _port_table, whole_stack=True),
-    "imdsv2": Rule("Machines hand out their credentials by IMDSv2 only.", _imdsv2),
-    "encrypted-volumes": Rule("Volumes are encrypted.", _encrypted_volumes),
-    "instance-types": Rule(
-        "Machines are of allowed types.", _instance_types, options={"allowed": _LIST_OF_TEXTS}
+    "admin-ports": Rule(
+        "SSH, the web panel and the statistics are not open to the internet.", _check_admin_ports
     ),
-    "command-secrets": Rule("No secret is in a command or in user data in clear.", _command_secrets),
-    "tags": Rule("Everything is tagged.", _tags, options={"required": _LIST_OF_TEXTS}),
+    "public-database": Rule(
+        "Databases accept connections from security groups only.", _check_public_database
+    ),
+    "port-table": Rule(f"Every open port is listed in {_TABLE}.", _check_port_table, whole_stack=True),
+    "imdsv2": Rule("Machines require IMDSv2.", _check_imdsv2),
+    "encrypted-volumes": Rule("Volumes are encrypted.", _check_encrypted_volumes),
+    "instance-types": Rule(
+        "Machines use allowed instance types.", _check_instance_types, options={"allowed": _STRING_LIST}
+    ),
+    "command-secrets": Rule(
+        "Commands and user data contain no secret in plain text.", _check_command_secrets
+    ),
+    "tags": Rule("Every resource has the required tags.", _check_tags, options={"required": _STRING_LIST}),
     "protected-resources": Rule(
-        "What is to stay is there, and protected.",
-        _protected,
+        "Required resources exist and are protected.",
+        _check_protected_resources,
         whole_stack=True,
         options={"resources": {"type": "object", "additionalProperties": {"type": "string"}}},
     ),
 }
-"""By name. In the order of a report."""
+"""The rules by name, in the order of a report."""

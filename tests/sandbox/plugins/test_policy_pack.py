@@ -1,10 +1,10 @@
-"""The policy pack under the real engine. What each rule refuses is shown in tests/unit/policy/test_rules.py."""
+"""Runs the policy pack in the real engine. tests/unit/policy/test_rules.py tests each rule."""
 
 from tests.project import PROJECT
 from tests.sandbox.plugins.plugin_stack import Stack
 
 PACK = PROJECT / "policy"
-# As `pulumi_aws` and `pulumi_command` would register them, which take a second to import.
+# The resources that pulumi_aws and pulumi_command would register; importing those packages takes a second.
 PROGRAM = """\
 import pulumi
 
@@ -29,7 +29,7 @@ pulumi.CustomResource(
 TAGS = {"project": "plugins", "stack": "test", "owner": "media-team"}
 
 
-def test_a_clean_stack_passes_and_one_that_violates_rules_is_refused(stack: Stack) -> None:
+def test_policy_pack_accepts_valid_stack_and_refuses_violations(stack: Stack) -> None:
     stack.configure(
         {
             "aws:region": "eu-west-1",
@@ -41,7 +41,7 @@ def test_a_clean_stack_passes_and_one_that_violates_rules_is_refused(stack: Stac
         }
     )
     stack.program(PROGRAM)
-    # The tags come from the provider, and the groups have no id yet.
+    # In this preview the provider supplies the tags, and the group has no id.
     assert "✅ ant-media-cluster" in stack.run("preview", "--policy-pack", str(PACK))
 
     stack.program(
@@ -53,7 +53,7 @@ def test_a_clean_stack_passes_and_one_that_violates_rules_is_refused(stack: Stac
         "preview", "--policy-pack", str(PACK), "--policy-pack-config", str(PACK / "prod.json"), fails=True
     )
     assert "[mandatory]  port-table  (aws:vpc:SecurityGroupIngressRule: cluster)" in preview
-    assert "opens 5000-5001/tcp on firewall-nodes, which cluster/port_table.py does not" in preview
+    assert "opens 5000-5001/tcp on firewall-nodes, which cluster/port_table.py does not list" in preview
     assert "[mandatory]  protected-resources  (pulumi:pulumi:Stack: plugins-test)" in preview
     assert "[mandatory]  command-secrets  (command:local:Command: script)" in preview
     assert "hush-hush" not in preview

@@ -1,4 +1,4 @@
-"""Each rule with what it refuses and what it lets pass; then the program itself, which violates none."""
+"""Tests of the policy rules: inputs that each rule refuses or allows, and the program itself, which violates none."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -8,43 +8,44 @@ from typing import Any
 import pytest
 import yaml
 
+from policy.ingress import INGRESS_RULE_TYPE, LEGACY_RULE_TYPE, SECURITY_GROUP_TYPES
 from policy.resource import SECRET, UNKNOWN, Resource
-from policy.rules import (
-    RULES,
-    is_taggable,
-    read_config,
-    violations,
-)
-from policy.ingress import GROUPS, INGRESS_RULE, OLD_RULE
+from policy.rules import RULES, find_violations, is_taggable, read_config
 from tests.unit.program import PROGRAM, TAGS, run, without_secrets
 
 PROD = read_config("prod")
 
 
-def allow(port: int, to: int | None = None, on: str = "load-balancer", **end: Any) -> Resource:
-    """A rule as the program makes them; who may come in is named as in the cloud."""
-    depends = {"securityGroupId": [f"firewall-{on}"]}
-    if "of" in end:
-        depends["referencedSecurityGroupId"] = [f"firewall-{end.pop('of')}"]
-        end["referencedSecurityGroupId"] = UNKNOWN
-    inputs = {"ipProtocol": "tcp", "fromPort": port, "toPort": to or port, "securityGroupId": UNKNOWN, **end}
-    return Resource(INGRESS_RULE, "rule", inputs, depends=depends)
+def ingress_rule(port: int, to: int | None = None, on: str = "load-balancer", **source: Any) -> Resource:
+    """Returns an ingress rule as the program defines it. `of` names a source security group; other sources are inputs."""
+    dependencies = {"securityGroupId": [f"firewall-{on}"]}
+    if "of" in source:
+        dependencies["referencedSecurityGroupId"] = [f"firewall-{source.pop('of')}"]
+        source["referencedSecurityGroupId"] = UNKNOWN
+    inputs = {
+        "ipProtocol": "tcp",
+        "fromPort": port,
+        "toPort": to or port,
+        "securityGroupId": UNKNOWN,
+        **source,
+    }
+    return Resource(INGRESS_RULE_TYPE, "rule", inputs, dependencies=dependencies)
 
 
-def old_rule(type: str, **end: Any) -> Resource:
-    inputs = {"type": type, "protocol": "tcp", "securityGroupId": "sg-1", **end}
-    return Resource(OLD_RULE, "rule", inputs, depends={"securityGroupId": ["firewall-nodes"]})
+def legacy_rule(type: str, **source: Any) -> Resource:
+    inputs = {"type": type, "protocol": "tcp", "securityGroupId": "sg-1", **source}
+    return Resource(LEGACY_RULE_TYPE, "rule", inputs, dependencies={"securityGroupId": ["firewall-nodes"]})
 
 
-def group(*ingress: Any, name: str = "firewall-nodes") -> Resource:
-    return Resource(GROUPS[0], name, {"ingress": list(ingress)})
+def security_group(*ingress: Any, name: str = "firewall-nodes") -> Resource:
+    return Resource(SECURITY_GROUP_TYPES[0], name, {"ingress": list(ingress)})
 
 
-def block(port: int, to: int | None = None, **end: Any) -> dict[str, Any]:
-    return {"protocol": "tcp", "fromPort": port, "toPort": to or port, **end}
+def ingress_block(port: int, to: int | None = None, **source: Any) -> dict[str, Any]:
+    return {"protocol": "tcp", "fromPort": port, "toPort": to or port, **source}
 
 
-def machine(type: str = "aws:ec2/instance:Instance", **inputs: Any) -> Resource:
+def instance(type: str = "aws:ec2/instance:Instance", **inputs: Any) -> Resource:
     good = {
         "instanceType": "t3.small",
         "metadataOptions": {"httpTokens": "required"},
@@ -54,7 +55,7 @@ def machine(type: str = "aws:ec2/instance:Instance", **inputs: Any) -> Resource:
     return Resource(type, "edge1", {**good, **inputs})
 
 
-def template(**inputs: Any) -> Resource:
+def launch_template(**inputs: Any) -> Resource:
     return Resource("aws:ec2/launchTemplate:LaunchTemplate", "template", inputs)
 
 
@@ -62,7 +63,7 @@ def volume(**inputs: Any) -> Resource:
     return Resource("aws:ebs/volume:Volume", "volume", inputs)
 
 
-def database(**inputs: Any) -> Resource:
+def rds_instance(**inputs: Any) -> Resource:
     return Resource("aws:rds/instance:Instance", "rds", inputs)
 
 
@@ -76,9 +77,9 @@ def address(protect: bool) -> Resource:
 
 @dataclass(frozen=True)
 class Cases:
-    refuses: Mapping[str, tuple[Resource | Sequence[Resource], str]]
-    """With words of what it says."""
-    passes: Mapping[str, Resource | Sequence[Resource]]
+    refused: Mapping[str, tuple[Resource | Sequence[Resource], str]]
+    """Resources, and a part of the expected message."""
+    allowed: Mapping[str, Resource | Sequence[Resource]]
 
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END OPENSSH PRIVATE KEY-----\n"
@@ -87,312 +88,342 @@ DATABASE = Resource("aws:ec2/instance:Instance", "database", {}, protect=True)
 
 CASES = {
     "admin-ports": Cases(
-        refuses={
-            "SSH": (allow(22, cidrIpv4="0.0.0.0/0"), "opens 22/tcp (SSH) to 0.0.0.0/0"),
-            "the panel": (allow(4444, cidrIpv4="0.0.0.0/0"), "the web panel"),
-            "the statistics over IPv6": (allow(6080, cidrIpv6="::/0"), "to ::/0"),
-            "half the world": (allow(22, cidrIpv4="128.0.0.0/1"), "128.0.0.0/1"),
-            "a range around it": (
-                allow(4000, 5000, cidrIpv4="0.0.0.0/0"),
+        refused={
+            "SSH": (ingress_rule(22, cidrIpv4="0.0.0.0/0"), "opens 22/tcp (SSH) to 0.0.0.0/0"),
+            "web panel": (ingress_rule(4444, cidrIpv4="0.0.0.0/0"), "the web panel"),
+            "statistics over IPv6": (ingress_rule(6080, cidrIpv6="::/0"), "to ::/0"),
+            "a network of /1": (ingress_rule(22, cidrIpv4="128.0.0.0/1"), "128.0.0.0/1"),
+            "a range that includes the port": (
+                ingress_rule(4000, 5000, cidrIpv4="0.0.0.0/0"),
                 "opens 4000-5000/tcp (the web panel)",
             ),
-            "every protocol": (
-                allow(-1, ipProtocol="-1", cidrIpv4="0.0.0.0/0"),
+            "all protocols": (
+                ingress_rule(-1, ipProtocol="-1", cidrIpv4="0.0.0.0/0"),
                 "0-65535/all (SSH, the web panel",
             ),
-            "TCP by its number": (allow(22, ipProtocol="6", cidrIpv4="0.0.0.0/0"), "22/tcp"),
-            "in the group itself": (group(block(22, cidrBlocks=["10.0.0.0/8", "0.0.0.0/0"])), "to 0.0.0.0/0"),
-            "in the group, everything": (group({**EVERYTHING, "ipv6CidrBlocks": ["::/0"]}), "0-65535/all"),
-            "as an older rule": (
-                old_rule("ingress", fromPort=0, toPort=65535, cidrBlocks=["0.0.0.0/0"]),
+            "TCP by its number": (ingress_rule(22, ipProtocol="6", cidrIpv4="0.0.0.0/0"), "22/tcp"),
+            "an ingress block": (
+                security_group(ingress_block(22, cidrBlocks=["10.0.0.0/8", "0.0.0.0/0"])),
+                "to 0.0.0.0/0",
+            ),
+            "an ingress block for everything": (
+                security_group({**EVERYTHING, "ipv6CidrBlocks": ["::/0"]}),
+                "0-65535/all",
+            ),
+            "a legacy rule": (
+                legacy_rule("ingress", fromPort=0, toPort=65535, cidrBlocks=["0.0.0.0/0"]),
                 "SSH",
             ),
-            "a secret network": (allow(22, cidrIpv4=SECRET), SECRET),
-            "a secret group": (Resource(GROUPS[0], "firewall-nodes", {"ingress": SECRET}), SECRET),
+            "a secret network": (ingress_rule(22, cidrIpv4=SECRET), SECRET),
+            "secret ingress blocks": (
+                Resource(SECURITY_GROUP_TYPES[0], "firewall-nodes", {"ingress": SECRET}),
+                SECRET,
+            ),
         },
-        passes={
-            "administrators": allow(22, cidrIpv4="203.0.113.0/24"),
-            "a company's network": allow(4444, cidrIpv4="10.0.0.0/8"),
-            "the load balancer": allow(22, on="nodes", of="load-balancer"),
-            "HTTPS": allow(443, cidrIpv4="0.0.0.0/0"),
-            "media around them": allow(4000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
-            "the way out": old_rule("egress", fromPort=0, toPort=65535, cidrBlocks=["0.0.0.0/0"]),
-            "a network not known yet": allow(22, cidrIpv4=UNKNOWN),
+        allowed={
+            "administrators": ingress_rule(22, cidrIpv4="203.0.113.0/24"),
+            "a company's network": ingress_rule(4444, cidrIpv4="10.0.0.0/8"),
+            "the load balancer's group": ingress_rule(22, on="nodes", of="load-balancer"),
+            "HTTPS": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
+            "UDP": ingress_rule(4000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
+            "an egress rule": legacy_rule("egress", fromPort=0, toPort=65535, cidrBlocks=["0.0.0.0/0"]),
+            "an unknown network": ingress_rule(22, cidrIpv4=UNKNOWN),
         },
     ),
     "public-database": Cases(
-        refuses={
-            "Valkey": (allow(6379, on="database", cidrIpv4="10.0.0.0/16"), "Redis and Valkey"),
-            "MongoDB in a range": (group(block(27000, 28000, cidrBlocks=["203.0.113.20/32"])), "MongoDB"),
+        refused={
+            "Valkey": (ingress_rule(6379, on="database", cidrIpv4="10.0.0.0/16"), "Redis and Valkey"),
+            "MongoDB in a range": (
+                security_group(ingress_block(27000, 28000, cidrBlocks=["203.0.113.20/32"])),
+                "MongoDB",
+            ),
             "all ports": (
-                old_rule("ingress", fromPort=0, toPort=0, protocol="-1", cidrBlocks=["10.0.0.0/16"]),
+                legacy_rule("ingress", fromPort=0, toPort=0, protocol="-1", cidrBlocks=["10.0.0.0/16"]),
                 "MySQL",
             ),
-            "RDS": (database(publiclyAccessible=True), "publiclyAccessible is True"),
+            "RDS": (rds_instance(publiclyAccessible=True), "publiclyAccessible is True"),
         },
-        passes={
-            "Valkey to the nodes": allow(6379, on="database", of="nodes"),
-            "PostgreSQL to a group": group(block(5432, securityGroups=["sg-1"])),
-            "RDS": database(publiclyAccessible=False),
-            "UDP of that number": allow(5000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
+        allowed={
+            "Valkey to the nodes": ingress_rule(6379, on="database", of="nodes"),
+            "PostgreSQL to a group": security_group(ingress_block(5432, securityGroups=["sg-1"])),
+            "RDS": rds_instance(publiclyAccessible=False),
+            "UDP on the same port": ingress_rule(5000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
         },
     ),
     "port-table": Cases(
-        refuses={
-            "another port": (allow(8080, cidrIpv4="0.0.0.0/0"), "opens 8080/tcp on firewall-load-balancer"),
-            "another protocol": (allow(443, ipProtocol="udp", cidrIpv4="0.0.0.0/0"), "443/udp"),
-            "a wider range": (allow(443, 444, cidrIpv4="0.0.0.0/0"), "443-444/tcp"),
-            "another group": (allow(443, on="nodes", cidrIpv4="0.0.0.0/0"), "443/tcp on firewall-nodes"),
-            "addresses for a group": (
-                allow(5080, on="nodes", cidrIpv4="0.0.0.0/0"),
-                "on firewall-nodes to 0.0.0.0/0; cluster/port_table.py has it for load-balancer, nodes",
+        refused={
+            "another port": (
+                ingress_rule(8080, cidrIpv4="0.0.0.0/0"),
+                "opens 8080/tcp on firewall-load-balancer",
+            ),
+            "another protocol": (ingress_rule(443, ipProtocol="udp", cidrIpv4="0.0.0.0/0"), "443/udp"),
+            "a wider range": (ingress_rule(443, 444, cidrIpv4="0.0.0.0/0"), "443-444/tcp"),
+            "another group": (
+                ingress_rule(443, on="nodes", cidrIpv4="0.0.0.0/0"),
+                "443/tcp on firewall-nodes",
+            ),
+            "addresses instead of a group": (
+                ingress_rule(5080, on="nodes", cidrIpv4="0.0.0.0/0"),
+                "on firewall-nodes to 0.0.0.0/0; cluster/port_table.py allows only load-balancer, nodes",
             ),
             "another source group": (
-                allow(6379, on="database", of="load-balancer"),
+                ingress_rule(6379, on="database", of="load-balancer"),
                 "to firewall-load-balancer",
             ),
-            "a foreign source group": (
-                allow(5080, on="nodes", referencedSecurityGroupId="sg-1"),
+            "a source group outside the stack": (
+                ingress_rule(5080, on="nodes", referencedSecurityGroupId="sg-1"),
                 "to sg-1",
             ),
-            "a prefix list": (allow(22, prefixListId="pl-1"), "to pl-1"),
-            "in the group itself": (
-                group(block(9000, cidrBlocks=["10.0.0.0/8"])),
+            "a prefix list": (ingress_rule(22, prefixListId="pl-1"), "to pl-1"),
+            "an ingress block": (
+                security_group(ingress_block(9000, cidrBlocks=["10.0.0.0/8"])),
                 "9000/tcp on firewall-nodes",
             ),
-            "a port not in it before any id": (
-                Resource(INGRESS_RULE, "rule", {**allow(8080, cidrIpv4="0.0.0.0/0").inputs}),
+            "an unlisted port on an unknown group": (
+                Resource(INGRESS_RULE_TYPE, "rule", {**ingress_rule(8080, cidrIpv4="0.0.0.0/0").inputs}),
                 "opens 8080/tcp on its security group",
             ),
-            "a foreign group": (
-                Resource(INGRESS_RULE, "rule", {**allow(443).inputs, "securityGroupId": "sg-1"}),
+            "a group outside the stack": (
+                Resource(INGRESS_RULE_TYPE, "rule", {**ingress_rule(443).inputs, "securityGroupId": "sg-1"}),
                 "on sg-1, a security group that",
             ),
-            "a new group": (group(name="bastion"), "is a security group that"),
+            "a new group": (security_group(name="bastion"), "is a security group that"),
         },
-        passes={
-            "a port of it": allow(443, cidrIpv4="0.0.0.0/0"),
-            "from narrower networks": allow(1935, cidrIpv4="203.0.113.0/24"),
-            "from a group": allow(5080, on="nodes", of="load-balancer"),
-            "from its own group": group(block(5000, self=True)),
-            "a range of it": allow(50000, 60000, on="nodes", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
-            "SRT": allow(4200, on="origins", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
-            "a source not known yet": allow(22, cidrIpv4=UNKNOWN),
-            "nothing known yet": Resource(
-                INGRESS_RULE, "rule", {**allow(22).inputs, "referencedSecurityGroupId": UNKNOWN}
+        allowed={
+            "a listed port": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
+            "narrower networks": ingress_rule(1935, cidrIpv4="203.0.113.0/24"),
+            "a source group": ingress_rule(5080, on="nodes", of="load-balancer"),
+            "a group as its own source": security_group(ingress_block(5000, self=True)),
+            "a listed range": ingress_rule(50000, 60000, on="nodes", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
+            "SRT": ingress_rule(4200, on="origins", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
+            "an unknown source": ingress_rule(22, cidrIpv4=UNKNOWN),
+            "an unknown group and source": Resource(
+                INGRESS_RULE_TYPE, "rule", {**ingress_rule(22).inputs, "referencedSecurityGroupId": UNKNOWN}
             ),
         },
     ),
     "imdsv2": Cases(
-        refuses={
-            "optional": (machine(metadataOptions={"httpTokens": "optional"}), "httpTokens is optional"),
-            "not said": (machine(metadataOptions=None), "httpTokens is not set"),
-            "a launch template": (template(), "httpTokens is not set"),
-            "a secret": (machine(metadataOptions=SECRET), SECRET),
+        refused={
+            "optional": (instance(metadataOptions={"httpTokens": "optional"}), "httpTokens is optional"),
+            "not set": (instance(metadataOptions=None), "httpTokens is not set"),
+            "a launch template": (launch_template(), "httpTokens is not set"),
+            "a secret": (instance(metadataOptions=SECRET), SECRET),
         },
-        passes={
-            "required": machine(),
-            "a launch template": template(metadataOptions={"httpTokens": "required"}),
-            "not known yet": machine(metadataOptions=UNKNOWN),
+        allowed={
+            "required": instance(),
+            "a launch template": launch_template(metadataOptions={"httpTokens": "required"}),
+            "unknown": instance(metadataOptions=UNKNOWN),
         },
     ),
     "encrypted-volumes": Cases(
-        refuses={
-            "the root": (machine(rootBlockDevice={"encrypted": False}), "rootBlockDevice.encrypted is False"),
-            "the image's root": (machine(rootBlockDevice=None), "rootBlockDevice.encrypted is not set"),
-            "a second one": (
-                machine(ebsBlockDevices=[{"encrypted": True}, {"volumeSize": 8}]),
+        refused={
+            "a root volume": (
+                instance(rootBlockDevice={"encrypted": False}),
+                "rootBlockDevice.encrypted is False",
+            ),
+            "a root volume from the image": (
+                instance(rootBlockDevice=None),
+                "rootBlockDevice.encrypted is not set",
+            ),
+            "an additional volume": (
+                instance(ebsBlockDevices=[{"encrypted": True}, {"volumeSize": 8}]),
                 "ebsBlockDevices[1].encrypted is not set",
             ),
-            "one on its own": (volume(size=8), "the volume.encrypted is not set"),
-            "a launch template's": (
-                template(blockDeviceMappings=[{"ebs": {"encrypted": "false"}}]),
+            "an EBS volume": (volume(size=8), "the volume.encrypted is not set"),
+            "a volume of a launch template": (
+                launch_template(blockDeviceMappings=[{"ebs": {"encrypted": "false"}}]),
                 "blockDeviceMappings[0].ebs.encrypted is false",
             ),
-            "a launch template without": (template(), "is not set"),
+            "a launch template without volumes": (launch_template(), "is not set"),
         },
-        passes={
-            "the root": machine(),
-            "a second one": machine(ebsBlockDevices=[{"encrypted": True}]),
-            "one on its own": volume(encrypted=True),
-            "a launch template's": template(blockDeviceMappings=[{"ebs": {"encrypted": "true"}}]),
-            "not known yet": volume(encrypted=UNKNOWN),
+        allowed={
+            "a root volume": instance(),
+            "an additional volume": instance(ebsBlockDevices=[{"encrypted": True}]),
+            "an EBS volume": volume(encrypted=True),
+            "a volume of a launch template": launch_template(
+                blockDeviceMappings=[{"ebs": {"encrypted": "true"}}]
+            ),
+            "unknown": volume(encrypted=UNKNOWN),
         },
     ),
     "instance-types": Cases(
-        refuses={
-            "too large a one": (
-                machine(instanceType="c5.metal"),
-                "instanceType is c5.metal; take one of t3.*, ",
+        refused={
+            "a type that is not allowed": (
+                instance(instanceType="c5.metal"),
+                "instanceType is c5.metal; use one of t3.*, ",
             ),
-            "of a template": (template(instanceType="p5.48xlarge"), "p5.48xlarge"),
-            "a secret": (machine(instanceType=SECRET), SECRET),
+            "a launch template": (launch_template(instanceType="p5.48xlarge"), "p5.48xlarge"),
+            "a secret": (instance(instanceType=SECRET), SECRET),
         },
-        passes={
-            "allowed": machine(instanceType="c5.2xlarge"),
-            "allowed by a pattern": machine(instanceType="t3.micro"),
-            "not known yet": machine(instanceType=UNKNOWN),
+        allowed={
+            "allowed": instance(instanceType="c5.2xlarge"),
+            "allowed by a pattern": instance(instanceType="t3.micro"),
+            "unknown": instance(instanceType=UNKNOWN),
         },
     ),
     "command-secrets": Cases(
-        refuses={
-            "a key": (command(create=f"ssh-add - <<<'{KEY}'"), "create holds a private key"),
-            "a key on plain stdin": (command(create="ssh-add -", stdin=KEY), "stdin holds a private key"),
-            "a URL": (
-                command(create="mongosh mongodb://ams:hunter22@db"),
-                "create holds a password in a URL",
+        refused={
+            "a private key": (command(create=f"ssh-add - <<<'{KEY}'"), "create contains a private key"),
+            "a private key on stdin": (
+                command(create="ssh-add -", stdin=KEY),
+                "stdin contains a private key",
             ),
-            "a URL without a user": (command(create="valkey-cli -u redis://:hunter22@10.0.0.5"), "in a URL"),
+            "a password in a URL": (
+                command(create="mongosh mongodb://ams:hunter22@db"),
+                "create contains a password in a URL",
+            ),
+            "a password in a URL without user": (
+                command(create="valkey-cli -u redis://:hunter22@10.0.0.5"),
+                "in a URL",
+            ),
             "an access key": (
                 command(update="aws configure set x AKIAIOSFODNN7EXAMPLE"),
-                "update holds an AWS access key",
+                "update contains an AWS access key",
             ),
-            "an argument": (command(delete="leave --password hunter22"), "delete holds a password"),
-            "an assignment": (command(create="DB_PASSWORD='hunter22' start"), "create holds a password"),
-            "in the environment": (
+            "an argument": (command(delete="leave --password hunter22"), "delete contains a password"),
+            "an assignment": (command(create="DB_PASSWORD='hunter22' start"), "create contains a password"),
+            "a URL in the environment": (
                 command(environment={"URL": "redis://x:hunter22@db"}),
-                "environment.URL holds",
+                "environment.URL contains",
             ),
-            "JSON": (command(stdin='{"licenseKey": 1, "apiKey": "hunter22"}'), "stdin holds a password"),
-            "marked as a secret": (
+            "JSON": (command(stdin='{"licenseKey": 1, "apiKey": "hunter22"}'), "stdin contains a password"),
+            "a Pulumi secret": (
                 command(create=SECRET),
-                "create holds a secret, which an error would print",
+                "create contains a secret, which an error message would print",
             ),
-            "marked, in the environment": (
+            "a Pulumi secret in the environment": (
                 command(environment={"A": SECRET}),
-                "environment.A holds a secret",
+                "environment.A contains a secret",
             ),
-            "on this machine": (command("command:local:Command", create=SECRET), "create holds a secret"),
-            "in the environment, by its name": (
+            "a local command": (command("command:local:Command", create=SECRET), "create contains a secret"),
+            "an environment variable named as a password": (
                 command(environment={"DATABASE_PASSWORD": "hunter2222"}),
-                "environment.DATABASE_PASSWORD holds a password;",
+                "environment.DATABASE_PASSWORD contains a password;",
             ),
-            "to an interpreter": (
+            "an interpreter argument": (
                 command(interpreter=["mysql", "--password=hunter22"]),
-                "interpreter[1] holds",
+                "interpreter[1] contains",
             ),
-            "in a trigger": (command(triggers=[{"token": "hunter22"}]), "triggers[0].token holds"),
-            "to log in": (
+            "a trigger": (command(triggers=[{"token": "hunter22"}]), "triggers[0].token contains"),
+            "a connection's password": (
                 command(connection={"host": "10.0.0.5", "password": "#hunter22"}),
-                "connection.password holds a password; make it a secret",
+                "connection.password contains a password; mark it as secret",
             ),
-            "a key to log in": (
+            "a connection's private key": (
                 command(connection={"privateKey": KEY}),
-                "connection.privateKey holds a private key",
+                "connection.privateKey contains a private key",
             ),
-            "in a file from here": (
+            "a copied file": (
                 command("command:remote:CopyToRemote", source={"text": "api_key=hunter22"}),
-                "source.text holds a password",
+                "source.text contains a password",
             ),
-            "in an older file": (
+            "CopyFile": (
                 command("command:remote:CopyFile", connection={"password": "hunter22"}),
                 "connection.password",
             ),
-            "to curl": (
+            "a password for curl": (
                 command(create="curl -fsu ams:hunter22 https://x"),
-                "create holds a password for curl",
+                "create contains a password for curl",
             ),
-            "a header": (
+            "an HTTP header": (
                 command(create="curl -H 'Authorization: Bearer hunter22'"),
-                "create holds a password for HTTP",
+                "create contains a password for HTTP",
             ),
-            "a token for a URL": (
+            "a token in a URL": (
                 command(create="git clone https://ghp_0123456789abcdef@github.com/a/b"),
-                "create holds a token in a URL",
+                "create contains a token in a URL",
             ),
-            "a key in a comment": (command(create=f"# {KEY}\ntrue"), "create holds a private key"),
-            "a key in user data": (
-                machine(userData=f"#!/bin/sh\necho '{KEY}'"),
-                "userData holds a private key",
+            "a private key in a comment": (command(create=f"# {KEY}\ntrue"), "create contains a private key"),
+            "a private key in user data": (
+                instance(userData=f"#!/bin/sh\necho '{KEY}'"),
+                "userData contains a private key",
             ),
-            "an access key in base64": (
-                template(userData=b64encode(b"export A=AKIAIOSFODNN7EXAMPLE").decode()),
-                "userData holds an AWS access key",
+            "an access key in base64 user data": (
+                launch_template(userData=b64encode(b"export A=AKIAIOSFODNN7EXAMPLE").decode()),
+                "userData contains an AWS access key",
             ),
         },
-        passes={
-            "a secret in the environment that is not known yet": command(
-                environment={"DB_PASSWORD": UNKNOWN}
-            ),
+        allowed={
+            "an unknown environment variable": command(environment={"DB_PASSWORD": UNKNOWN}),
             "an interpreter": command(interpreter=["/bin/bash", "-c"], triggers=["token-1"]),
-            "to log in": command(connection={"host": "10.0.0.5", "password": SECRET, "privateKey": SECRET}),
-            "a file from here": command("command:remote:CopyToRemote", source={"text": "workers=4"}),
-            "a file with a password": command(
-                create="login --password-file /x", environment={"TOKEN_FILE": "/x"}
+            "a connection's password": command(
+                connection={"host": "10.0.0.5", "password": SECRET, "privateKey": SECRET}
             ),
-            "the name of a secret, as an argument": command(
-                create="aws get --secret-id arn:aws:secretsmanager:x"
-            ),
-            "a token's time": command(create='curl -H "X-aws-ec2-metadata-token-ttl-seconds: 21600"'),
+            "a copied file": command("command:remote:CopyToRemote", source={"text": "workers=4"}),
+            "a password file": command(create="login --password-file /x", environment={"TOKEN_FILE": "/x"}),
+            "an argument with a secret's ARN": command(create="aws get --secret-id arn:aws:secretsmanager:x"),
+            "a token's lifetime": command(create='curl -H "X-aws-ec2-metadata-token-ttl-seconds: 21600"'),
             "a comment": command(create="# password: as the panel shows it\ntrue\n  # token = 1234"),
-            "curl with what a shell puts in": command(
+            "curl with shell variables": command(
                 create='curl -u "ams:$PASSWORD" -H "Authorization: Bearer $TOKEN" https://$TOKEN@x'
             ),
-            "a user and a group": command(create="docker run -u 1000:1000 x; install https://operator@x"),
-            "user data": machine(userData="#!/bin/sh\ntrue"),
-            "secret user data": machine(userData=SECRET, userDataBase64=None),
+            "a user and group id": command(create="docker run -u 1000:1000 x; install https://operator@x"),
+            "user data": instance(userData="#!/bin/sh\ntrue"),
+            "secret user data": instance(userData=SECRET, userDataBase64=None),
             "secret stdin": command(create="sudo set-password.sh", stdin=SECRET),
-            "what a shell puts in": command(create='login --password "$PASSWORD" --token=$(cat token)'),
+            "shell expansions": command(create='login --password "$PASSWORD" --token=$(cat token)'),
             "a public key": command(stdin="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
             "a URL with a port": command(create="curl https://live.ant-media.test:5443/LiveApp?user=a@b"),
-            "the name of a secret": command(
-                create="get arn:aws:secretsmanager:eu-west-1:1:secret:certificate"
-            ),
-            "not known yet": command(create=UNKNOWN, environment=UNKNOWN),
+            "a secret's ARN": command(create="get arn:aws:secretsmanager:eu-west-1:1:secret:certificate"),
+            "unknown": command(create=UNKNOWN, environment=UNKNOWN),
             "a long line of words": command(stdin="a-" * 100_000 + "password-" * 10_000),
-            "what is no command": Resource("aws:ec2/eip:Eip", "ip", {"create": SECRET}),
+            "another type of resource": Resource("aws:ec2/eip:Eip", "ip", {"create": SECRET}),
         },
     ),
     "tags": Cases(
-        refuses={
-            "none": (machine(tags=None), "has no tag project, stack, owner"),
-            "one missing": (machine(tags={"project": "p", "stack": "s"}), "has no tag owner"),
-            "an empty one": (machine(tags={"project": "p", "stack": "s", "owner": ""}), "has no tag owner"),
+        refused={
+            "no tags": (instance(tags=None), "has no tag project, stack, owner"),
+            "a missing tag": (instance(tags={"project": "p", "stack": "s"}), "has no tag owner"),
+            "an empty tag": (instance(tags={"project": "p", "stack": "s", "owner": ""}), "has no tag owner"),
         },
-        passes={
-            "all": machine(),
-            "from the provider": machine(
+        allowed={
+            "all tags": instance(),
+            "default tags": instance(
                 tags={"Name": "x"}, tagsAll={"project": "p", "stack": "s", "owner": "o"}
             ),
-            "what has no tags": Resource("aws:route53/record:Record", "record", {}),
-            "what is not in AWS": command(create="true"),
-            "not known yet": machine(tags=UNKNOWN),
+            "an untaggable resource": Resource("aws:route53/record:Record", "record", {}),
+            "a resource outside AWS": command(create="true"),
+            "unknown": instance(tags=UNKNOWN),
         },
     ),
     "protected-resources": Cases(
-        refuses={
-            "gone": ([address(protect=True)], "database (aws:ec2/instance:Instance) is to stay"),
+        refused={
+            "a missing resource": (
+                [address(protect=True)],
+                "database (aws:ec2/instance:Instance) must exist, but is missing",
+            ),
             "not protected": (
                 [address(protect=False), DATABASE],
-                "is not protected; set ant-media-cluster:protect",
+                "must be protected, but is not; set ant-media-cluster:protect",
             ),
-            "another of its name": (
+            "a resource of another type": (
                 [DATABASE, Resource("aws:ec2/eipAssociation:EipAssociation", "load-balancer-ip", {}, True)],
-                "load-balancer-ip (aws:ec2/eip:Eip) is to stay",
+                "load-balancer-ip (aws:ec2/eip:Eip) must exist, but is missing",
             ),
         },
-        passes={"there and protected": [address(protect=True), DATABASE]},
+        allowed={"protected resources": [address(protect=True), DATABASE]},
     ),
 }
 
 
-def found(rule: str, resources: Resource | Sequence[Resource]) -> list[str]:
-    given = [resources] if isinstance(resources, Resource) else resources
-    return [violation.what for violation in violations(given, PROD) if violation.rule == rule]
+def find_messages(rule: str, resources: Resource | Sequence[Resource]) -> list[str]:
+    """Returns the messages of one rule, with the policy configuration of prod."""
+    stack = [resources] if isinstance(resources, Resource) else resources
+    return [violation.message for violation in find_violations(stack, PROD) if violation.rule == rule]
 
 
 @pytest.mark.parametrize(
-    ("rule", "resources", "says"),
+    ("rule", "resources", "expected"),
     [
-        pytest.param(rule, resources, says, id=f"{rule}: {case}")
+        pytest.param(rule, resources, expected, id=f"{rule}: {case}")
         for rule, cases in CASES.items()
-        for case, (resources, says) in cases.refuses.items()
+        for case, (resources, expected) in cases.refused.items()
     ],
 )
-def test_refuses(rule: str, resources: Resource | Sequence[Resource], says: str) -> None:
-    (what,) = found(rule, resources)
-    assert says in what
-    assert "; " in what, "it says nothing of what would do"
+def test_rule_refuses(rule: str, resources: Resource | Sequence[Resource], expected: str) -> None:
+    (message,) = find_messages(rule, resources)
+    assert expected in message
+    assert "; " in message, "the message names no remedy"
 
 
 @pytest.mark.parametrize(
@@ -400,19 +431,19 @@ def test_refuses(rule: str, resources: Resource | Sequence[Resource], says: str)
     [
         pytest.param(rule, resources, id=f"{rule}: {case}")
         for rule, cases in CASES.items()
-        for case, resources in cases.passes.items()
+        for case, resources in cases.allowed.items()
     ],
 )
-def test_lets_pass(rule: str, resources: Resource | Sequence[Resource]) -> None:
-    assert found(rule, resources) == []
+def test_rule_allows(rule: str, resources: Resource | Sequence[Resource]) -> None:
+    assert find_messages(rule, resources) == []
 
 
-def test_every_rule_is_tried_both_ways() -> None:
+def test_every_rule_has_refused_and_allowed_cases() -> None:
     assert CASES.keys() == RULES.keys()
-    assert all(cases.refuses and cases.passes for cases in CASES.values())
+    assert all(cases.refused and cases.allowed for cases in CASES.values())
 
 
-def test_the_configuration_of_a_stack_comes_over_the_common_one() -> None:
+def test_stack_configuration_overrides_the_default() -> None:
     assert read_config("") == read_config("dev")
     assert read_config("") | {"protected-resources": PROD["protected-resources"]} == PROD
     assert {rule: options.keys() for rule, options in PROD.items()} == {
@@ -421,20 +452,20 @@ def test_the_configuration_of_a_stack_comes_over_the_common_one() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "prod", "sandbox"])
-def test_the_program_violates_nothing_with_the_settings_of(stack: str) -> None:
+def test_program_violates_no_rule(stack: str) -> None:
     config = yaml.safe_load((PROGRAM.parent / f"Pulumi.{stack}.yaml").read_text())["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items() if "ant-media-cluster:" in key}
     acme = {"email": "operator@ant-media.test", **settings.pop("acme", {})}
-    made = run(srt=True, acme=acme, **settings)
+    program = run(srt=True, acme=acme, **settings)
     default_tags = {**TAGS, **config["aws:defaultTags"]["tags"]}
     resources: list[Resource] = []
-    for resource in made.resources:
+    for resource in program.resources:
         inputs = without_secrets(resource.inputs)
         if is_taggable(resource.typ):
-            # As the provider does it.
+            # The provider adds the default tags.
             inputs["tags"] = {**default_tags, **inputs.get("tags", {})}
-        # An id of the mocks tells whose it is.
-        depends = {key: [value[:-3]] for key, value in inputs.items() if str(value).endswith("-id")}
-        protect = (resource.typ, resource.name) in made.protected
-        resources.append(Resource(resource.typ, resource.name, inputs, protect, depends))
-    assert violations(resources, read_config(stack)) == []
+        # Pulumi's mocks form an id from the resource's name: NAME-id.
+        dependencies = {key: [value[:-3]] for key, value in inputs.items() if str(value).endswith("-id")}
+        protect = (resource.typ, resource.name) in program.protected
+        resources.append(Resource(resource.typ, resource.name, inputs, protect, dependencies))
+    assert find_violations(resources, read_config(stack)) == []

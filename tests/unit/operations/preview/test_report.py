@@ -20,7 +20,7 @@ from operations.markdown import LIMIT
 from operations.preview.changes import ByHand, Preview, Step, read_preview
 from operations.preview.monthly_cost import Cost, Line
 from operations.preview.report import Policies, comment
-from policy.rules import RULES, Violation, read_config, violations
+from policy.rules import RULES, Violation, find_violations, read_config
 
 PREVIEWS = Path(__file__).parent / "previews"
 RECORDED = sorted(path.stem for path in PREVIEWS.glob("*.json"))
@@ -99,7 +99,7 @@ def test_violations_are_in_the_headline_and_first_of_all() -> None:
     found = [
         Violation("tags", "edge1", tags),
         Violation("tags", "edge2", tags),
-        Violation("protected-resources", "", "load-balancer-ip is to stay, and is not there"),
+        Violation("protected-resources", "", "load-balancer-ip must exist, but is missing"),
     ]
     text = comment("dev", recorded("larger-edges"), Policies(12, found))
     assert text.splitlines()[1] == ("### `dev`: **3 policy violations**, 2 to change, 6 scripts to run")
@@ -107,7 +107,7 @@ def test_violations_are_in_the_headline_and_first_of_all() -> None:
         "> [!CAUTION]\n"
         "> **Policies: 12 rules checked. This must not be deployed:**\n"
         f"> - `edge1`, `edge2` (`tags`): `{tags}`\n"
-        "> - `the whole stack` (`protected-resources`): `load-balancer-ip is to stay, and is not there`"
+        "> - `the whole stack` (`protected-resources`): `load-balancer-ip must exist, but is missing`"
     )
 
 
@@ -260,7 +260,7 @@ def outside_code(markdown: str) -> str:
     TEXT,
     st.lists(st.builds(ByHand, change=STEP, then=st.just("leaves it so")), max_size=3),
     st.lists(
-        st.builds(Violation, rule=TEXT, resource=TEXT, what=TEXT.map(lambda text: text * 100)), max_size=9
+        st.builds(Violation, rule=TEXT, resource=TEXT, message=TEXT.map(lambda text: text * 100)), max_size=9
     ),
 )
 def test_whatever_resources_hold_stays_in_code_and_under_the_limit(
@@ -300,7 +300,7 @@ def test_the_command_prints_the_comment() -> None:
 def test_a_violation_is_in_the_comment_and_fails() -> None:
     # In the recording what stays has lost its tags.
     preview = recorded("third-edge-goes")
-    found = violations(preview.after, read_config("sandbox"))
+    found = find_violations(preview.after, read_config("sandbox"))
     ran = run("cat", str(PREVIEWS / "third-edge-goes.json"))
     assert (ran.returncode, ran.stdout) == (1, comment("sandbox", preview, Policies(len(RULES), found)))
     assert "This must not be deployed" in ran.stdout

@@ -1,31 +1,32 @@
 #!/usr/bin/env bash
-# Puts a new haproxy.cfg into service: validate, swap, reload, verify; anything that fails brings the old one back.
+# Applies a new haproxy.cfg: validates it, swaps the file, reloads HAProxy and verifies the ports.
+# Restores the previous configuration if any of these fails.
 # usage: apply-haproxy-config.sh < haproxy.cfg
 source "$(dirname "$0")/prelude.sh"
 current=/etc/haproxy/haproxy.cfg
 previous=$current.previous
 new=$current.new
 
-validate() {
+validate_new_config() {
   local message
   if ! message=$(haproxy -c -f "$new" -f /etc/haproxy/credentials.cfg 2>&1); then
     rm "$new"
-    tail -n 20 <<<"$message" | fail "HAProxy refuses the new configuration; the old one serves on. HAProxy says:"
+    tail -n 20 <<<"$message" | fail "HAProxy rejected the new configuration and still serves the previous one. HAProxy reports:"
   fi
 }
 
 roll_back() {
   cp -p "$previous" "$current"
   if "$(dirname "$0")/reload-haproxy.sh"; then
-    echo "The configuration before it serves again." >&2
+    echo "HAProxy serves the previous configuration again." >&2
   else
-    echo "Nor could the configuration before it be brought back." >&2
+    echo "HAProxy could not return to the previous configuration. See journalctl -u haproxy on the load balancer." >&2
   fi
   exit 1
 }
 
-# From outside the process, at the machine's own address: every port that the file binds must answer.
-verify() {
+# Connects to every port that the file binds, at the machine's own address.
+verify_ports() {
   local address port failed=0
   address=$(ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \([0-9.]*\).*/\1/p')
   while read -r port; do
@@ -45,12 +46,12 @@ exec 9>/run/lock/haproxy
 flock 9
 cat >"$new"
 chmod 0644 "$new"
-validate
+validate_new_config
 [[ -e $previous ]] || cp -p "$current" "$previous"
 mv "$new" "$current"
 "$(dirname "$0")/reload-haproxy.sh" || roll_back
-verify || roll_back
-# Only what has served is worth coming back to.
+verify_ports || roll_back
+# From here on a rollback returns to this configuration.
 cp -p "$current" "$previous"
-keep <<<"file $current"
+save_record <<<"file $current"
 echo "HAProxy serves the new configuration"

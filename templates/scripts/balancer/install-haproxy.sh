@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs HAProxy and certbot and makes HAProxy ready to be given its configuration and a certificate.
+# Installs HAProxy and certbot, and starts HAProxy with a placeholder certificate. Other scripts bring its configuration and certificate.
 # usage: install-haproxy.sh DOMAIN
 source "$(dirname "$0")/prelude.sh"
 domain=$1
 packages=(haproxy certbot openssl socat curl jq prometheus-node-exporter)
 
-# HAProxy does not start without a certificate, and the ACME server's challenge needs HAProxy.
-make_placeholder_certificate() {
+# HAProxy does not start without a certificate, and the ACME challenge goes through HAProxy.
+create_placeholder_certificate() {
   local pem=/etc/haproxy/certs/cluster.pem directory
   install -d -m 0700 -o root -g root /etc/haproxy/certs
   [[ -s $pem ]] && return
@@ -21,7 +21,7 @@ make_placeholder_certificate() {
   rm -r "$directory"
 }
 
-# The credentials stay out of haproxy.cfg, which is shown in reviews: a second file that HAProxy loads beside it.
+# Credentials are in a second file that HAProxy loads, because haproxy.cfg is shown in reviews.
 load_credentials_file() {
   local credentials=/etc/haproxy/credentials.cfg defaults=/etc/default/haproxy
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
@@ -29,13 +29,13 @@ load_credentials_file() {
   systemctl unmask --quiet haproxy
   systemctl enable --quiet haproxy
   if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
-    # Where its other files were spoilt by hand it does not start; the steps that put them right start it.
+    # HAProxy does not start while other files of it are broken. The scripts that write those files start it later.
     systemctl restart haproxy || [[ -s $credentials ]]
   fi
 }
 
-# What rotates them is in the scripts; this is when. A new worker of HAProxy reads the file, so that sessions resume with it.
-make_ticket_keys() {
+# Creates the ticket keys before HAProxy starts and rotates them twice a day. Workers share the file, so TLS sessions resume after a reload.
+schedule_ticket_keys() {
   add_unit_file haproxy-ticket-keys.service <<'END'
 [Unit]
 Description=TLS session ticket keys of HAProxy
@@ -64,8 +64,8 @@ END
   start_units haproxy-ticket-keys.timer
 }
 
-# What a crash or a full disk broke is mended before a renewal, a deployment that failed is made up for after it.
-prepare_and_deploy_renewals() {
+# Restores damaged files before a renewal, and deploys the certificate after it, also if the deployment of an earlier one failed.
+configure_renewals() {
   add_unit_file certbot.service.d/deploy.conf <<'END'
 [Service]
 ExecStartPre=/usr/local/lib/ant-media-cluster/check-room.sh
@@ -74,8 +74,8 @@ ExecStopPost=/usr/local/lib/ant-media-cluster/deploy-certificate.sh
 END
 }
 
-# HAProxy shows them on port 6080. systemd's own view tells a failed renewal, even when the disk is full.
-offer_metrics() {
+# HAProxy serves these metrics on port 6080. The state of certbot.service reports a failed renewal even when the disk is full.
+configure_metrics() {
   add_unit_file prometheus-node-exporter.service.d/options.conf <<'END'
 [Service]
 ExecStart=
@@ -84,17 +84,17 @@ ExecStart=/usr/bin/prometheus-node-exporter --web.listen-address=127.0.0.1:9100 
 END
 }
 
-# Before the files are put right again.
-changed_by_hand=$(as_kept || echo yes)
-offer_metrics
-prepare_and_deploy_renewals
+# Checked before this script writes the files again.
+changed_by_hand=$(unchanged_since_last_run || echo yes)
+configure_metrics
+configure_renewals
 install_packages "${packages[@]}"
-make_placeholder_certificate
-make_ticket_keys
+create_placeholder_certificate
+schedule_ticket_keys
 load_credentials_file
 start_units certbot.timer prometheus-node-exporter
 [[ -z $changed_by_hand ]] || systemctl restart haproxy-ticket-keys.timer certbot.timer prometheus-node-exporter
-keep <<END
+save_record <<END
 $(printf 'package %s\n' "${packages[@]}")
 unit haproxy.service
 unit haproxy-ticket-keys.timer

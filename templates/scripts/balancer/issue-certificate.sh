@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sees to it that certbot has a certificate for these names, which its timer then renews: asks the ACME server through
-# the running HAProxy where there is none yet, or another one is wanted, and for nothing else.
+# Requests a certificate for the given names from the ACME server, through the running HAProxy; certbot's timer renews it.
+# Requests nothing while certbot has a certificate for these names from this server that is not due for renewal.
 # usage: issue-certificate.sh --email E --directory URL --key-type ecdsa|rsa --challenge http-01|dns-01 --address IP NAME...
-#        < PEM of certificates to trust for the ACME server, may be empty
+#        < PEM of the CA certificates to trust for the ACME server, may be empty
 source "$(dirname "$0")/prelude.sh"
 while [[ $1 == --* ]]; do
   case $1 in
@@ -18,22 +18,23 @@ names=("$@")
 hook=$(realpath "$(dirname "$0")/deploy-certificate.sh")
 log=/var/log/issue-certificate.log
 
-trust() {
+trust_roots() {
   local roots=$1 file=/usr/local/share/ca-certificates/acme-server.crt
   if [[ -n $roots ]]; then echo "$roots" >"$file"; else rm -f "$file"; fi
   update-ca-certificates --fresh >/dev/null 2>&1 ||
-    fail "The ACME server's root cannot be added to what this machine trusts; look at update-ca-certificates there." </dev/null
+    fail "The CA certificate of the ACME server (acme.root) cannot be added to the load balancer's trusted certificates." \
+      "Run update-ca-certificates there to see why." </dev/null
 }
 
-# An update that fails leaves the trust that renewals need: who takes the setting back sees no change, and none is made.
+# Restores the previously trusted certificates if this script fails: renewals of the present certificate need them.
 trust_acme_server() {
   trusted=$(cat /usr/local/share/ca-certificates/acme-server.crt 2>/dev/null) || true
-  trap '(($? == 0)) || trust "$trusted"' EXIT
-  trust "$(cat)"
+  trap '(($? == 0)) || trust_roots "$trusted"' EXIT
+  trust_roots "$(cat)"
 }
 
-# The record that each name needs which leads elsewhere. EC2's own names for this machine lead to its private address here.
-astray() {
+# Prints the DNS record of every name that does not resolve to this machine. EC2's own names for it resolve to its private address here.
+list_wrong_records() {
   local name found ours
   ours=" $address $(hostname -I) "
   for name in "${names[@]}"; do
@@ -42,19 +43,20 @@ astray() {
   done
 }
 
-# A record that the same update made may take some seconds to be seen here.
+# Waits 20 seconds, since a record that the same update created may not resolve here at once.
 check_records() {
   local wrong deadline=$((SECONDS + 20))
-  until wrong=$(astray) && [[ -z $wrong ]]; do
+  until wrong=$(list_wrong_records) && [[ -z $wrong ]]; do
     if ((SECONDS > deadline)); then
-      fail "No certificate was asked for, because not every name leads to the load balancer yet. Everything else is done;" \
-        "HAProxy serves with the certificate it has. Make these DNS records, then run the update again:" <<<"$wrong"
+      fail "No certificate was requested, because not every name resolves to the load balancer yet. The rest of the update is" \
+        "done, and HAProxy serves the certificate it has. Create these DNS records, then run the update again:" <<<"$wrong"
     fi
     sleep 2
   done
 }
 
-how_to_prove() {
+# Prints the certbot authenticator for the challenge, ready to use.
+prepare_authenticator() {
   if [[ $challenge == dns-01 ]]; then
     dpkg -s python3-certbot-dns-route53 >/dev/null 2>&1 || install_packages python3-certbot-dns-route53 >&2
     echo dns-route53
@@ -64,55 +66,55 @@ how_to_prove() {
   fi
 }
 
-# A certificate of another ACME server, or one that would be renewed in another way than is wanted, does not count.
+# Forces a new certificate if the present one is from another ACME server, or is renewed with another authenticator.
 renewal_option() {
-  local kept=/etc/letsencrypt/renewal/cluster.conf
-  if [[ -e $kept ]] && ! { grep -qxF "server = $directory" "$kept" && grep -qxF "authenticator = $authenticator" "$kept"; }; then
+  local renewal=/etc/letsencrypt/renewal/cluster.conf
+  if [[ -e $renewal ]] && ! { grep -qxF "server = $directory" "$renewal" && grep -qxF "authenticator = $authenticator" "$renewal"; }; then
     echo --force-renewal
   else
     echo --keep-until-expiring
   fi
 }
 
-ask_certbot() {
+request_certificate() {
   local domains
   mapfile -t domains < <(printf -- '--domain\n%s\n' "${names[@]}")
-  certbot_in_turn certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
+  run_certbot certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
     --authenticator "$authenticator" --http-01-address 127.0.0.1 --http-01-port 8888 \
     --cert-name cluster "${domains[@]}" --renew-with-new-domains --key-type "$key_type" --elliptic-curve secp256r1 \
     --deploy-hook "$hook" "$(renewal_option)" >"$log"
 }
 
-reason() {
+explain_failure() {
   case $(<"$log") in
     *"failed to authenticate some domains"*)
-      echo "The ACME server could not verify every name: is port 80 open to it, and does each name lead here?"
+      echo "The ACME server could not verify every name. Check that port 80 is open to it and that each name resolves to the load balancer."
       ;;
-    *CERTIFICATE_VERIFY_FAILED*) echo "The load balancer does not trust the ACME server: give its CA's certificate as acme.root." ;;
+    *CERTIFICATE_VERIFY_FAILED*) echo "The load balancer does not trust the ACME server. Set acme.root to the server's CA certificate." ;;
     *"ValueError: Requesting "* | *ConnectionError* | *ConnectTimeout* | *ReadTimeout*) echo "The load balancer cannot reach the ACME server." ;;
-    *rateLimited* | *"too many"*) echo "The ACME server's rate limit is reached; wait as long as it says before the next update." ;;
+    *rateLimited* | *"too many"*) echo "The ACME server's rate limit is reached. Wait as long as it requires before the next update." ;;
     *"No space left on device"*) echo "The load balancer's disk is full." ;;
-    *AccessDenied*) echo "The load balancer's role may not change the challenge's record." ;;
-    *) echo "The ACME server or certbot refused." ;;
+    *AccessDenied*) echo "The load balancer's role is not allowed to change the DNS record of the challenge." ;;
+    *) echo "The ACME server or certbot refused the request." ;;
   esac
 }
 
 "$(dirname "$0")/check-room.sh"
-# Nothing is asked for that is kept already and could not be given back a moment ago.
+# Fails if the stored certificate cannot be restored: requesting a new one would be wrong.
 "$(dirname "$0")/certificate-store.sh" restore
 trust_acme_server
-authenticator=$(how_to_prove)
-echo "Asking $directory for a certificate for ${names[*]}"
-# A policy of IAM that the same update changed takes some seconds to hold.
-if ! ask_certbot && ! { grep -q AccessDenied "$log" && sleep 15 && ask_certbot; }; then
+authenticator=$(prepare_authenticator)
+echo "Requesting a certificate for ${names[*]} from $directory"
+# An IAM policy that the same update changed takes some seconds to be effective.
+if ! request_certificate && ! { grep -q AccessDenied "$log" && sleep 15 && request_certificate; }; then
   grep -vE '^(Saving debug log|Requesting a cert|Renewing an|An unexpected error|All renewals failed|[0-9]+ renew fail|  /etc/letsencrypt/live|Ask for help|- - -|$)' "$log" | tail -n 15 |
-    fail "certbot got no certificate for ${names[*]}. $(reason) Everything else is done; HAProxy serves with the certificate" \
-      "it has. The next update tries again. certbot says:"
+    fail "certbot got no certificate for ${names[*]}. $(explain_failure) The rest of the update is done, and HAProxy serves the" \
+      "certificate it has. The next update tries again. certbot reports:"
 fi
 {
   [[ ! -e /usr/local/share/ca-certificates/acme-server.crt ]] || echo "file /usr/local/share/ca-certificates/acme-server.crt"
   [[ $authenticator != dns-route53 ]] || echo "package python3-certbot-dns-route53"
-} | keep
-# What failed before is mended.
+} | save_record
+# A renewal that failed earlier must not be reported any more.
 systemctl reset-failed certbot.service 2>/dev/null || true
 echo "certbot has a certificate valid until $(openssl x509 -noout -enddate -in /etc/letsencrypt/live/cluster/cert.pem | cut -d = -f 2)"

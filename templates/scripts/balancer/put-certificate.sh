@@ -1,82 +1,89 @@
 #!/usr/bin/env bash
-# Puts a certificate into HAProxy's service while it runs, or says what speaks against it; the one before it then serves on.
-# usage: put-certificate.sh < PEM (the chain, its leaf first, and the private key)
+# Replaces the certificate of the running HAProxy, without a reload. If HAProxy rejects it, the previous one stays in service.
+# usage: put-certificate.sh < PEM
+#        The PEM holds the certificate chain, its leaf first, and the private key.
 source "$(dirname "$0")/prelude.sh"
 pem=/etc/haproxy/certs/cluster.pem
 
 ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock 2>/dev/null; }
 
-# A HAProxy that runs and says nothing must not pass for one that has no use for the file, unless somebody took its socket.
-in_service() {
-  local known
-  known=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy || ! grep -q admin.sock /etc/haproxy/haproxy.cfg ||
-    fail "HAProxy runs but takes no commands; the certificate before this one stays in service." </dev/null
-  grep -qxF "$pem" <<<"$known"
+# True if the running HAProxy has loaded the file. Fails if HAProxy runs but does not answer, unless haproxy.cfg configures no socket.
+certificate_is_loaded() {
+  local loaded
+  loaded=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy || ! grep -q admin.sock /etc/haproxy/haproxy.cfg ||
+    fail "HAProxy runs but does not answer on its runtime socket. The previous certificate stays in service." </dev/null
+  grep -qxF "$pem" <<<"$loaded"
 }
 
-print_of() { openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
+print_fingerprint() { openssl x509 -noout -fingerprint -sha256 2>/dev/null; }
 
-served_on() { [[ $(timeout 5 openssl s_client -connect "127.0.0.1:$1" </dev/null 2>/dev/null | print_of) == "$(print_of <"$pem")" ]]; }
+port_serves_certificate() {
+  local served
+  served=$(timeout 5 openssl s_client -connect "127.0.0.1:$1" </dev/null 2>/dev/null | print_fingerprint)
+  [[ $served == "$(print_fingerprint <"$pem")" ]]
+}
 
-# A port that is busy is asked again.
-served_everywhere() {
+# Tries a busy port three times.
+all_ports_serve_certificate() {
   local port
   for port in 443 5443 4444 5080 6080; do
-    served_on "$port" || { sleep 1 && served_on "$port"; } || { sleep 2 && served_on "$port"; } || return
+    port_serves_certificate "$port" || { sleep 1 && port_serves_certificate "$port"; } || { sleep 2 && port_serves_certificate "$port"; } || return
   done
 }
 
-take_back() {
+roll_back() {
   ask_haproxy <<<"abort ssl cert $pem" >/dev/null || true
   [[ ! -s $previous ]] || mv "$previous" "$pem"
-  fail "HAProxy refuses the certificate; the one before it stays in service. HAProxy says:"
+  fail "HAProxy rejected the certificate. The previous one stays in service. HAProxy reports:"
 }
 
-# HAProxy judges the certificate before it serves it. No reload: no connection moves, no worker is left behind.
-replace_in_service() {
+# Replaces the certificate through the runtime socket. HAProxy validates it first. No connection is cut and no old worker remains.
+replace_in_running_haproxy() {
   local answer
   answer=$({ echo "set ssl cert $pem <<" && cat "$new" && echo; } | ask_haproxy) || true
   if [[ $answer != *"Transaction created"* && $answer != *"Transaction updated"* ]]; then
-    take_back <<<"${answer:-nothing; see journalctl -u haproxy}"
+    roll_back <<<"${answer:-nothing. See journalctl -u haproxy}"
   fi
   mv "$new" "$pem"
   answer=$(ask_haproxy <<<"commit ssl cert $pem") || true
-  [[ $answer == *Success* ]] || take_back <<<"${answer:-nothing; see journalctl -u haproxy}"
-  served_everywhere || fail "HAProxy took the certificate, but not every port serves it." </dev/null
+  [[ $answer == *Success* ]] || roll_back <<<"${answer:-nothing. See journalctl -u haproxy}"
+  all_ports_serve_certificate || fail "HAProxy accepted the certificate, but not every port serves it." \
+    "Run systemctl reload haproxy on the load balancer, then the update again." </dev/null
 }
 
-# A HAProxy that is not there yet, or has no use for the file yet, reads it with its configuration.
-replace_for_the_next_start() {
+# Replaces the file only. HAProxy reads it at its next start or reload.
+replace_file() {
   local message
-  # What is wrong with the other files is not this one's fault.
-  good() { haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1; }
-  if message=$(good); then
+  # The certificate is validated only if HAProxy accepts its other files.
+  validate_config() { haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1; }
+  if message=$(validate_config); then
     mv "$new" "$pem"
-    message=$(good) || take_back <<<"$message"
+    message=$(validate_config) || roll_back <<<"$message"
   else
     mv "$new" "$pem"
   fi
 }
 
-# Not beside the PEM: HAProxy may read every file of that directory. An empty line would end what its socket reads.
-write_files() {
+# Writes the new certificate and a copy of the previous one, not into certs/, where HAProxy may load every file.
+# An empty line would end the command on HAProxy's socket, so these are removed.
+write_new_and_previous() {
   install -d -m 0700 "${pem%/*}" && new=$(mktemp /etc/haproxy/certificate.XXXXXX) && previous=$(mktemp /etc/haproxy/certificate.XXXXXX) &&
     sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }
 }
 
 exec 9>/run/lock/haproxy
-flock -w 120 9 || fail "Something else has been changing HAProxy's files for two minutes; try again." </dev/null
+flock -w 120 9 || fail "Another process has held the lock /run/lock/haproxy for two minutes. Try again later." </dev/null
 umask 077
-# Of one that was killed.
+# Files of a run that was killed.
 rm -f /etc/haproxy/certificate.*
 new='' previous=''
 trap 'rm -f "$new" "$previous"' EXIT
-write_files || fail "The certificate cannot be written to /etc/haproxy; the one before it stays in service." </dev/null
-if ! in_service; then
-  replace_for_the_next_start
-elif ! cmp -s "$new" "$pem" || ! served_everywhere; then
-  replace_in_service
+write_new_and_previous || fail "The certificate cannot be written to /etc/haproxy. The previous one stays in service." </dev/null
+if ! certificate_is_loaded; then
+  replace_file
+elif ! cmp -s "$new" "$pem" || ! all_ports_serve_certificate; then
+  replace_in_running_haproxy
 else
-  # With its owner and mode.
+  # Only corrects the owner and mode of the file.
   mv "$new" "$pem"
 fi

@@ -1,49 +1,49 @@
 #!/usr/bin/env bash
-# Makes the keys of HAProxy's TLS session tickets, or puts a new one in place of the oldest and tells a HAProxy that runs.
+# Rotates the keys of HAProxy's TLS session tickets: drops the oldest of three and adds a new one. Creates all three if there are none.
 source "$(dirname "$0")/prelude.sh"
-# In memory only: who finds a key can read what was sent under it.
+# In memory only: a key decrypts the traffic of every session that it was used for.
 directory=/run/haproxy-tls
 keys=$directory/ticket-keys
 
-new_key() {
+print_new_key() {
   head -c 80 /dev/urandom | base64 -w 0
   echo
 }
 
-# The second of the three makes tickets and all are accepted: each is known for a rotation before its use and after.
-rotate() {
+# HAProxy encrypts tickets with the second key and accepts all three. Each key is thus known one rotation before and after its use.
+rotate_file() {
   umask 077
   install -d -m 0700 "$directory"
   {
     if [[ -e $keys ]]; then
       cat "$keys"
     else
-      new_key
-      new_key
+      print_new_key
+      print_new_key
     fi
-    new_key
+    print_new_key
   } | tail -n 3 >"$keys.new"
   mv "$keys.new" "$keys"
 }
 
 ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock; }
 
-# A key that HAProxy is given takes the place of its oldest. Given all three it ends with the file's in their order,
-# whatever it had, even when it read the file just now.
-tell_haproxy() {
-  local known answer
-  # One that does not run reads the file when it starts.
-  known=$(ask_haproxy <<<"show tls-keys" 2>/dev/null) || return 0
-  # The package's own configuration knows no keys.
-  [[ $known != "# id (file)" ]] || return 0
+# Gives all three keys to the running HAProxy. Each replaces HAProxy's oldest key, so it ends with the keys of the file in their order,
+# even if it has just read the file.
+update_haproxy() {
+  local used answer
+  # A stopped HAProxy reads the file when it starts.
+  used=$(ask_haproxy <<<"show tls-keys" 2>/dev/null) || return 0
+  # The configuration of Debian's package uses no keys.
+  [[ $used != "# id (file)" ]] || return 0
   answer=$(sed "s|^|set ssl tls-key $keys |" "$keys" | paste -sd ";" | ask_haproxy) || true
   if (($(grep -cF "TLS ticket key updated!" <<<"$answer") != 3)); then
-    grep . <<<"$answer" | sort -u | fail "HAProxy does not take its new ticket keys from $keys; it says:"
+    grep . <<<"$answer" | sort -u | fail "HAProxy did not accept the new ticket keys from $keys. HAProxy reports:"
   fi
 }
 
-# A lock of its own: who has HAProxy's may be starting it, and with it this.
+# Not HAProxy's lock: its holder may be starting HAProxy, which waits for this script.
 exec 9>/run/lock/haproxy-ticket-keys
 flock 9
-rotate
-tell_haproxy
+rotate_file
+update_haproxy

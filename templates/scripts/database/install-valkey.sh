@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs Valkey as the cluster database: password, append-only file, reachable at the private address.
+# Installs Valkey as the cluster database, with a password and an append-only file, and makes it listen on the private address.
 # usage: install-valkey.sh PRIVATE_ADDRESS < password
 source "$(dirname "$0")/prelude.sh"
 address=$1
-own=/etc/valkey/cluster.conf
+config=/etc/valkey/cluster.conf
 
-configure() {
+configure_valkey() {
   local new
   new=$(mktemp /etc/valkey/cluster.XXXXXX)
   chown root:valkey "$new"
@@ -17,20 +17,20 @@ requirepass "$password"
 appendonly yes
 maxmemory-policy noeviction
 END
-  grep -qxF "include $own" /etc/valkey/valkey.conf || echo "include $own" >>/etc/valkey/valkey.conf
-  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$own" && systemctl --quiet is-active valkey-server; then
+  grep -qxF "include $config" /etc/valkey/valkey.conf || echo "include $config" >>/etc/valkey/valkey.conf
+  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$config" && systemctl --quiet is-active valkey-server; then
     rm "$new"
   else
-    mv "$new" "$own"
+    mv "$new" "$config"
     systemctl unmask --quiet valkey-server
     systemctl enable --quiet valkey-server
     systemctl restart valkey-server ||
-      journalctl --unit valkey-server --lines 10 --no-pager --output cat | fail "Valkey does not start; its log ends:"
+      journalctl --unit valkey-server --lines 10 --no-pager --output cat | fail "Valkey does not start. The end of its log:"
   fi
 }
 
-# At a boot the address may come later than the service; its unit would give up.
-keep_trying_to_start() {
+# At boot the address may come up after the service, whose unit would give up.
+restart_until_started() {
   add_unit_file valkey-server.service.d/restart.conf <<END
 [Unit]
 Wants=network-online.target
@@ -42,28 +42,28 @@ RestartSec=2
 END
 }
 
-wait_until_it_answers() {
+wait_for_valkey() {
   until printf 'AUTH "%s"\nPING\n' "$password" | valkey-cli -h "$address" 2>/dev/null | grep -qx PONG; do
     if ((SECONDS > 250)); then
-      tail -n 10 /var/log/valkey/valkey-server.log | fail "Valkey does not answer at $address; its log ends:"
+      tail -n 10 /var/log/valkey/valkey-server.log | fail "Valkey does not answer at $address. The end of its log:"
     fi
     sleep 0.5
   done
 }
 
 read -r password
-# Before it is put right again.
-changed_by_hand=$(as_kept || echo yes)
+# Checked before this script writes the files again.
+changed_by_hand=$(unchanged_since_last_run || echo yes)
 install_packages valkey-server valkey-tools
-keep_trying_to_start
-configure
-wait_until_it_answers
-keep <<END
+restart_until_started
+configure_valkey
+wait_for_valkey
+save_record <<END
 package valkey-server
 package valkey-tools
 unit valkey-server.service
 file /etc/systemd/system/valkey-server.service.d/restart.conf
-secret $own
-lines /etc/valkey/valkey.conf ^include $own$
+secret $config
+lines /etc/valkey/valkey.conf ^include $config$
 END
 echo "Valkey answers at $address:6379"

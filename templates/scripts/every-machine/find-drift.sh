@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tells what on this machine is no longer as the update's scripts left it: diffs, each script's after a line "=== script".
-# usage: find-drift.sh SCRIPT... < what was deployed, each file after a line "=== name": the scripts, and haproxy.cfg if it has one
-# It is given to bash as text, and takes its prelude from there too: nothing that lies on the machine is believed.
+# Prints how this machine differs from what the scripts deployed: diffs, those of each script after a line "=== SCRIPT".
+# usage: find-drift.sh SCRIPT... < deployed
+#        Standard input holds the deployed files, each after a line "=== NAME": the scripts, and haproxy.cfg on the load balancer.
+# Bash gets this script as text, and it sources the prelude from standard input: the files on the machine may have been changed.
 set -euo pipefail
 deployed=$(mktemp -d /run/find-drift.XXXXXX)
 trap 'rm -rf "$deployed"' EXIT
@@ -10,110 +11,111 @@ trap 'rm -rf "$deployed"' EXIT
 source "$deployed/prelude.sh"
 installed=/usr/local/lib/ant-media-cluster
 
-# The difference between two files under their common name. Of what is secret only that it differs.
-show() {
-  if [[ $(head -n 1 "$3") == "not there" ]]; then
-    echo "$1 is not there."
+# Prints the difference between two files under the name $1. Digests of secrets are not shown.
+print_diff() {
+  if [[ $(head -n 1 "$3") == missing ]]; then
+    echo "$1 is missing."
     return
   fi
   diff -u --label "$1 as deployed" --label "$1 now" "$2" "$3" |
     sed -E -e 's/^([- ].*)sha256 [0-9a-f]{64}$/\1contents as deployed, not shown/' \
       -e 's/^(\+.*)sha256 [0-9a-f]{64}$/\1other contents, not shown/' |
-    awk 'NR <= 1000 { print substr($0, 1, 500) } NR == 1001 { print "More is cut here." }' || true
+    awk 'NR <= 1000 { print substr($0, 1, 500) } NR == 1001 { print "More lines are not shown." }' || true
 }
 
-# A diff of what describe says of a thing, unless that is as it was.
-compare() {
-  local wanted=$1 name item
+# Compares an item with its file in `records`, and prints a diff if it has changed.
+compare_item() {
+  local expected=$1 name item
   name=$(basename "$1")
   name=${name//%//}
   read -ra item <<<"$name"
-  # The state knows better than the machine what HAProxy is to do.
+  # The stack's haproxy.cfg is more trustworthy than the record on the machine.
   if [[ $name == "file /etc/haproxy/haproxy.cfg" && -e $deployed/haproxy.cfg ]]; then
-    mkdir -p "$deployed/known"
-    wanted="$deployed/known/$(basename "$1")"
-    { head -n 1 "$1" && cat "$deployed/haproxy.cfg"; } >"$wanted"
+    mkdir -p "$deployed/expected"
+    expected="$deployed/expected/$(basename "$1")"
+    { head -n 1 "$1" && cat "$deployed/haproxy.cfg"; } >"$expected"
   fi
-  if ! as_recorded "$wanted"; then
+  if ! matches_record "$expected"; then
     describe "${item[@]}" >"$deployed/now"
-    show "${item[1]}" "$wanted" "$deployed/now"
+    print_diff "${item[1]}" "$expected" "$deployed/now"
   fi
-  [[ ${item[0]} != certificate ]] || served "$1"
+  [[ ${item[0]} != certificate ]] || compare_served_certificate "$1"
 }
 
-haproxy_says() { socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"$1" 2>/dev/null || true; }
+ask_haproxy() { socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"$1" 2>/dev/null || true; }
 
-# What HAProxy presents in place of the certificate that was deployed.
-served() {
+# Prints a diff if HAProxy presents another certificate than the deployed one.
+compare_served_certificate() {
   local port ports=()
   [[ $(systemctl is-active haproxy) == active ]] || return 0
-  grep -E '^(subject|issuer|serial|notAfter)=' "$1" >"$deployed/wanted"
+  grep -E '^(subject|issuer|serial|notAfter)=' "$1" >"$deployed/expected-certificate"
   for port in 443 5443 4444 5080 6080; do
-    timeout 5 openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | certificate_facts >"$deployed/now" || true
-    if ! cmp -s "$deployed/wanted" "$deployed/now"; then
+    timeout 5 openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | print_certificate_facts >"$deployed/now" || true
+    if ! cmp -s "$deployed/expected-certificate" "$deployed/now"; then
       ports+=("$port")
       mv "$deployed/now" "$deployed/presented"
     fi
   done
-  ((${#ports[@]} == 0)) || show "what HAProxy serves on ${ports[*]}" "$deployed/wanted" "$deployed/presented"
+  ((${#ports[@]} == 0)) || print_diff "the certificate that HAProxy serves on ${ports[*]}" "$deployed/expected-certificate" "$deployed/presented"
 }
 
-# HAProxy reads its files when it starts or reloads, and commands of its socket are in no file.
-not_as_read() {
+# Reports files that HAProxy has not read since they changed, and changes through its socket, which are in no file.
+report_haproxy_state() {
   local file started
-  started=$(haproxy_says "show info" | sed -n 's/^Start_time_sec: //p')
+  started=$(ask_haproxy "show info" | sed -n 's/^Start_time_sec: //p')
   for file in haproxy.cfg credentials.cfg; do
     if [[ -n $started && -e /etc/haproxy/$file ]] && (($(stat -c %Z "/etc/haproxy/$file") > started)); then
-      echo "/etc/haproxy/$file was changed or touched after HAProxy read it, at $(date -u -d "@$started" '+%F %T') UTC: it may serve something else."
+      echo "/etc/haproxy/$file was changed or touched after HAProxy read it at $(date -u -d "@$started" '+%F %T') UTC. HAProxy may run with other content."
     fi
   done
-  # Administrative states 1 and 8 of "show servers state": maintenance and drain, each asked for.
-  haproxy_says "show servers state" | awk '
-    $7 ~ /^[0-9]+$/ && $7 % 2 == 1 { print "Server " $2 "/" $4 " was taken out of service by hand (maintenance)." }
-    $7 ~ /^[0-9]+$/ && int($7 / 8) % 2 == 1 { print "Server " $2 "/" $4 " was taken out of service by hand (drain)." }
-    $8 ~ /^[0-9]+$/ && $8 != $9 { print "Server " $2 "/" $4 " has the weight " $8 " by hand; it was deployed with " $9 "." }'
+  # Bits of the administrative state in "show servers state": 1 is maintenance, 8 is drain, both set through the socket.
+  ask_haproxy "show servers state" | awk '
+    $7 ~ /^[0-9]+$/ && $7 % 2 == 1 { print "Server " $2 "/" $4 " was put into maintenance by hand." }
+    $7 ~ /^[0-9]+$/ && int($7 / 8) % 2 == 1 { print "Server " $2 "/" $4 " was drained by hand." }
+    $8 ~ /^[0-9]+$/ && $8 != $9 { print "Server " $2 "/" $4 " has weight " $8 ", set by hand. It was deployed with " $9 "." }'
 }
 
-installed_scripts() {
+compare_installed_scripts() {
   local file
   if [[ ! -d $installed ]]; then
-    echo "$installed is not there."
+    echo "$installed is missing."
     return
   fi
   for file in "$deployed"/*.sh; do
     file=$(basename "$file")
-    { echo "-rwxr-xr-x root:root" && cat "$deployed/$file"; } >"$deployed/wanted"
+    { echo "-rwxr-xr-x root:root" && cat "$deployed/$file"; } >"$deployed/expected-script"
     describe file "$installed/$file" >"$deployed/now"
-    show "$installed/$file" "$deployed/wanted" "$deployed/now"
+    print_diff "$installed/$file" "$deployed/expected-script" "$deployed/now"
   done
   for file in "$installed"/*; do
     [[ ! -e $file || -e $deployed/$(basename "$file") ]] || echo "$file was not deployed."
   done
 }
 
-# All that is to be said of a script.
-of() {
-  local thing
+# Prints everything that differs from what the script $1 left.
+report_drift() {
+  local file
   if [[ $1 == install-scripts.sh ]]; then
-    installed_scripts
+    compare_installed_scripts
     return
   fi
   if [[ ! -d $records/${1%.sh} ]]; then
-    echo "There is no record of what it did on this machine."
+    echo "This machine has no record of the script's last run."
     return
   fi
-  for thing in "$records/${1%.sh}"/*; do
-    [[ ! -e $thing ]] || compare "$thing"
+  for file in "$records/${1%.sh}"/*; do
+    [[ ! -e $file ]] || compare_item "$file"
   done
   case $1 in
-    apply-haproxy-config.sh) not_as_read ;;
+    apply-haproxy-config.sh) report_haproxy_state ;;
     issue-certificate.sh)
-      # certbot may be writing just now.
-      whole_lineage || { sleep 3 && whole_lineage; } || echo "certbot's certificate (/etc/letsencrypt/live/cluster) is missing or broken: it could not be renewed."
+      # certbot may be writing its files at this moment.
+      lineage_is_complete || { sleep 3 && lineage_is_complete; } ||
+        echo "certbot's certificate (/etc/letsencrypt/live/cluster) is missing or damaged. It cannot be renewed."
       ;;
   esac
 }
 
 for script in "$@"; do
-  of "$script" | sed "1i=== $script"
+  report_drift "$script" | sed "1i=== $script"
 done

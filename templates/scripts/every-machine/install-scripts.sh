@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Waits for cloud-init, then installs the scripts on standard input, each after a line "=== name", into a directory.
+# Waits for cloud-init, then installs scripts into a directory. Standard input holds them, each after a line "=== NAME".
 # usage: install-scripts.sh DIRECTORY < scripts
 set -euo pipefail
 directory=$1
 
 status=0
 cloud-init status --wait >/dev/null || status=$?
-# 2 stands for warnings.
+# Exit code 2 stands for warnings.
 if ((status != 0 && status != 2)); then
   echo "cloud-init failed on this machine:" >&2
   cloud-init status --long | tail -n 20 >&2

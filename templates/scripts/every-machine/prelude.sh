@@ -1,8 +1,8 @@
-# Sourced by the scripts that run on a machine: what several of them need.
+# Functions that several of the machine scripts share. The scripts source this file.
 # shellcheck shell=bash
 set -euo pipefail
 
-# Ends the script with its arguments as the message and what is piped into it as the details.
+# Prints the arguments and then standard input to standard error, and ends the script with exit code 1.
 fail() {
   echo "$*" >&2
   cat >&2
@@ -13,17 +13,17 @@ install_packages() {
   local log=/var/log/install-packages.log
   echo "Installing $*"
   if ! {
-    # Unlike the installation, an update of the lists does not wait for another one that is under way.
+    # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.
     until apt-get update || ((SECONDS > 120)); do sleep 3; done
-      # Files that were changed stay as they are; otherwise dpkg would ask.
-      DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
+    # Configuration files that were changed keep their content. Without the option dpkg would ask.
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
   } >"$log" 2>&1; then
-    tail -n 20 "$log" | fail "apt-get failed; the end of $log:"
+    tail -n 20 "$log" | fail "apt-get failed. The end of $log:"
   fi
 }
 
-# certbot, once nobody else uses it: its timer may be at work.
-certbot_in_turn() {
+# Runs certbot and prints its output. Retries for two minutes while another certbot process, such as its timer's, is running.
+run_certbot() {
   local output status tries=0
   until output=$(certbot "$@" 2>&1) && status=0 || status=$?; [[ $output != *"Another instance of Certbot"* ]] || ((++tries > 40)); do
     sleep 3
@@ -32,7 +32,7 @@ certbot_in_turn() {
   return "$status"
 }
 
-# Gives systemd a file on standard input: add_unit_file haproxy.service.d/restart.conf
+# Writes standard input to a file of systemd's configuration: add_unit_file haproxy.service.d/restart.conf
 add_unit_file() {
   local file=/etc/systemd/system/$1 text before
   text=$(cat)
@@ -41,22 +41,29 @@ add_unit_file() {
   [[ $text == "$before" ]] || systemctl daemon-reload
 }
 
-# Whatever was done to them by hand meanwhile.
+# Enables and starts units, also those that were masked, disabled or stopped by hand.
 start_units() {
   systemctl unmask --quiet "$@"
   systemctl enable --quiet --now "$@"
 }
 
-# Whether certbot's certificate is all there: it writes one file after the other, and may be killed or meet a full disk in between.
-whole_lineage() {
+# True if certbot's certificate, key and renewal settings are complete. certbot writes them one after another,
+# and may be killed or run out of disk space in between.
+lineage_is_complete() {
   local live=/etc/letsencrypt/live/cluster renewal=/etc/letsencrypt/renewal
   grep -q '^server = ' "$renewal/cluster.conf" && ! compgen -G "$renewal/cluster-*" >/dev/null &&
     [[ $(openssl x509 -noout -pubkey -in "$live/fullchain.pem") == "$(openssl pkey -pubout -in "$live/privkey.pem")" ]]
 } 2>/dev/null
 
-# What there is now of a thing that a script sees to, without what is secret in it:
-#   package NAME, unit NAME (to be enabled and active), enabled UNIT, file PATH, secret PATH, certificate PATH,
-#   lines PATH PATTERN (those that match), settings PATH PATTERN (KEY=SECRET lines of which the key matches)
+# Prints the present state of an item, with a digest in place of a secret. Items are:
+#   package NAME                    its version
+#   unit NAME                       whether it is enabled and active
+#   enabled UNIT                    whether it is enabled
+#   file PATH                       owner, mode and content
+#   secret PATH                     owner, mode and digest
+#   certificate PATH                owner, mode, subject, issuer, serial number, expiry and digest
+#   lines PATH PATTERN              the lines that match
+#   settings PATH PATTERN           the keys that match in lines KEY=SECRET, each with a digest
 describe() {
   local kind=$1 name=$2 pattern line
   shift 2
@@ -68,47 +75,48 @@ describe() {
     lines) { grep -E -e "$pattern" "$name" 2>/dev/null || true; } | sort ;;
     settings)
       { grep -E -e "^($pattern)=" "$name" 2>/dev/null || true; } | sort | while IFS= read -r line; do
-        echo "${line%%=*} $(digest <<<"$line")"
+        echo "${line%%=*} $(print_digest <<<"$line")"
       done
       ;;
     *)
       if ! stat --format '%A %U:%G' "$name" 2>/dev/null; then
-        echo "not there"
+        echo missing
       elif [[ ! -f $name ]]; then
         return
       elif [[ $kind == file ]]; then
         cat "$name"
       else
-        [[ $kind == secret ]] || certificate_facts <"$name"
-        digest <"$name"
+        [[ $kind == secret ]] || print_certificate_facts <"$name"
+        print_digest <"$name"
       fi
       ;;
   esac
 }
 
-digest() { sha256sum | sed 's/^\([0-9a-f]*\).*/sha256 \1/'; }
+print_digest() { sha256sum | sed 's/^\([0-9a-f]*\).*/sha256 \1/'; }
 
-certificate_facts() { openssl x509 -noout -subject -issuer -serial -enddate 2>/dev/null || echo "no certificate"; }
+print_certificate_facts() { openssl x509 -noout -subject -issuer -serial -enddate 2>/dev/null || echo "no certificate"; }
 
+# A folder for each script, in it a file for each item that the script manages: what `describe` printed after its last run.
 readonly records=/var/lib/ant-media-cluster/kept
 record=$records/$(basename "$0" .sh)
 
-# Remembers what this script has seen to, a thing on a line of standard input, for find-drift.sh. Fails nobody.
-keep() {
+# Records the items on standard input, one a line, for find-drift.sh. A failure prints a warning and does not end the script.
+save_record() {
   local item name
   (
     umask 077
     rm -rf "$record.new" && mkdir -p "$record.new" || exit
     while read -ra item; do
       name=${item[*]}
-      wanted "${item[@]}" >"$record.new/${name//\//%}" || exit
+      describe_expected "${item[@]}" >"$record.new/${name//\//%}" || exit
     done
     rm -rf "$record" && mv "$record.new" "$record"
-  ) || echo "What was done could not be remembered, so 'make drift' will find fault with it." >&2
+  ) || echo "Could not write the record in $record. 'make drift' will report differences that are none." >&2
 }
 
-# A unit may be in the middle of a start, or wait for what a later script mends.
-wanted() {
+# Prints what `describe` must print for an item. A unit may still be starting, or wait for something that a later script repairs.
+describe_expected() {
   case $1 in
     unit) echo "enabled, active" ;;
     enabled) echo enabled ;;
@@ -116,8 +124,8 @@ wanted() {
   esac
 }
 
-# Whether a thing is as a record in `records` says. Packages are upgraded, applications deleted in the panel: no fault of anybody.
-as_recorded() {
+# True if an item is as its file in `records` says. An upgraded package and a deleted application count as unchanged.
+matches_record() {
   local item now
   item=$(basename "$1")
   read -ra item <<<"${item//%//}"
@@ -132,10 +140,11 @@ as_recorded() {
   describe "${item[@]}" | cmp -s - "$1"
 }
 
-# Whether everything is as this script left it, or it never ran: what was changed by hand may be in use since.
-as_kept() {
-  local thing
-  for thing in "$record"/*; do
-    [[ ! -e $thing ]] || as_recorded "$thing" || return
+# True if nothing that this script manages has changed since its last run, or if it never ran.
+# Where it is false, a service may run with the changed files and must be restarted.
+unchanged_since_last_run() {
+  local file
+  for file in "$record"/*; do
+    [[ ! -e $file ]] || matches_record "$file" || return
   done
 }

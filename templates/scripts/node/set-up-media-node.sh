@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes a machine a serving node of the cluster: licence, cluster mode, start, first administrator.
-# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL
-# standard input, three lines: licence key (or empty), panel password, database URL (or empty)
+# Sets up Ant Media Server on a node: sets the licence and the mode, starts the server and creates the panel's administrator.
+# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL < secrets
+#        Standard input has three lines: licence key (or empty), panel password, database URL (or empty).
 source "$(dirname "$0")/prelude.sh"
 image=$1 mode=$2 panel_email=$3
 ams=/usr/local/antmedia
-# Stands in for secrets on command lines, where everybody on the machine could read them.
+# Replaces secrets on command lines, which every user of the machine can read.
 readonly placeholder=ant-media-cluster-placeholder
-# The fingerprint of what the running server was started with.
+# Holds the fingerprint of the settings that the running server was started with.
 readonly started_with=/var/lib/ant-media-cluster/started-with
 
 install_ant_media() {
@@ -15,7 +15,7 @@ install_ant_media() {
   [[ -d $ams ]] && return
   echo "Installing Ant Media Server"
   installer=$(mktemp)
-  # Sourced with arguments of its own, so that the licence key is on no command line.
+  # The installer is sourced, not run, so that the licence key is on no command line.
   if ! {
     curl --fail --silent --show-error --location --retry 5 --output "$installer" \
       https://raw.githubusercontent.com/ant-media/Scripts/master/install_ant-media-server.sh &&
@@ -27,11 +27,12 @@ install_ant_media() {
         . "$installer"
       )
   } >"$log" 2>&1; then
-    tail -n 20 "$log" | without_secrets | fail "Ant Media's installer failed; the end of $log:"
+    tail -n 20 "$log" | hide_secrets | fail "Ant Media's installer failed. The end of $log:"
   fi
 }
 
-without_secrets() {
+# Copies standard input to standard output with *** in place of secrets.
+hide_secrets() {
   local text secret
   text=$(cat)
   for secret in "$licence_key" "$panel_password" "$database_url"; do
@@ -40,7 +41,7 @@ without_secrets() {
   echo "$text"
 }
 
-# Replaces text in a file, both given on standard input: in no command line and no environment.
+# Replaces text in a file: replace_in_file FILE OLD NEW. Perl gets the texts on standard input, not in its arguments or environment.
 replace_in_file() {
   cp -p "$1" "$1.new"
   printf '%s\n%s\n' "$2" "$3" | perl -e '
@@ -51,10 +52,10 @@ replace_in_file() {
   mv "$1.new" "$1"
 }
 
-# Of what decides how the server must be started. Not of its files: the server changes them too.
-fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" | sha256sum; }
+# Prints a digest of the settings that require a restart. The server's files are not part of it, since the server changes them.
+print_fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" | sha256sum; }
 
-# Ant Media's liveness answers 500 while the machine's own name does not resolve.
+# Ant Media's health check (/rest/v2/liveness) returns 500 while the machine's own name does not resolve.
 resolve_own_name() {
   getent hosts "$(hostname)" >/dev/null || echo "127.0.1.1 $(hostname)" >>/etc/hosts
 }
@@ -64,16 +65,16 @@ set_licence() {
   local now
   now=$(sed -n 's/^server\.licence_key=//p' "$ams/conf/red5.properties")
   [[ $now == "$licence_key" ]] && return
-  # The instance id was made for the licence before.
+  # The instance id belongs to the previous licence.
   rm -f "$ams/conf/instanceId"
   sed -i "s/^server\.licence_key=.*/server.licence_key=$placeholder-licence/" "$ams/conf/red5.properties"
   replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence_key"
 }
 
-# change_server_mode.sh stops and starts the server itself: here that is done once, at the end, when the files are whole.
+# Runs change_server_mode.sh without its stop and start of the server. This script restarts it once, when all files are written.
 change_mode() {
   (
-    # shellcheck disable=SC2317,SC2329  # called by the script
+    # shellcheck disable=SC2317,SC2329  # change_server_mode.sh calls it
     service() { :; }
     export -f service
     "$ams/change_server_mode.sh" "$@" </dev/null >/var/log/change-server-mode.log 2>&1
@@ -82,11 +83,11 @@ change_mode() {
 
 join_cluster() {
   local file scheme=${database_url%%://*}
-  # change_server_mode.sh takes no rediss://, the server does.
+  # The server accepts rediss://, change_server_mode.sh does not.
   [[ $scheme == rediss ]] && scheme=redis
   change_mode cluster "$scheme://$placeholder"
   if ! grep -qF "$placeholder" "$ams/conf/red5.properties"; then
-    tail -n 10 /var/log/change-server-mode.log | fail "change_server_mode.sh did not set the database:"
+    tail -n 10 /var/log/change-server-mode.log | fail "change_server_mode.sh did not write the database URL. The end of its output:"
   fi
   grep -rlF "$placeholder" "$ams/conf" "$ams"/webapps/*/WEB-INF | while read -r file; do
     chmod o-rwx "$file"
@@ -95,7 +96,7 @@ join_cluster() {
 }
 
 leave_cluster() {
-  # A node that was never in one is left alone.
+  # Only a node that this script put into cluster mode has this file.
   local file=/etc/systemd/system/antmedia.service.d/restart.conf
   if [[ -e $file ]]; then
     change_mode standalone
@@ -104,8 +105,8 @@ leave_cluster() {
   fi
 }
 
-# Without its database the server stops, and says that all is well; a node may well boot before the database.
-keep_trying_to_start() {
+# The server stops with exit code 0 when it cannot reach its database, which may boot after the node.
+restart_until_started() {
   add_unit_file antmedia.service.d/restart.conf <<END
 [Service]
 Restart=always
@@ -113,31 +114,31 @@ RestartSec=5
 END
 }
 
-answers() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+is_live() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
 
-wait_until_it_serves() {
-  until answers; do
+wait_until_live() {
+  until is_live; do
     if ((SECONDS > started + 180)); then
       {
         journalctl --unit antmedia --lines 5 --no-pager --output cat
         tail -n 10 /var/log/antmedia/antmedia-error.log
-      } 2>/dev/null | cut -c 1-400 | without_secrets |
-        fail "Ant Media Server does not serve $((SECONDS - started)) seconds after its start. Its log ends:"
+      } 2>/dev/null | cut -c 1-400 | hide_secrets |
+        fail "Ant Media Server fails its health check $((SECONDS - started)) seconds after its start. The end of its log:"
     fi
     sleep 1
   done
 }
 
-# HAProxy wants three good checks, two seconds apart, of a server that was away; until then the next node must not go.
+# After a restart HAProxy needs three passed health checks, two seconds apart. Until then the next node must not restart.
 wait_for_haproxy() {
-  local up
-  up=$(systemctl show --property ActiveEnterTimestampMonotonic --value antmedia)
-  if (($(cut -d . -f 1 /proc/uptime) - up / 1000000 < 60)); then
+  local active_since
+  active_since=$(systemctl show --property ActiveEnterTimestampMonotonic --value antmedia)
+  if (($(cut -d . -f 1 /proc/uptime) - active_since / 1000000 < 60)); then
     sleep 8
   fi
 }
 
-# Otherwise the first visitor of the panel becomes its administrator. The server keeps the MD5 that its panel sends.
+# Without an administrator the first visitor of the panel becomes one. The panel sends the MD5 of a password, so this does too.
 create_administrator() {
   local answer password
   password=$(printf '%s' "$panel_password" | md5sum | cut -d ' ' -f 1)
@@ -155,33 +156,33 @@ IFS= read -r database_url
 if [[ $image == install ]]; then
   install_ant_media
 fi
-# Before it is put right again.
-changed_by_hand=$(as_kept || echo yes)
+# Checked before this script writes the files again.
+changed_by_hand=$(unchanged_since_last_run || echo yes)
 resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
   join_cluster
-  keep_trying_to_start
+  restart_until_started
 else
   leave_cluster
 fi
 started=$SECONDS
 systemctl unmask --quiet antmedia
 systemctl enable --quiet antmedia
-if [[ -n $changed_by_hand || $(fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
+if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
   echo "Starting Ant Media Server in $mode mode"
   systemctl restart antmedia
 fi
-wait_until_it_serves
-install -D -m 0600 /dev/stdin "$started_with" <<<"$(fingerprint)"
-# Of its settings those that decide which cluster it is in, as whom; the server and its panel write others.
+wait_until_live
+install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
+# Records only the settings of the licence and the database: the server and its panel write the others.
 {
   echo "unit antmedia.service"
   echo "settings $ams/conf/red5.properties clusterdb[.](host|user|password)${licence_key:+|server[.]licence_key}"
   printf "settings %s db[.](type|host|user|password)\n" "$ams"/webapps/*/WEB-INF/red5-web.properties
   echo "lines $ams/conf/jee-container.xml cluster (start|end)"
   [[ $mode != cluster ]] || echo "file /etc/systemd/system/antmedia.service.d/restart.conf"
-} | keep
+} | save_record
 create_administrator
 wait_for_haproxy
-echo "Ant Media Server serves in $mode mode"
+echo "Ant Media Server runs in $mode mode"

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Asks every public port of the cluster, from where the operator sits, whether it answers as it should.
-# environment: DOMAIN, ADDRESS (the load balancer's), APPLICATION, RTMP (yes or no: whether to look), TRUST (whose certificates
-#   are good: system, nobody where any certificate will do, or the PEM of those that a good one leads to)
+# Checks every public port of the cluster from the operator's machine.
+# environment:
+#   DOMAIN, APPLICATION
+#   ADDRESS   of the load balancer
+#   RTMP      yes or no: whether to check port 1935
+#   TRUST     the trusted CA certificates: system, nobody (any certificate is accepted) or a PEM
 set -euo pipefail
 failed=0
 tls_options=()
 case $TRUST in
   system) ;;
-  # Let's Encrypt's staging directory is trusted by no machine.
+  # For Let's Encrypt's staging directory, which no machine trusts.
   nobody) tls_options=(--insecure) ;;
   *)
     roots=$(mktemp)
@@ -17,7 +20,7 @@ case $TRUST in
     ;;
 esac
 
-# A fresh DNS record may not have reached this machine yet, so the address is given.
+# Prints status code and redirect. Uses ADDRESS, since a new DNS record may not resolve here yet.
 request() {
   local port=$1
   shift
@@ -25,38 +28,38 @@ request() {
   curl "${options[@]}" --write-out '%{http_code} %{redirect_url}' "$@" || echo " (curl exit $?)"
 }
 
-expect() {
-  local port=$1 what=$2 wanted=$3 url=$4 answer
+check_port() {
+  local port=$1 purpose=$2 expected=$3 url=$4 answer
   answer=$(request "$port" "$url")
   # shellcheck disable=SC2053 # a pattern
-  if [[ $answer != $wanted ]]; then
-    echo "Port $port ($what): $url answered '$answer', expected '$wanted'." >&2
+  if [[ $answer != $expected ]]; then
+    echo "Port $port ($purpose): $url returned '$answer', expected '$expected'." >&2
     failed=1
   fi
 }
 
-# A server that speaks RTMP answers the client's first 1537 bytes with version 3.
-expect_rtmp() {
+# An RTMP server answers the first 1537 bytes of a client with version 3.
+check_rtmp() {
   local answer
   answer=$(
     { printf '\003'; head -c 1536 /dev/zero; sleep 1; } |
       curl --silent --max-time 4 "telnet://$ADDRESS:1935" | head -c 1 | od -An -tu1 | tr -d ' '
   ) || true
   if [[ $answer != 3 ]]; then
-    echo "Port 1935 (RTMP): no RTMP server answers." >&2
+    echo "Port 1935 (RTMP): no answer from an RTMP server." >&2
     failed=1
   fi
 }
 
-expect 80 "redirect" "301 https://$DOMAIN/" "http://$DOMAIN/"
-expect 443 "publish" "[234]*" "https://$DOMAIN/$APPLICATION/"
-expect 443 "no panel here" "404 " "https://$DOMAIN/rest/v2/liveness"
-expect 5080 "redirect" "301 https://$DOMAIN:5443/" "http://$DOMAIN:5080/"
-expect 5443 "play" "[234]*" "https://$DOMAIN:5443/$APPLICATION/"
-expect 5443 "no panel here" "404 " "https://$DOMAIN:5443/rest/v2/liveness"
-[[ $RTMP == no ]] || expect_rtmp
-expect 4444 "panel" "200 " "https://$DOMAIN:4444/rest/v2/liveness"
-expect 6080 "statistics ask for a password" "401 " "https://$DOMAIN:6080/haproxy_stats"
-expect 6080 "plain statistics redirect" "30[128] https://$DOMAIN:6080/haproxy_stats" "http://$DOMAIN:6080/haproxy_stats"
+check_port 80 "redirect" "301 https://$DOMAIN/" "http://$DOMAIN/"
+check_port 443 "publish" "[234]*" "https://$DOMAIN/$APPLICATION/"
+check_port 443 "panel is not served" "404 " "https://$DOMAIN/rest/v2/liveness"
+check_port 5080 "redirect" "301 https://$DOMAIN:5443/" "http://$DOMAIN:5080/"
+check_port 5443 "play" "[234]*" "https://$DOMAIN:5443/$APPLICATION/"
+check_port 5443 "panel is not served" "404 " "https://$DOMAIN:5443/rest/v2/liveness"
+[[ $RTMP == no ]] || check_rtmp
+check_port 4444 "panel" "200 " "https://$DOMAIN:4444/rest/v2/liveness"
+check_port 6080 "statistics require a password" "401 " "https://$DOMAIN:6080/haproxy_stats"
+check_port 6080 "plain statistics redirect" "30[128] https://$DOMAIN:6080/haproxy_stats" "http://$DOMAIN:6080/haproxy_stats"
 ((failed == 0)) || exit 1
-echo "The ports of $DOMAIN answer as they should"
+echo "All ports of $DOMAIN passed their checks"

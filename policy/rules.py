@@ -319,7 +319,7 @@ def is_taggable(type: str) -> bool:
 
 def _check_tags(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        # The provider adds default tags to the checked inputs; before version 6 to `tagsAll`.
+        # Depending on its version, the provider adds default tags to `tags` or to `tagsAll`.
         tag_maps = [resource.inputs.get("tags"), resource.inputs.get("tagsAll")]
         if not is_taggable(resource.type) or UNKNOWN in tag_maps:
             continue

@@ -12,9 +12,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+from pydantic import SecretStr
 
 _ALGORITHM = b"ssh-ed25519"
 _CIPHER_BLOCK = 8
+
+
+@dataclass(frozen=True)
+class SshKeys:
+    """The operator's private key, and the seed of every machine's host key."""
+
+    private_key: SecretStr
+    host_key_seed: SecretStr
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,12 @@
-"""The cluster's port table: every way in, and the one reason for each."""
+"""The cluster's port table: every ingress and egress rule of its security groups."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # policy/ imports this module in an environment without pydantic.
+    from cluster.settings.model import Settings
 
 
 class SecurityGroup(StrEnum):
@@ -12,7 +17,7 @@ class SecurityGroup(StrEnum):
 
 
 class Source(StrEnum):
-    """Who may connect: ranges of addresses, or the members of a security group (of the same name)."""
+    """Who may connect: address ranges, or the members of the security group of the same name."""
 
     WORLD = "world"
     PUBLISHERS = "publishers"
@@ -27,8 +32,8 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One way in. `name` is unique in its security group."""
+class IngressRule:
+    """Ports of a security group that a source may connect to. ``name`` is unique within its security group."""
 
     name: str
     security_group: SecurityGroup
@@ -41,18 +46,46 @@ class Rule:
 
 @dataclass(frozen=True)
 class EgressRule:
-    """All protocols and ports to everywhere; `description` says why."""
+    """Permission to connect to every address and port. ``description`` lists what it is needed for."""
 
     security_group: SecurityGroup
     description: str
 
 
-def rules(srt: bool, database: bool) -> tuple[Rule, ...]:
-    """Every ingress rule of a cluster with or without SRT and a database machine of its own."""
+@dataclass(frozen=True)
+class PortTable:
+    """The rules of a cluster, and the address ranges of their sources."""
+
+    ingress: tuple[IngressRule, ...]
+    egress: tuple[EgressRule, ...]
+    cidrs: Mapping[Source, tuple[str, ...]]
+    """The sources that are address ranges. All others are security groups."""
+
+
+def plan_ports(settings: "Settings") -> PortTable:
+    """Returns the port table of the cluster that the settings describe."""
+    return PortTable(
+        ingress_rules(settings.srt, settings.needs_database),
+        egress_rules(settings.needs_database),
+        {
+            Source.WORLD: ("0.0.0.0/0",),
+            Source.ADMINS: settings.admin_cidrs,
+            Source.PUBLISHERS: settings.publisher_cidrs,
+        },
+    )
+
+
+def ingress_rules(srt: bool, database: bool) -> tuple[IngressRule, ...]:
+    """Returns all ingress rules of a cluster, with or without SRT and a database machine."""
     load_balancer, nodes, origins = SecurityGroup.LOAD_BALANCER, SecurityGroup.NODES, SecurityGroup.ORIGINS
 
-    def tcp(name: str, group: SecurityGroup, port: int, source: Source, description: str) -> Rule:
-        return Rule(name, group, Protocol.TCP, port, port, source, description)
+    def tcp(name: str, group: SecurityGroup, port: int, source: Source, description: str) -> IngressRule:
+        return IngressRule(name, group, Protocol.TCP, port, port, source, description)
+
+    def udp(
+        name: str, group: SecurityGroup, ports: tuple[int, int], source: Source, description: str
+    ) -> IngressRule:
+        return IngressRule(name, group, Protocol.UDP, *ports, source, description)
 
     table = [
         tcp("http", load_balancer, 80, Source.WORLD, "ACME challenge, redirect to HTTPS"),
@@ -67,11 +100,11 @@ def rules(srt: bool, database: bool) -> tuple[Rule, ...]:
         tcp("http", nodes, 5080, Source.LOAD_BALANCER, "HTTP from HAProxy"),
         tcp("rest-proxy", nodes, 5080, Source.NODES, "REST requests passed on to the node of a stream"),
         tcp("cluster", nodes, 5000, Source.NODES, "Streams from origins to edges"),
-        Rule("webrtc", nodes, Protocol.UDP, 50000, 60000, Source.WORLD, "WebRTC media, past HAProxy"),
+        udp("webrtc", nodes, (50000, 60000), Source.WORLD, "WebRTC media, past HAProxy"),
         tcp("rtmp", origins, 1935, Source.LOAD_BALANCER, "RTMP from HAProxy"),
     ]
     if srt:
-        table += [Rule("srt", origins, Protocol.UDP, 4200, 4200, Source.PUBLISHERS, "SRT, past HAProxy")]
+        table += [udp("srt", origins, (4200, 4200), Source.PUBLISHERS, "SRT, past HAProxy")]
     if database:
         table += [
             tcp("ssh", SecurityGroup.DATABASE, 22, Source.LOAD_BALANCER, "SSH through the load balancer"),
@@ -81,7 +114,7 @@ def rules(srt: bool, database: bool) -> tuple[Rule, ...]:
 
 
 def egress_rules(database: bool) -> tuple[EgressRule, ...]:
-    """Every egress rule. The origins need none of their own: they are nodes."""
+    """Returns all egress rules. Origins use the rule of the nodes' security group."""
     table = [
         EgressRule(SecurityGroup.LOAD_BALANCER, "Nodes, package mirrors, ACME directory, DNS and time"),
         EgressRule(SecurityGroup.NODES, "WebRTC peers, other nodes, database, package mirrors, DNS and time"),

@@ -1,4 +1,4 @@
-"""Who the load balancer is to AWS: what it may do there, and where it keeps its certificate."""
+"""The load balancer's IAM role, and the secret that stores its certificate."""
 
 import json
 from collections.abc import Sequence
@@ -10,42 +10,44 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True)
 class BalancerIdentityArgs:
-    """The secret's name, and the records that prove control of the domain where certbot makes them (dns-01)."""
+    """Arguments of a ``BalancerIdentity``."""
 
     cluster: str
-    """First part of every name and ``Name`` tag, by which a policy of the user's can tell them from others."""
+    """First part of every name and ``Name`` tag. IAM policies of the user can match it."""
     zone_id: str | None = None
-    """Hosted zone of the records."""
+    """Hosted zone of the challenge records."""
     challenge_records: Sequence[str] = ()
-    """Names of the TXT records: ``_acme-challenge.live.your-domain.org``."""
+    """Names of the TXT records that certbot writes for dns-01: ``_acme-challenge.live.your-domain.org``."""
 
 
 class BalancerIdentity(pulumi.ComponentResource):
-    """An instance role for one machine, and a secret in Secrets Manager that only this role needs.
+    """An instance role for the load balancer, and a secret in Secrets Manager that only this role may read.
 
-    The secret keeps certbot's account and certificate: a balancer that is replaced asks for no new one.
+    The secret stores certbot's account and certificate, so that a replaced load balancer does not order a new one.
+
+    Creates an ``aws.secretsmanager.Secret``, an ``aws.iam.Role`` with its ``RolePolicy``, and an ``InstanceProfile``.
     """
 
     instance_profile: pulumi.Output[str]
-    """What the machine is started with."""
+    """Name of the instance profile."""
     certificate_store: pulumi.Output[str]
     """ARN of the secret."""
     permissions: pulumi.Resource
-    """What the role may do, once it is made."""
+    """The role policy. Scripts that call AWS depend on it."""
 
     def __init__(
         self, name: str, args: BalancerIdentityArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ant-media:balancer:BalancerIdentity", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        # By its beginning the role that deploys the stack is kept to it (docs/aws); stack_checks.py has an eye on its length.
+        # docs/aws limits the deploy role to names with this prefix. stack_checks.py limits the length.
         own_name = f"{args.cluster}-load-balancer"
         tags = {"Name": own_name}
         secret = aws.secretsmanager.Secret(
             f"{name}-certificate",
             name=f"{args.cluster}-certificate",
             description="certbot's account and certificate, kept for a load balancer that is replaced",
-            # A stack that is destroyed can be made again at once: the name is free.
+            # Frees the name at once, so that a destroyed stack can be created again.
             recovery_window_in_days=0,
             tags=tags,
             opts=child,
@@ -84,7 +86,7 @@ class BalancerIdentity(pulumi.ComponentResource):
 
 
 def _policy(secret_arn: str, args: BalancerIdentityArgs) -> dict[str, object]:
-    """The least that will do. Route 53's conditions: its guide, "Specifying conditions: using policy conditions"."""
+    """Returns the least privileges. Conditions: Route 53's guide, "Specifying conditions: using policy conditions"."""
     statements: list[object] = [
         {
             "Effect": "Allow",
@@ -105,7 +107,7 @@ def _policy(secret_arn: str, args: BalancerIdentityArgs) -> dict[str, object]:
                     }
                 },
             },
-            # certbot finds the zone by its name, and waits until a change is everywhere.
+            # certbot finds the zone by its name and waits until the change has propagated.
             {"Effect": "Allow", "Action": "route53:ListHostedZones", "Resource": "*"},
             {"Effect": "Allow", "Action": "route53:GetChange", "Resource": "arn:aws:route53:::change/*"},
         ]

@@ -1,4 +1,4 @@
-"""The database through which media nodes find each other."""
+"""The cluster registry: a database in which media nodes find each other."""
 
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -14,21 +14,25 @@ from components.remote_script import RemoteScript, ScriptHost
 
 @dataclass(frozen=True)
 class ClusterDatabaseArgs:
-    """The machine, its password, and the load balancer as the way to it."""
+    """Arguments of a ``ClusterDatabase``."""
 
     machine: MachineArgs
     password: SecretStr
     jump_host: command.remote.ProxyConnectionArgs
+    """The load balancer, through which SSH reaches the machine."""
 
 
 class ClusterDatabase(pulumi.ComponentResource):
-    """A virtual machine with Debian's Valkey: password, append-only file, reachable by media nodes alone."""
+    """A machine with Debian's Valkey: password, append-only file, reachable by media nodes alone.
+
+    Creates a ``Machine`` and runs the script that installs Valkey.
+    """
 
     machine: Machine
     url: SecretStr
-    """What media nodes connect to; holds the password."""
+    """Connection URL for media nodes. It contains the password."""
     ready: RemoteScript
-    """Done when the database answers."""
+    """Complete when the database answers."""
 
     def __init__(
         self, name: str, args: ClusterDatabaseArgs, opts: pulumi.ResourceOptions | None = None
@@ -36,22 +40,17 @@ class ClusterDatabase(pulumi.ComponentResource):
         super().__init__("ant-media:database:ClusterDatabase", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         self.machine = Machine(name, args.machine, child)
+        address = self.machine.private_ip
+        connection = self.machine.connection(address, args.jump_host)
         self.ready = RemoteScript(
             f"{name}-valkey",
             "install-valkey.sh",
-            ScriptHost(
-                name,
-                self.machine,
-                ScriptFolder.DATABASE,
-                self.machine.connection(self.machine.private_ip, args.jump_host),
-                child,
-            ),
-            args=[self.machine.private_ip],
+            ScriptHost(name, self.machine, ScriptFolder.DATABASE, connection, child),
+            args=[address],
             secrets=[args.password],
             timeout=600,
             opts=child,
         )
-        self.url = SecretStr(
-            f"redis://:{quote(args.password.get_secret_value(), safe='')}@{self.machine.private_ip}:6379"
-        )
-        self.register_outputs({"private_ip": self.machine.private_ip})
+        password = quote(args.password.get_secret_value(), safe="")
+        self.url = SecretStr(f"redis://:{password}@{address}:6379")
+        self.register_outputs({"private_ip": address})

@@ -1,141 +1,106 @@
-"""HAProxy's work for the cluster: the configuration, the certificate, and a last look at all of it."""
+"""Takes HAProxy's configuration and certificate into service, and verifies both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 import pulumi
 import pulumi_command as command
 
 from cluster.machine_scripts import ScriptFolder, read_script
-from cluster.settings.model import AcmeSettings, TlsSettings
+from cluster.plan import AcmePlan
+from cluster.settings.certificate import TlsSettings
 from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
-from components.remote_script import RemoteScript
-
-
-@dataclass(frozen=True)
-class AcmeCertificate:
-    """A certificate that certbot gets and renews."""
-
-    acme: AcmeSettings
-    names: Sequence[str]
-    identity: BalancerIdentity
+from components.remote_script import RemoteScript, short_digest
 
 
 @dataclass(frozen=True)
 class HAProxyServiceArgs:
-    """What is served, for whom, by which nodes."""
+    """Arguments of an ``HAProxyService``."""
 
     balancer: HAProxyLoadBalancer
     nodes: Sequence[MediaNodes]
     haproxy_cfg: str
-    certificate: AcmeCertificate | TlsSettings
-    publisher_cidrs: Sequence[str]
+    certificate: AcmePlan | TlsSettings
+    """From an ACME server, or the user's own."""
+    identity: BalancerIdentity | None
+    """Gives the load balancer access to the secret that stores an ACME certificate."""
     application: str
-    """An application that the media ports serve, for the last look."""
+    """An application that the endpoint check requests."""
+    check_rtmp: bool
+    """Whether the endpoint check may connect to RTMP: the operator's address need not be a publisher's."""
 
 
 class HAProxyService(pulumi.ComponentResource):
-    """Puts the configuration into service once its nodes serve, gets the certificate through it, and verifies both.
+    """Applies haproxy.cfg when all nodes serve, then orders the certificate through HAProxy, then verifies the endpoints.
 
-    A certificate that is there already, the user's own or that of a balancer before this one, comes first.
+    The first certificate is the user's own, a stored one, or a placeholder. The configuration is applied as a transaction:
+    validated, swapped, reloaded, verified, and rolled back if a step fails. It is applied after the nodes because HAProxy
+    treats a server as healthy until its first health checks fail. A node to delete is removed from the configuration first.
 
-    The configuration is applied as a transaction: validated, swapped, reloaded, verified, and rolled back when any of it fails.
-    It comes after the nodes because HAProxy takes a server for healthy until checks have failed: viewers would meet one
-    that is not there yet. A node that is taken away leaves the configuration first.
+    Creates remote commands on the load balancer and one ``command.local.Command`` that checks the endpoints from outside.
     """
 
     configuration: RemoteScript
-    """Done when the configuration serves."""
+    """Complete when HAProxy serves the configuration."""
     haproxy_cfg: pulumi.Output[str | None]
-    """The text that was applied last; after a failed ``up`` still the old one."""
+    """The text that was applied last: after a failed update, still the previous one."""
     certificate: RemoteScript
-    """Done when HAProxy serves the certificate that is wanted."""
+    """Complete when HAProxy serves the certificate."""
 
     def __init__(
         self, name: str, args: HAProxyServiceArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ant-media:balancer:HAProxyService", name, None, opts)
-        host = args.balancer.host
-        given = self._given_certificate(name, args)
-        nodes_ready = [script for role in args.nodes for script in role.ready]
-        starts = [start for role in args.nodes for machine in role.machines for start in machine.starts]
+        first_certificate = self._deploy_first_certificate(name, args)
         self.configuration = RemoteScript(
             f"{name}-configuration",
             "apply-haproxy-config.sh",
-            host,
+            args.balancer.host,
             stdin=args.haproxy_cfg,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[given, *nodes_ready]),
+            opts=self._after(first_certificate, *(script for role in args.nodes for script in role.ready)),
         )
         self.haproxy_cfg = self.configuration.stdin
-        self.certificate = given
-        if isinstance(args.certificate, AcmeCertificate):
-            self.certificate = self._issued_certificate(name, args.balancer, args.certificate)
-        # The digest makes both looks happen again whenever the configuration changed.
-        digest = _digest(args.haproxy_cfg)
-        healthy = RemoteScript(
-            f"{name}-servers",
-            "wait-for-servers.sh",
-            host,
-            args=[digest],
-            triggers=starts,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.configuration]),
-        )
-        command.local.Command(
-            f"{name}-endpoints",
-            create="bash",
-            stdin=read_script(ScriptFolder.OPERATOR, "check-endpoints.sh"),
-            environment={
-                "DOMAIN": args.balancer.domain,
-                "ADDRESS": args.balancer.public_ip,
-                "APPLICATION": args.application,
-                "TRUST": _trust(args.certificate),
-                # Whoever administers need not be a publisher.
-                "RTMP": "yes" if "0.0.0.0/0" in args.publisher_cidrs else "no",
-                "HAPROXY_CFG": digest,
-            },
-            triggers=[*args.balancer.machine.starts, *starts],
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[healthy, self.certificate]),
-        )
+        self.certificate = first_certificate
+        if isinstance(args.certificate, AcmePlan):
+            self.certificate = self._order_certificate(name, args.balancer, args.certificate)
+        self._verify(name, args)
         self.register_outputs({"haproxy_cfg": self.haproxy_cfg})
 
-    def _given_certificate(self, name: str, args: HAProxyServiceArgs) -> RemoteScript:
-        """What there is to serve before anybody is asked."""
-        opts = pulumi.ResourceOptions(parent=self, depends_on=[args.balancer.ready])
-        if isinstance(args.certificate, AcmeCertificate):
-            return RemoteScript(
-                f"{name}-kept-certificate",
-                "restore-certificate.sh",
-                args.balancer.host,
-                args=[args.certificate.identity.certificate_store],
-                opts=pulumi.ResourceOptions.merge(
-                    opts, pulumi.ResourceOptions(depends_on=[args.certificate.identity.permissions])
-                ),
-            )
-        return RemoteScript(
-            f"{name}-certificate",
-            "use-certificate.sh",
-            args.balancer.host,
-            # For who reads a preview: which certificate it is.
-            args=[
-                "--sha256",
-                args.certificate.fingerprint,
-                "--not-after",
-                f"{args.certificate.not_after:%F}",
-            ],
-            secrets=[args.certificate.pem],
-            opts=opts,
-        )
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=resources)
 
-    def _issued_certificate(
-        self, name: str, balancer: HAProxyLoadBalancer, certificate: AcmeCertificate
+    def _deploy_first_certificate(self, name: str, args: HAProxyServiceArgs) -> RemoteScript:
+        match args.certificate, args.identity:
+            case TlsSettings() as own, _:
+                return RemoteScript(
+                    f"{name}-certificate",
+                    "use-certificate.sh",
+                    args.balancer.host,
+                    # Previews show which certificate it is.
+                    args=["--sha256", own.fingerprint, "--not-after", f"{own.not_after:%F}"],
+                    secrets=[own.pem],
+                    opts=self._after(args.balancer.ready),
+                )
+            case _, BalancerIdentity() as identity:
+                return RemoteScript(
+                    f"{name}-kept-certificate",
+                    "restore-certificate.sh",
+                    args.balancer.host,
+                    args=[identity.certificate_store],
+                    # The script reads the secret.
+                    opts=self._after(args.balancer.ready, identity.permissions),
+                )
+            case _:
+                raise ValueError("an ACME certificate needs the load balancer's identity")
+
+    def _order_certificate(
+        self, name: str, balancer: HAProxyLoadBalancer, certificate: AcmePlan
     ) -> RemoteScript:
         acme = certificate.acme
-        wanted = [
+        order = [
             *("--email", acme.email),
             *("--directory", acme.directory),
             *("--key-type", acme.key_type),
@@ -145,31 +110,52 @@ class HAProxyService(pulumi.ComponentResource):
             f"{name}-certificate",
             "issue-certificate.sh",
             balancer.host,
-            args=[*wanted, "--address", balancer.public_ip, *certificate.names],
+            args=[*order, "--address", balancer.public_ip, *certificate.names],
             stdin=acme.root or "",
             timeout=600,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=[self.configuration, certificate.identity.permissions, *balancer.records],
-            ),
+            opts=self._after(self.configuration, *balancer.records),
         )
-        # A step of its own: where it fails, the state knows all the same which certificate certbot has by now.
+        # A resource of its own: if it fails, the state still records the certificate that certbot has.
         return RemoteScript(
             f"{name}-certificate-in-service",
             "deploy-certificate.sh",
             balancer.host,
-            args=[_digest(" ".join([*wanted, *certificate.names]))],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[issued]),
+            args=[short_digest(" ".join([*order, *certificate.names]))],
+            opts=self._after(issued),
+        )
+
+    def _verify(self, name: str, args: HAProxyServiceArgs) -> None:
+        # As an argument, the digest runs both checks again when the configuration changes.
+        digest = short_digest(args.haproxy_cfg)
+        node_starts = [start for role in args.nodes for machine in role.machines for start in machine.starts]
+        healthy = RemoteScript(
+            f"{name}-servers",
+            "wait-for-servers.sh",
+            args.balancer.host,
+            args=[digest],
+            triggers=node_starts,
+            opts=self._after(self.configuration),
+        )
+        command.local.Command(
+            f"{name}-endpoints",
+            create="bash",
+            stdin=read_script(ScriptFolder.OPERATOR, "check-endpoints.sh"),
+            environment={
+                "DOMAIN": args.balancer.domain,
+                "ADDRESS": args.balancer.public_ip,
+                "APPLICATION": args.application,
+                "TRUST": _trust_anchors(args.certificate),
+                "RTMP": "yes" if args.check_rtmp else "no",
+                "HAPROXY_CFG": digest,
+            },
+            triggers=[*args.balancer.machine.starts, *node_starts],
+            add_previous_output_in_env=False,
+            opts=self._after(healthy, self.certificate),
         )
 
 
-def _digest(text: str) -> str:
-    """Makes a step happen again whenever the text changed."""
-    return sha256(text.encode()).hexdigest()[:12]
-
-
-def _trust(certificate: AcmeCertificate | TlsSettings) -> str:
-    """What the last look takes for a good certificate: the usual ones, or one that leads to these."""
+def _trust_anchors(certificate: AcmePlan | TlsSettings) -> str:
+    """Returns the TRUST of check-endpoints.sh: PEM text, ``system``, or ``nobody`` for Let's Encrypt's staging directory."""
     if isinstance(certificate, TlsSettings):
         return certificate.certificate
     if certificate.acme.directory == ACME_DIRECTORIES["staging"]:

@@ -1,4 +1,4 @@
-"""One virtual machine, made the only way this project makes them."""
+"""One virtual machine of the cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,45 +7,39 @@ from typing import TypedDict
 import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
-from pydantic import SecretStr
 
 from cluster import address_plan
-from cluster.host_keys import host_key, public_key
-from cluster.user_data import USER, render_user_data
-from components.images import Image
+from cluster.host_keys import SshKeys, derive_host_key, extract_public_key
+from cluster.user_data import REMOTE_USER, render_user_data
+from components.aws_lookups import Image
 
-
-@dataclass(frozen=True)
-class SshAccess:
-    """The stack's SSH secrets: the operator's key, and the seed of every machine's host key."""
-
-    private_key: SecretStr
-    host_key_seed: SecretStr
+# A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.
+DIAL_ATTEMPTS = 60
 
 
 @dataclass(frozen=True)
 class MachineArgs:
-    """What a machine is made of."""
+    """Arguments of a ``Machine``."""
 
     cluster: str
     """First part of the ``Name`` tag."""
-    planned: address_plan.Machine
-    """Its name and its private address."""
+    place: address_plan.Machine
+    """Name, role and private address."""
     image: Image
     instance_type: str
     volume_size: int
     """Root volume in GiB."""
     subnet_id: pulumi.Input[str]
     security_group_ids: Sequence[pulumi.Input[str]]
-    access: SshAccess
+    ssh: SshKeys
     instance_profile: pulumi.Input[str] | None = None
-    """The role that it acts in towards AWS."""
+    """Name of the IAM instance profile."""
     protect: bool = False
-    """Whether the engine refuses to delete or replace it."""
+    """Whether Pulumi refuses to delete or replace the instance."""
 
 
-class Login(TypedDict):
-    """What a connection and a jump host have in common."""
+class SshLogin(TypedDict):
+    """The fields that a connection and a jump host share."""
 
     host: pulumi.Input[str]
     user: str
@@ -56,39 +50,39 @@ class Login(TypedDict):
 
 
 class Machine(pulumi.ComponentResource):
-    """An EC2 instance: encrypted gp3 root volume, IMDSv2 only, a private address and a host key known beforehand.
+    """An EC2 instance with an encrypted gp3 root volume, IMDSv2 only, a planned private address and a known SSH host key.
 
-    Creates one ``aws.ec2.Instance``. Replacing it keeps its private address, so the old one goes first.
+    Creates one ``aws.ec2.Instance``. A replacement keeps the private address, so Pulumi deletes the old instance first.
     """
 
     instance: aws.ec2.Instance
-    """The instance; remote scripts follow its replacement and its end."""
+    """The instance. Remote scripts are replaced and deleted with it."""
     private_ip: str
-    """Known before the machine exists."""
+    """The planned private address."""
     public_ip: pulumi.Output[str]
-    """The address that AWS gave it; known once it runs."""
+    """The public address that AWS assigned."""
     starts: list[pulumi.Output[str]]
-    """Changes when the machine is another one of its name, or stops and starts to become of another type."""
+    """Triggers of remote scripts: they change when the instance is replaced, or restarted for another instance type."""
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
-        self._access = args.access
-        self._host_key = host_key(args.access.host_key_seed.get_secret_value(), args.planned.name)
-        self._planned = args.planned
-        self.private_ip = args.planned.address
-        tags = {"Name": f"{args.cluster}-{args.planned.name}"}
+        self._private_key = args.ssh.private_key.get_secret_value()
+        self._host_key = derive_host_key(args.ssh.host_key_seed.get_secret_value(), args.place.name)
+        self._place = args.place
+        self.private_ip = args.place.address
+        tags = {"Name": f"{args.cluster}-{args.place.name}"}
         self.instance = aws.ec2.Instance(
             name,
             ami=args.image.id,
             instance_type=args.instance_type,
             subnet_id=args.subnet_id,
-            private_ip=args.planned.address,
-            # WebRTC media goes straight to the nodes, and without a NAT gateway packages come this way too.
+            private_ip=self.private_ip,
+            # WebRTC media goes straight to the nodes. Packages need it too, as there is no NAT gateway.
             associate_public_ip_address=True,
             vpc_security_group_ids=list(args.security_group_ids),
             iam_instance_profile=args.instance_profile,
             user_data=pulumi.Output.secret(
-                render_user_data(self._host_key, public_key(args.access.private_key.get_secret_value())),
+                render_user_data(self._host_key, extract_public_key(self._private_key))
             ),
             user_data_replace_on_change=True,
             metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
@@ -106,8 +100,8 @@ class Machine(pulumi.ComponentResource):
                 parent=self,
                 delete_before_replace=True,
                 protect=args.protect,
-                # A volume keeps the tags that it was made with: of a changed default tag the provider would only
-                # take the old one away (terraform-provider-aws, issue 38301).
+                # Of a changed default tag, the provider would only remove the old one from the volume
+                # (terraform-provider-aws, issue 38301).
                 ignore_changes=["rootBlockDevice.tags", *([] if args.image.pinned else ["ami"])],
             ),
         )
@@ -118,29 +112,28 @@ class Machine(pulumi.ComponentResource):
     def connection(
         self, host: pulumi.Input[str], proxy: command.remote.ProxyConnectionArgs | None = None
     ) -> command.remote.ConnectionArgs:
-        """SSH to this machine at ``host``, its host key checked; through ``proxy`` where given."""
+        """Returns an SSH connection to this machine at ``host``, directly or through ``proxy``."""
         return command.remote.ConnectionArgs(**self._login(host), proxy=proxy)
 
     def as_proxy(self, host: pulumi.Input[str]) -> command.remote.ProxyConnectionArgs:
-        """This machine as the jump host of others, itself reached at ``host``."""
+        """Returns this machine, reached at ``host``, as the jump host of connections to others."""
         return command.remote.ProxyConnectionArgs(**self._login(host))
 
-    def _login(self, host: pulumi.Input[str]) -> Login:
+    def _login(self, host: pulumi.Input[str]) -> SshLogin:
         return {
             "host": host,
-            "user": USER,
-            "private_key": pulumi.Output.secret(self._access.private_key.get_secret_value()),
+            "user": REMOTE_USER,
+            "private_key": pulumi.Output.secret(self._private_key),
             "host_key": self._host_key.public_openssh,
-            # A machine that boots refuses connections: 60 tries are about five minutes.
-            "dial_error_limit": 60,
+            "dial_error_limit": DIAL_ATTEMPTS,
             "per_dial_timeout": 5,
         }
 
     def as_output(self) -> dict[str, pulumi.Input[str]]:
-        """What the stack's outputs say of a machine."""
+        """Returns this machine's element of the stack output ``nodes``."""
         return {
-            "name": self._planned.name,
-            "role": self._planned.role,
+            "name": self._place.name,
+            "role": self._place.role,
             "private_address": self.private_ip,
             "public_address": self.public_ip,
         }

@@ -1,4 +1,4 @@
-"""The network: an own VPC, or subnets that exist already."""
+"""The network: a VPC of the cluster, or existing subnets."""
 
 from dataclasses import dataclass
 
@@ -10,26 +10,27 @@ from cluster.address_plan import AddressPlan
 
 @dataclass(frozen=True)
 class NetworkArgs:
-    """The address plan, and the first part of ``Name`` tags."""
+    """Arguments of a ``Network``."""
 
     cluster: str
+    """First part of every ``Name`` tag."""
     plan: AddressPlan
 
 
 class Network(pulumi.ComponentResource):
     """Public subnets, one in each availability zone.
 
-    With a planned VPC: creates it with an internet gateway, a route table and the subnets. Otherwise creates nothing and
-    looks up the subnets that the plan names.
+    If the plan has a VPC, creates it with an internet gateway, a route table and the subnets. Otherwise creates nothing
+    and looks up the existing subnets.
 
     Raises:
-        pulumi.RunError: fewer availability zones than asked for; an existing subnet with another CIDR or in another VPC.
+        pulumi.RunError: The region has too few availability zones, or an existing subnet has another CIDR or VPC.
     """
 
     vpc_id: pulumi.Output[str]
     """The VPC of all subnets."""
     subnet_ids: list[pulumi.Output[str]]
-    """In the plan's order: ``subnet_ids[machine.subnet]`` is a machine's subnet."""
+    """In the order of the plan: ``subnet_ids[machine.subnet]`` is a machine's subnet."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:network:Network", name, None, opts)
@@ -40,7 +41,7 @@ class Network(pulumi.ComponentResource):
         self.register_outputs({"vpc_id": self.vpc_id, "subnet_ids": self.subnet_ids})
 
     def _create(self, name: str, args: NetworkArgs, vpc_cidr: str) -> None:
-        zones = availability_zones(len(args.plan.subnets))
+        zones = find_zones(len(args.plan.subnets))
         child = pulumi.ResourceOptions(parent=self)
         tags = {"Name": args.cluster}
         vpc = aws.ec2.Vpc(
@@ -69,7 +70,7 @@ class Network(pulumi.ComponentResource):
             association = aws.ec2.RouteTableAssociation(
                 f"{name}-routes{planned.index + 1}", subnet_id=subnet.id, route_table_id=routes.id, opts=child
             )
-            # A machine's subnet is usable once packets find their way out of it.
+            # Depends on the routes: machines need the internet from their first boot.
             self.subnet_ids.append(
                 pulumi.Output.all(subnet.id, association.id, to_internet.id).apply(lambda ids: str(ids[0]))
             )
@@ -91,12 +92,16 @@ class Network(pulumi.ComponentResource):
         self.subnet_ids = [pulumi.Output.from_input(subnet.id) for _, subnet in found]
 
 
-def availability_zones(count: int) -> list[str]:
-    """The first ``count`` availability zones of the region by name; raises ``pulumi.RunError`` where it has fewer."""
+def find_zones(count: int) -> list[str]:
+    """Returns the first ``count`` availability zones of the region by name.
+
+    Raises:
+        pulumi.RunError: The region has fewer.
+    """
     names = sorted(
         aws.get_availability_zones(
             state="available",
-            # Without local zones, which lack most instance types.
+            # Local zones lack most instance types.
             filters=[aws.GetAvailabilityZonesFilterArgs(name="zone-type", values=["availability-zone"])],
         ).names
     )

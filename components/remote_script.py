@@ -1,4 +1,4 @@
-"""The one way to run something on a machine."""
+"""Runs scripts of ``templates/scripts`` on machines, over SSH."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,20 +12,22 @@ from cluster.machine_scripts import ScriptFolder, bundle_scripts, read_script
 from components.machine import Machine
 
 INSTALLED = "/usr/local/lib/ant-media-cluster"
+"""The folder of the scripts on a machine."""
 
 
 class ScriptHost:
-    """A machine that has the scripts of its kind, ready to run them.
+    """A machine that has the scripts of its kind.
 
-    Installs them when cloud-init is done, in ``INSTALLED``, so that a command is one readable line, in previews as in errors.
+    Creates one ``command.remote.Command``. It waits for cloud-init and installs the scripts in ``INSTALLED``, so that each
+    ``RemoteScript`` is one readable line in previews and errors.
     """
 
     machine: Machine
     folder: ScriptFolder
-    """Which scripts of ``templates/scripts`` it has, beside those of every machine."""
+    """The folder of ``templates/scripts`` that it has, beside ``every-machine``."""
     connection: command.remote.ConnectionArgs
     scripts: command.remote.Command
-    """Done when the machine has the scripts."""
+    """Complete when the scripts are installed."""
 
     def __init__(
         self,
@@ -46,20 +48,25 @@ class ScriptHost:
             stdin=bundle_scripts(folder),
             triggers=machine.starts,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(gone_with(machine), opts),
+            opts=pulumi.ResourceOptions.merge(_deleted_with(machine), opts),
         )
 
 
 class RemoteScript(command.remote.Command):
-    """A script of ``templates/scripts`` run as root on a machine: when it is new, and whenever an input or the script changes.
+    """Runs a script as root on a machine when it is created, and again when an input, the script or the machine changes.
 
-    The script is idempotent, so there is neither an ``update`` nor a ``delete`` command. It runs again whenever its
-    machine starts anew (``triggers``; ``replace_with`` would miss one that was ended by hand and made again) and is forgotten
-    with a machine that is gone (``deleted_with``), which may be dead.
+    The script is idempotent, so the command has no ``update`` and no ``delete``. ``triggers`` run it again when its
+    machine starts again; ``replace_with`` would miss an instance that was terminated by hand. ``deleted_with`` removes it
+    from the state together with its machine, which may be unreachable.
 
-    ``args`` are shown in previews and process lists. ``stdin`` is shown in previews. ``secrets`` go to the script's standard
-    input, a line each (empty for ``None``); then nothing that the script prints is logged. ``timeout`` (seconds) holds on the
-    machine itself: the provider would wait for ever.
+    Args:
+        script: File name in the host's folder of ``templates/scripts``.
+        args: Arguments of the script. Previews and process lists show them.
+        stdin: Standard input of the script. Previews show it.
+        secrets: Standard input of the script, one line each and an empty line for ``None``. Neither these nor the script's
+            output are logged.
+        triggers: Further values whose change runs the script again.
+        timeout: Seconds after which the machine ends the script. The provider itself has no time limit.
     """
 
     def __init__(
@@ -75,7 +82,10 @@ class RemoteScript(command.remote.Command):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         texts = read_script(ScriptFolder.EVERY_MACHINE, "prelude.sh") + read_script(host.folder, script)
-        version = sha256(texts.encode()).hexdigest()[:12]
+        version = short_digest(texts)
+        own_opts = pulumi.ResourceOptions.merge(
+            _deleted_with(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
+        )
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
             connection=host.connection,
@@ -85,24 +95,23 @@ class RemoteScript(command.remote.Command):
                     + f"  # version {version}"
                 )
             ),
-            stdin=pulumi.Output.secret(lines(secrets)) if secrets else stdin,
+            stdin=pulumi.Output.secret(_join_lines(secrets)) if secrets else stdin,
             triggers=[*host.machine.starts, *triggers],
             logging=command.remote.Logging.NONE if secrets else None,
-            # The previous output would travel in the environment, which sshd does not accept.
+            # The previous output would be sent as an environment variable, which sshd refuses.
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(
-                pulumi.ResourceOptions.merge(
-                    gone_with(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
-                ),
-                opts,
-            ),
+            opts=pulumi.ResourceOptions.merge(own_opts, opts),
         )
 
 
-def gone_with(machine: Machine) -> pulumi.ResourceOptions:
-    """What is on a machine needs no deletion where the machine itself goes."""
+def short_digest(text: str) -> str:
+    """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def _deleted_with(machine: Machine) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(deleted_with=machine.instance)
 
 
-def lines(secrets: Sequence[SecretStr | None]) -> str:
+def _join_lines(secrets: Sequence[SecretStr | None]) -> str:
     return "".join(f"{secret.get_secret_value() if secret else ''}\n" for secret in secrets)

@@ -1,56 +1,40 @@
-"""What all machines of one cluster have in common."""
+"""What all machines of a cluster share: network, security groups, images and SSH keys."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-import pulumi
-
-from cluster.address_plan import Machine
-from cluster.port_table import SecurityGroup
-from components.images import Image
-from components.machine import MachineArgs, SshAccess
+from cluster.host_keys import SshKeys
+from cluster.plan import MachinePlan
+from components.aws_lookups import Image
+from components.balancer_identity import BalancerIdentity
+from components.machine import MachineArgs
 from components.network import Network
 from components.security_groups import SecurityGroups
 
 
-class Size(Protocol):
-    """An instance type, and a root volume in GiB."""
-
-    @property
-    def instance_type(self) -> str: ...
-    @property
-    def volume_size(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Site:
-    """Where a cluster's machines are, and how they are reached."""
+    """Turns planned machines into the arguments of ``Machine``."""
 
     cluster: str
     """First part of every ``Name`` tag."""
     network: Network
     groups: SecurityGroups
-    access: SshAccess
+    images: Mapping[str, Image]
+    """By their names in the settings."""
+    ssh: SshKeys
 
-    def machine(
-        self,
-        planned: Machine,
-        size: Size,
-        image: Image,
-        *member_of: SecurityGroup,
-        instance_profile: pulumi.Input[str] | None = None,
-        protect: bool = False,
-    ) -> MachineArgs:
-        """The arguments of one machine of the plan."""
+    def machine_args(self, plan: MachinePlan, identity: BalancerIdentity | None = None) -> MachineArgs:
+        """Returns the arguments of one machine; ``identity`` is its IAM role."""
         return MachineArgs(
             cluster=self.cluster,
-            planned=planned,
-            image=image,
-            instance_type=size.instance_type,
-            volume_size=size.volume_size,
-            subnet_id=self.network.subnet_ids[planned.subnet],
-            security_group_ids=[self.groups.ids[group] for group in member_of],
-            access=self.access,
-            instance_profile=instance_profile,
-            protect=protect,
+            place=plan.place,
+            image=self.images[plan.image],
+            instance_type=plan.instance_type,
+            volume_size=plan.volume_size,
+            subnet_id=self.network.subnet_ids[plan.place.subnet],
+            security_group_ids=[self.groups.ids[group] for group in plan.security_groups],
+            ssh=self.ssh,
+            instance_profile=identity.instance_profile if identity else None,
+            protect=plan.protect,
         )

@@ -1,4 +1,4 @@
-from cluster.port_table import SecurityGroup, egress_rules, rules
+from cluster.port_table import SecurityGroup, egress_rules, ingress_rules
 
 # The design's port table: who may open what on whom.
 WITHOUT_OPTIONS = """
@@ -26,7 +26,7 @@ database       6379/tcp         nodes          registry
 
 def table(srt: bool, database: bool) -> str:
     lines = [""]
-    for rule in rules(srt, database):
+    for rule in ingress_rules(srt, database):
         ports = f"{rule.from_port}-{rule.to_port}" if rule.from_port != rule.to_port else f"{rule.from_port}"
         lines.append(
             f"{rule.security_group:14} {ports + '/' + rule.protocol:16} {rule.source:14} {rule.name}"
@@ -40,7 +40,7 @@ def test_the_rules_are_the_designs_port_table():
 
 
 def test_every_rule_has_a_name_of_its_own_and_a_description_that_aws_takes():
-    everything = rules(srt=True, database=True)
+    everything = ingress_rules(srt=True, database=True)
     assert len({(rule.security_group, rule.name) for rule in everything}) == len(everything)
     allowed = set(" ._-:/()#,@[]+=&;{}!$*")
     for rule in (*everything, *egress_rules(database=True)):

@@ -1,0 +1,180 @@
+"""The cluster that the settings describe: its machines, ports, certificate and URLs, known before any resource exists."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from cluster import address_plan
+from cluster.address_plan import AddressPlan, plan_addresses
+from cluster.haproxy_config import HAProxyConfig, Server
+from cluster.host_keys import SshKeys
+from cluster.port_table import PortTable, SecurityGroup, plan_ports
+from cluster.settings.certificate import AcmeSettings, TlsSettings
+from cluster.settings.model import DatabaseSettings, LoadBalancerSettings, MediaNodeSettings, Settings
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """A machine to create."""
+
+    place: address_plan.Machine
+    """Name, role, subnet and private address."""
+    image: str
+    """An image as the settings name it: ``debian-13`` or an AMI id, for example."""
+    instance_type: str
+    volume_size: int
+    """Root volume in GiB."""
+    security_groups: tuple[SecurityGroup, ...]
+    protect: bool = False
+    """Whether Pulumi refuses to delete or replace it."""
+
+
+@dataclass(frozen=True)
+class EntryPlan:
+    """The cluster's public entry point."""
+
+    domain: str
+    """The host name that clients use."""
+    names_in_zone: tuple[str, ...]
+    """Names that get an A record, if there is a hosted zone."""
+    statistics_user: str
+    statistics_password: SecretStr
+    protect_address: bool
+    """Whether Pulumi refuses to delete or replace the Elastic IP."""
+
+
+@dataclass(frozen=True)
+class AcmePlan:
+    """A certificate that certbot orders and renews."""
+
+    acme: AcmeSettings
+    names: tuple[str, ...]
+    """Subject alternative names."""
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What every node is set up with."""
+
+    install: bool
+    """Whether Ant Media's installer runs first, on a plain Ubuntu image."""
+    license_key: SecretStr | None
+    panel_email: str
+    """The first administrator of the web panel."""
+    panel_password: SecretStr
+    database_url: SecretStr | None
+    """The user's own cluster registry."""
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """A whole cluster. Edges and the database may be missing."""
+
+    name: str
+    """``PROJECT-STACK``: all names in AWS begin with it."""
+    addresses: AddressPlan
+    ports: PortTable
+    ssh: SshKeys
+    entry: EntryPlan
+    certificate: AcmePlan | TlsSettings
+    node: NodePlan
+    load_balancer: MachinePlan
+    database: MachinePlan | None
+    origins: tuple[MachinePlan, ...]
+    edges: tuple[MachinePlan, ...]
+    images: tuple[str, ...]
+    """The images of all machines."""
+    urls: dict[str, str]
+    """By the name of their stack output. RTMP, publish and play URLs are those of the first application."""
+
+
+def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
+    """Plans the cluster that the settings describe.
+
+    Raises:
+        AddressPlanError: The subnets have fewer addresses than the cluster has nodes.
+    """
+    addresses = plan_addresses(settings.network, settings.origins.count, settings.edges.count)
+    linux, media = settings.linux_image, settings.media_image
+
+    def machine(
+        place: address_plan.Machine,
+        size: LoadBalancerSettings | DatabaseSettings | MediaNodeSettings,
+        image: str,
+        *groups: SecurityGroup,
+        protect: bool = False,
+    ) -> MachinePlan:
+        return MachinePlan(place, image, size.instance_type, size.volume_size, groups, protect)
+
+    def origin(place: address_plan.Machine) -> MachinePlan:
+        return machine(place, settings.origins, media, SecurityGroup.NODES, SecurityGroup.ORIGINS)
+
+    def edge(place: address_plan.Machine) -> MachinePlan:
+        return machine(place, settings.edges, media, SecurityGroup.NODES)
+
+    database = machine(
+        addresses.database, settings.database, linux, SecurityGroup.DATABASE, protect=settings.protect
+    )
+    return ClusterPlan(
+        name=name,
+        addresses=addresses,
+        ports=plan_ports(settings),
+        ssh=SshKeys(settings.ssh_private_key, settings.ssh_host_key_seed),
+        entry=EntryPlan(
+            settings.domain,
+            settings.names_in_zone,
+            settings.statistics_user,
+            settings.statistics_password,
+            settings.protect,
+        ),
+        certificate=_plan_certificate(settings),
+        node=NodePlan(
+            media == "ubuntu",
+            settings.license_key,
+            settings.panel_email,
+            settings.panel_password,
+            settings.database_url,
+        ),
+        load_balancer=machine(
+            addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER
+        ),
+        database=database if settings.needs_database else None,
+        origins=tuple(map(origin, addresses.origins)),
+        edges=tuple(map(edge, addresses.edges)),
+        images=(linux, media),
+        urls=_plan_urls(settings.domain, settings.applications[0]),
+    )
+
+
+def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) -> HAProxyConfig:
+    """Returns what haproxy.cfg is rendered from; ``memory_mib`` is the load balancer's memory."""
+    return HAProxyConfig(
+        domain=settings.domain,
+        origins=_servers(addresses.origins),
+        edges=_servers(addresses.edges),
+        applications=settings.applications,
+        memory_mib=memory_mib,
+        hsts_max_age=settings.hsts_max_age,
+    )
+
+
+def _servers(nodes: Sequence[address_plan.Machine]) -> tuple[Server, ...]:
+    return tuple(Server(node.name, node.address) for node in nodes)
+
+
+def _plan_certificate(settings: Settings) -> AcmePlan | TlsSettings:
+    certificate = settings.certificate
+    if isinstance(certificate, TlsSettings):
+        return certificate
+    return AcmePlan(certificate, settings.certificate_names)
+
+
+def _plan_urls(domain: str, application: str) -> dict[str, str]:
+    return {
+        "rtmp_url": f"rtmp://{domain}:1935/{application}",
+        "publish_url": f"https://{domain}/{application}/",
+        "play_url": f"https://{domain}:5443/{application}/",
+        "panel_url": f"https://{domain}:4444/",
+        "statistics_url": f"https://{domain}:6080/haproxy_stats",
+    }

@@ -1,4 +1,4 @@
-"""What find-drift.sh says of what a script left: the scripts with the tools of Debian 13, at their own paths."""
+"""Tests the report of find-drift.sh in a Debian 13 tree: what changed since a script ran."""
 
 import re
 import subprocess
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.scripts.test_record_certificate import make_pem
+from tests.integration.scripts.certificate_pem import create_pem
 from tests.project import PROJECT
 
 SCRIPTS = PROJECT / "templates/scripts/every-machine"
 
-# As the program's scripts do, of things of this test's own.
-INSTALL = """\
+# Records one item of every kind, as the scripts of the machines do.
+INSTALL_SCRIPT = """\
 source "$(dirname "$0")/prelude.sh"
-keep <<END
+save_record <<END
 package coreutils
 package no-such-package
 file /etc/plain
@@ -27,7 +27,7 @@ settings /etc/settings db[.](host|user)
 settings /etc/deleted db[.]host
 END
 """
-RUN = """
+RUN_IN_TREE = """
 set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 mount --bind /dev "$FOLDER/root/dev"
@@ -36,14 +36,14 @@ umask 022
 echo v1 >etc/plain; echo here >etc/gone; echo hush-1 >etc/secret; cat "$FOLDER/pem-1" >etc/pem
 printf 'ours 1\\ntheirs 1\\n' >etc/lines
 printf 'db.host=hush-2\\ndb.user=hush-3\\nother=1\\n' >etc/settings; echo db.host=x >etc/deleted
-chroot . bash "$SCRIPTS/install-things.sh"
-eval "$BY_HAND"
-chroot . bash -c "$(cat "$FOLDER/find-drift.sh")" find-drift.sh install-scripts.sh install-things.sh <"$FOLDER/deployed"
+chroot . bash "$SCRIPTS/install-items.sh"
+eval "$CHANGES"
+chroot . bash -c "$(cat "$FOLDER/find-drift.sh")" find-drift.sh install-scripts.sh install-items.sh <"$FOLDER/deployed"
 """
 
 
-# Without context and what is another one each time.
-CHANGED = """\
+# Without context lines and values that differ in every run.
+EXPECTED_DIFFS = """\
 --- /etc/pem as deployed
 +++ /etc/pem now
 -subject=O=Trust & Co, CN=CA 1
@@ -52,7 +52,7 @@ CHANGED = """\
 +issuer=O=Trust & Co, CN=CA 2
 -contents as deployed, not shown
 +other contents, not shown
-/etc/gone is not there.
+/etc/gone is missing.
 --- /etc/plain as deployed
 +++ /etc/plain now
 --rw-r--r-- root:root
@@ -81,18 +81,21 @@ CHANGED = """\
 
 @dataclass
 class Tree:
+    """A Debian 13 tree on which install-items.sh and then find-drift.sh run."""
+
     layers: str
     folder: Path
 
-    def found(self, by_hand: str) -> str:
+    def find_drift(self, changes: str = "") -> str:
+        """Runs both scripts, with the shell commands `changes` in between, and returns the report."""
         run = subprocess.run(
-            ["unshare", "--mount", "bash", "-c", RUN],
+            ["unshare", "--mount", "bash", "-c", RUN_IN_TREE],
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "LAYERS": self.layers,
                 "FOLDER": str(self.folder),
                 "SCRIPTS": "/usr/local/lib/ant-media-cluster",
-                "BY_HAND": by_hand,
+                "CHANGES": changes,
             },
             capture_output=True,
             text=True,
@@ -109,27 +112,27 @@ def tree(layers: str, tmp_path: Path) -> Tree:
     for folder in (installed, tmp_path / "work", tmp_path / "root"):
         folder.mkdir(parents=True)
     scripts = {name: (SCRIPTS / name).read_text() for name in ("find-drift.sh", "prelude.sh")}
-    scripts["install-things.sh"] = INSTALL
+    scripts["install-items.sh"] = INSTALL_SCRIPT
     for name, text in scripts.items():
         (installed / name).write_text(text)
         (installed / name).chmod(0o755)
     (tmp_path / "deployed").write_text("".join(f"=== {name}\n{text}" for name, text in scripts.items()))
     (tmp_path / "find-drift.sh").write_text(scripts["find-drift.sh"])
     for number in (1, 2):
-        (tmp_path / f"pem-{number}").write_bytes(make_pem("live.example.com", issuer=f"CA {number}")[0])
+        (tmp_path / f"pem-{number}").write_bytes(create_pem("live.example.com", issuer=f"CA {number}")[0])
     return Tree(layers, tmp_path)
 
 
-def test_what_nobody_touched_is_no_drift_nor_is_what_others_may_change(tree: Tree) -> None:
-    assert tree.found("") == ""
+def test_unchanged_items_and_permitted_changes_are_not_drift(tree: Tree) -> None:
+    assert tree.find_drift() == ""
     assert (
-        tree.found(
+        tree.find_drift(
             """
             echo theirs 2 >>etc/lines
             echo other=2 >>etc/settings
             rm etc/deleted
             touch etc/plain
-            record=var/lib/ant-media-cluster/kept/install-things
+            record=var/lib/ant-media-cluster/kept/install-items
             echo 'installed 0.1' >"$record/package coreutils"
             """
         )
@@ -137,28 +140,28 @@ def test_what_nobody_touched_is_no_drift_nor_is_what_others_may_change(tree: Tre
     )
 
 
-def test_what_was_changed_by_hand_is_shown_as_diffs_without_what_is_secret(tree: Tree) -> None:
-    said = tree.found(
+def test_manual_changes_are_reported_as_diffs_without_secrets(tree: Tree) -> None:
+    report = tree.find_drift(
         """
         echo v2 >etc/plain; chmod 600 etc/plain; rm etc/gone; echo hush-4 >etc/secret; cat "$FOLDER/pem-2" >etc/pem
         sed -i s/ours/mine/ etc/lines
         sed -i s/hush-3/hush-5/ etc/settings
-        record=var/lib/ant-media-cluster/kept/install-things
+        record=var/lib/ant-media-cluster/kept/install-items
         echo 'installed 99' >"$record/package coreutils"; echo 'installed 1.0' >"$record/package no-such-package"
         echo '# mine' >>usr/local/lib/ant-media-cluster/prelude.sh; touch usr/local/lib/ant-media-cluster/mine.sh
         """
     )
-    scripts, things = said.split("=== install-things.sh\n")
-    assert scripts.startswith("=== install-scripts.sh\n")
-    assert "+# mine\n" in scripts
-    assert "/usr/local/lib/ant-media-cluster/mine.sh was not deployed.\n" in scripts
-    unnamed = re.sub(r"(?m)^ .*\n|^@@.*\n|^([-+])((?:serial|notAfter)=|installed (?!99)).*\n", "", things)
-    assert unnamed == CHANGED
-    assert "hush" not in said
-    assert "PRIVATE KEY" not in said
+    script_report, item_report = report.split("=== install-items.sh\n")
+    assert script_report.startswith("=== install-scripts.sh\n")
+    assert "+# mine\n" in script_report
+    assert "/usr/local/lib/ant-media-cluster/mine.sh was not deployed.\n" in script_report
+    stable = re.sub(r"(?m)^ .*\n|^@@.*\n|^([-+])((?:serial|notAfter)=|installed (?!99)).*\n", "", item_report)
+    assert stable == EXPECTED_DIFFS
+    assert "hush" not in report
+    assert "PRIVATE KEY" not in report
 
 
-def test_a_step_that_left_no_record_is_told(tree: Tree) -> None:
-    assert tree.found("rm -r var/lib/ant-media-cluster") == (
-        "=== install-things.sh\nThere is no record of what it did on this machine.\n"
+def test_missing_record_is_reported(tree: Tree) -> None:
+    assert tree.find_drift("rm -r var/lib/ant-media-cluster") == (
+        "=== install-items.sh\nThis machine has no record of the script's last run.\n"
     )

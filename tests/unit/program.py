@@ -1,4 +1,4 @@
-"""Runs the whole program against Pulumi's mocks and tells what it asked for."""
+"""Runs the whole program with Pulumi's mocks and records the resources that it registers."""
 
 import json
 import runpy
@@ -35,14 +35,14 @@ SETTINGS: dict[str, object] = {
 
 @dataclass
 class Run(mocks.Mocks):
-    """One run: the resources in the order of their registration, and the cloud's answers to look-ups."""
+    """One run of the program: AWS's answers to its lookups, and the resources in the order of their registration."""
 
     zones: tuple[str, ...] = ("eu-west-1a", "eu-west-1b", "eu-west-1c")
     images: bool = True
     subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
     protected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """Type and name of what the engine is to refuse to delete or replace."""
+    """Types and names of the protected resources."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         self.resources.append(args)
@@ -81,12 +81,12 @@ class Run(mocks.Mocks):
                 raise AssertionError(f"the program asked for {args.token}")
 
     def of_type(self, typ: str) -> dict[str, dict[str, Any]]:
-        """Inputs by name of every resource of a type."""
+        """Returns the inputs of all resources of a type, by resource name."""
         return {resource.name: resource.inputs for resource in self.resources if resource.typ == typ}
 
 
 class Monitor(mocks.MockMonitor):
-    """Notes of a registration what `Mocks` is not told."""
+    """Records protected resources, which `Mocks` does not see."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -99,7 +99,7 @@ class Monitor(mocks.MockMonitor):
 
 
 def run(cloud: Run | None = None, **settings: object) -> Run:
-    """Runs the program with the smallest settings and ``settings`` over them, ``None`` for one that is not given."""
+    """Runs the program with minimal settings and ``settings``; ``None`` removes a setting."""
     cloud = cloud or Run()
     values = {**SECRETS, **SETTINGS, **settings}
     pulumi.runtime.set_all_config(
@@ -131,7 +131,7 @@ def revealed(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_secrets(value: Any) -> Any:
-    """A copy of a resource's inputs in which nothing is left that Pulumi would encrypt."""
+    """Returns a copy of a resource's inputs without the values that Pulumi encrypts."""
     if isinstance(value, dict):
         if SECRET in value:
             return "[secret]"

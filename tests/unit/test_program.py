@@ -1,4 +1,4 @@
-"""What the program creates and what it refuses, component by component, against Pulumi's mocks."""
+"""Resources that the program creates, and settings that it refuses, with Pulumi's mocks."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_two_origins_and_two_edges_need_six_machines(two_and_two: Run) -> None:
     ]  # fmt: skip
 
 
-def test_every_machine_is_encrypted_and_speaks_imdsv2_only(two_and_two: Run) -> None:
+def test_machines_have_encrypted_volumes_and_require_imdsv2(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(INSTANCE).items():
         assert inputs["rootBlockDevice"] == {
             "encrypted": True, "volumeType": "gp3", "volumeSize": 16, "deleteOnTermination": True,
@@ -35,7 +35,7 @@ def test_every_machine_is_encrypted_and_speaks_imdsv2_only(two_and_two: Run) -> 
         assert inputs["metadataOptions"] == {"httpEndpoint": "enabled", "httpTokens": "required"}
 
 
-def test_machines_sit_at_their_planned_addresses_spread_over_zones(two_and_two: Run) -> None:
+def test_machines_have_their_planned_addresses_in_alternating_zones(two_and_two: Run) -> None:
     subnets = {
         name: subnet["availabilityZone"]
         for name, subnet in two_and_two.of_type("aws:ec2/subnet:Subnet").items()
@@ -54,7 +54,7 @@ def test_machines_sit_at_their_planned_addresses_spread_over_zones(two_and_two: 
     }
 
 
-def test_the_groups_open_the_port_table_and_nothing_else(two_and_two: Run) -> None:
+def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
     opened = {
         (
             rule["securityGroupId"].removeprefix("firewall-").removesuffix("-id"),
@@ -81,7 +81,7 @@ def test_the_groups_open_the_port_table_and_nothing_else(two_and_two: Run) -> No
     assert all(rule["description"] for rule in two_and_two.of_type(INGRESS).values())
 
 
-def test_each_machine_is_in_its_own_groups(two_and_two: Run) -> None:
+def test_machines_are_in_the_security_groups_of_their_role(two_and_two: Run) -> None:
     groups = {
         name: [group.removeprefix("firewall-").removesuffix("-id") for group in inputs["vpcSecurityGroupIds"]]
         for name, inputs in two_and_two.of_type(INSTANCE).items()
@@ -103,7 +103,7 @@ def test_srt_opens_4200_on_origins_to_publishers() -> None:
     ] == [("firewall-origins-id", "203.0.113.0/24")]
 
 
-def test_every_name_in_aws_tells_which_cluster_it_belongs_to(two_and_two: Run) -> None:
+def test_names_in_aws_begin_with_project_and_stack(two_and_two: Run) -> None:
     names: dict[str, set[str]] = {}
     for resource in two_and_two.resources:
         inputs = resource.inputs
@@ -113,7 +113,7 @@ def test_every_name_in_aws_tells_which_cluster_it_belongs_to(two_and_two: Run) -
             names.setdefault(resource.typ, set()).update(name for name in found if name)
     for name in set().union(*names.values()):
         assert f"{name}-".startswith("ant-media-cluster-unit-"), name
-    # Of these AWS takes a name once in an account, or in a network.
+    # AWS requires these names to be unique in the account, or in the VPC.
     balancer = "ant-media-cluster-unit-load-balancer"
     assert {typ: names[typ] for typ in names if "iam" in typ or "secret" in typ} == {
         "aws:iam/role:Role": {balancer},
@@ -127,7 +127,7 @@ def test_every_name_in_aws_tells_which_cluster_it_belongs_to(two_and_two: Run) -
     }
 
 
-def test_protected_are_the_address_and_the_database_where_the_stack_says_so_and_nothing_else(
+def test_protect_covers_the_elastic_ip_and_the_database(
     two_and_two: Run,
 ) -> None:
     assert two_and_two.protected == []
@@ -137,9 +137,9 @@ def test_protected_are_the_address_and_the_database_where_the_stack_says_so_and_
     ]
 
 
-def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None:
+def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 12  # every machine is given the scripts, then runs some
+    assert len(commands) == 6 + 12  # installing the scripts on each machine, then running them
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -151,19 +151,19 @@ def test_remote_scripts_verify_the_host_and_never_hang(two_and_two: Run) -> None
         ), name
 
 
-def test_remote_scripts_run_again_where_what_they_stand_on_starts_anew(two_and_two: Run) -> None:
+def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and_two: Run) -> None:
     nodes = ("origin1", "origin2", "edge1", "edge2")
     sizes = {name: inputs["instanceType"] for name, inputs in two_and_two.of_type(INSTANCE).items()}
     for name, inputs in two_and_two.of_type(REMOTE).items():
         machine = re.sub("-(scripts|haproxy|credentials|valkey|ant-media)$", "", name)
         if name.startswith("service"):
             machine = "load-balancer"
-        stands_on = [machine]
+        machines_used = [machine]
         if name == "service-servers":
-            stands_on += nodes
+            machines_used += nodes
         if name.endswith("-ant-media"):
-            stands_on += ["database"]
-        starts = [start for other in stands_on for start in (f"{other}-id", sizes[other])]
+            machines_used += ["database"]
+        starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
         assert inputs["triggers"] == starts, name
 
 
@@ -178,13 +178,13 @@ def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_
             assert connection["proxy"]["hostKey"].startswith("ssh-ed25519 ")
 
 
-def test_host_keys_differ_from_machine_to_machine(two_and_two: Run) -> None:
+def test_each_machine_has_its_own_host_key(two_and_two: Run) -> None:
     connections = [revealed(inputs["connection"]) for inputs in two_and_two.of_type(REMOTE).values()]
     keys = {connection["host"]: connection["hostKey"] for connection in connections}
     assert len(set(keys.values())) == len(keys) == 6
 
 
-def test_no_secret_is_in_a_command_text_or_in_plain_input(two_and_two: Run) -> None:
+def test_secrets_appear_only_in_encrypted_inputs(two_and_two: Run) -> None:
     for resource in two_and_two.resources:
         plain = json.dumps(without_secrets(resource.inputs))
         for name, secret in SECRETS.items():
@@ -192,13 +192,13 @@ def test_no_secret_is_in_a_command_text_or_in_plain_input(two_and_two: Run) -> N
             assert json.dumps(secret)[1:-1] not in plain, f"{name} in {resource.name}"
 
 
-def test_scripts_that_get_secrets_log_nothing(two_and_two: Run) -> None:
+def test_scripts_with_secrets_do_not_log_output(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(REMOTE).items():
         if any(secret in json.dumps(inputs.get("stdin")) for secret in SECRETS.values()):
             assert inputs["logging"] == "none", name
 
 
-def test_one_node_needs_no_database_and_stays_standalone() -> None:
+def test_single_node_is_standalone_without_a_database() -> None:
     single = run(origins={"count": 1}, edges={"count": 0})
     assert sorted(single.of_type(INSTANCE)) == ["load-balancer", "origin1"]
     create = single.of_type(REMOTE)["origin1-ant-media"]["create"]
@@ -206,14 +206,14 @@ def test_one_node_needs_no_database_and_stays_standalone() -> None:
     assert not any("database" in rule["securityGroupId"] for rule in single.of_type(INGRESS).values())
 
 
-def test_a_database_of_the_users_own_takes_the_place_of_the_machine() -> None:
+def test_database_url_replaces_the_database_machine() -> None:
     cluster = run(databaseUrl="mongodb+srv://user:own-database-password@cluster.mongodb.net/")
     assert "database" not in cluster.of_type(INSTANCE)
     stdin = json.dumps(cluster.of_type(REMOTE)["edge1-ant-media"]["stdin"])
     assert "mongodb+srv://user:own-database-password@cluster.mongodb.net/" in stdin
 
 
-def test_existing_subnets_are_used_as_they_are() -> None:
+def test_existing_subnets_are_used_unchanged() -> None:
     cloud = Run(
         subnets={
             "subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"),
@@ -263,11 +263,11 @@ def test_existing_subnets_are_used_as_they_are() -> None:
             {"loadBalancer": {"instanceType": "c99.large"}, "edges": {"instanceType": "c7g.large"}},
             'ant-media-cluster:edges.instanceType is "c7g.large", whose processor is arm64: give one of x86_64',
         ),
-        (Run(images=False), {}, "No image 'debian-13' (name debian-13-amd64-*, owner 136693071363)"),
+        (Run(images=False), {}, "Image 'debian-13' (name debian-13-amd64-*, owner 136693071363) was not found"),
     ],
     ids=["other CIDR", "several VPCs", "too few zones", "instance types", "no image"],
 )  # fmt: skip
-def test_what_the_cloud_contradicts_is_refused_before_any_machine(
+def test_settings_that_aws_contradicts_are_refused_before_any_machine_is_created(
     cloud: Run, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(pulumi.RunError) as refusal:
@@ -276,7 +276,7 @@ def test_what_the_cloud_contradicts_is_refused_before_any_machine(
     assert not cloud.of_type(INSTANCE)
 
 
-def test_an_image_found_by_name_never_replaces_a_machine_but_an_id_does(two_and_two: Run) -> None:
+def test_image_id_is_used_as_given_and_a_named_image_is_looked_up(two_and_two: Run) -> None:
     assert two_and_two.of_type(INSTANCE)["edge1"]["ami"] == "ami-of-679593333241"
     own = run(mediaImage="ami-0123456789abcdef0")
     assert Counter(inputs["ami"] for inputs in own.of_type(INSTANCE).values()) == {

@@ -1,4 +1,4 @@
-"""What the program does for the certificate: what the balancer may do at AWS, what runs on it, what anybody sees of it."""
+"""The certificate in the program: the load balancer's IAM role, its scripts, and where the private key appears."""
 
 import datetime
 import json
@@ -21,7 +21,7 @@ def acme(**settings: object) -> dict[str, object]:
 
 
 def scripts(cluster: Run) -> dict[str, str]:
-    """The command lines of the certificate's scripts, without what runs them."""
+    """Returns the command lines of the certificate scripts, without sudo and timeout."""
     return {
         name: inputs["create"].partition("/usr/local/lib/ant-media-cluster/")[2].partition("  #")[0]
         for name, inputs in cluster.of_type(REMOTE).items()
@@ -34,7 +34,7 @@ def permissions(cluster: Run) -> list[dict[str, Any]]:
     return json.loads(policy["policy"])["Statement"]
 
 
-def test_the_balancer_alone_has_a_role_and_it_may_do_nothing_but_keep_its_certificate() -> None:
+def test_only_the_load_balancer_has_a_role_which_allows_only_its_secret() -> None:
     cluster = run()
     profiles = {
         name: inputs.get("iamInstanceProfile")
@@ -48,13 +48,13 @@ def test_the_balancer_alone_has_a_role_and_it_may_do_nothing_but_keep_its_certif
             "Resource": STORE,
         }
     ]
-    # By these names the role that deploys a stack is kept to it (docs/aws).
+    # docs/aws limits the deploy role to names with this prefix.
     for kind in ("iam/role:Role", "iam/instanceProfile:InstanceProfile", "secretsmanager/secret:Secret"):
         (inputs,) = cluster.of_type(f"aws:{kind}").values()
         assert inputs["name"].startswith("ant-media-cluster-unit-"), kind
 
 
-def test_a_certificate_that_was_kept_comes_back_and_one_that_is_missing_is_asked_for() -> None:
+def test_stored_certificate_is_restored_before_one_is_ordered() -> None:
     assert scripts(run()) == {
         "service-kept-certificate": f"restore-certificate.sh {STORE}",
         "service-certificate": (
@@ -65,14 +65,14 @@ def test_a_certificate_that_was_kept_comes_back_and_one_that_is_missing_is_asked
     }
 
 
-def test_further_names_and_another_key_show_in_the_command_that_previews_compare() -> None:
+def test_names_and_key_type_appear_in_the_command_that_previews_show() -> None:
     cluster = run(acme=acme(names=["www.ant-media.test", "live.elsewhere.test"], keyType="rsa"))
     command = scripts(cluster)["service-certificate"]
     assert "--key-type rsa" in command
     assert command.endswith("198.51.100.1 live.ant-media.test www.ant-media.test live.elsewhere.test")
 
 
-def test_every_name_in_the_zone_gets_an_a_record_but_no_wildcard() -> None:
+def test_names_in_the_zone_get_a_records_except_wildcards() -> None:
     cluster = run(
         route53Zone="ant-media.test",
         acme=acme(challenge="dns-01", names=["*.eu.ant-media.test", "www.ant-media.test"]),
@@ -85,7 +85,7 @@ def test_every_name_in_the_zone_gets_an_a_record_but_no_wildcard() -> None:
     assert not run().of_type("aws:route53/record:Record")
 
 
-def test_with_dns_01_the_role_may_write_the_challenges_records_and_no_other() -> None:
+def test_dns_01_allows_only_the_challenge_records() -> None:
     cluster = run(route53Zone="ant-media.test", acme=acme(challenge="dns-01", names=["*.eu.ant-media.test"]))
     assert {
         "Effect": "Allow",
@@ -103,7 +103,7 @@ def test_with_dns_01_the_role_may_write_the_challenges_records_and_no_other() ->
     } in permissions(cluster)
 
 
-def test_a_certificate_of_the_users_own_needs_no_role_and_its_key_is_seen_nowhere() -> None:
+def test_own_certificate_needs_no_role_and_its_key_stays_secret() -> None:
     chain, key = own_certificate()
     cluster = run(acme=None, tls={"certificate": chain, "privateKey": key})
     assert not [
@@ -112,12 +112,12 @@ def test_a_certificate_of_the_users_own_needs_no_role_and_its_key_is_seen_nowher
     (command,) = scripts(cluster).values()
     assert command.startswith("use-certificate.sh --sha256 ")
     assert key not in json.dumps([without_secrets(resource.inputs) for resource in cluster.resources])
-    (look,) = cluster.of_type("command:local:Command").values()
-    assert look["environment"]["TRUST"].strip() == chain.strip()
+    (check,) = cluster.of_type("command:local:Command").values()
+    assert check["environment"]["TRUST"].strip() == chain.strip()
 
 
 def own_certificate() -> tuple[str, str]:
-    """A certificate for the domain that signed itself, and its key."""
+    """Returns a self-signed certificate for the domain and its key, as PEM texts."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "live.ant-media.test")])
     now = datetime.datetime.now(datetime.UTC)

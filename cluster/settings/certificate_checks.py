@@ -1,218 +1,155 @@
-"""Reads certificates and their keys, and tells what is wrong with them. Free of settings, clocks and files."""
+"""Finds problems of certificates before HAProxy or browsers refuse them.
 
-import re
+Each `find_…_problems` function yields one text per problem, with its remedy. Messages name a certificate by its number
+in the user's text, counted from 1, and its common name.
+"""
+
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    SECP384R1,
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.hashes import MD5, SHA1
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import (
     AuthorityInformationAccess,
     BasicConstraints,
     Certificate,
     DNSName,
-    DuplicateExtension,
     ExtendedKeyUsage,
     ExtensionNotFound,
-    InvalidVersion,
     SubjectAlternativeName,
-    UnsupportedGeneralNameType,
-    load_pem_x509_certificate,
 )
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-# HAProxy's runtime API, which takes a certificate into service, reads 16 KiB, and its command's own words are in it.
-MOST_BYTES = 15_000
-
-PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey
-
-_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+from cluster.settings.pem import PrivateKey
 
 
-def read_certificates(text: str) -> tuple[Certificate, ...]:
-    """The certificates of a PEM text, in its order."""
-    if "PRIVATE KEY-----" in text:
-        raise ValueError("a private key is in it, which does not belong here: give the certificates alone")
-    blocks = [block[0] for block in _BLOCK.finditer(text) if block[1] == "CERTIFICATE"]
-    begun = text.count("-----BEGIN CERTIFICATE-----")
-    if not begun:
-        raise ValueError(
-            "no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), not a file's name"
-        )
-    if len(blocks) < begun:
-        raise ValueError("a certificate in it has no end (-----END CERTIFICATE-----): give the whole text")
-    return tuple(_read(block, place) for place, block in enumerate(blocks, 1))
-
-
-def _read(block: str, place: int) -> Certificate:
-    try:
-        certificate = load_pem_x509_certificate(block.encode())
-        # Parts are parsed when they are asked for.
-        _ = certificate.subject, certificate.issuer, certificate.extensions
-        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except (ValueError, TypeError, InvalidVersion, DuplicateExtension, UnsupportedGeneralNameType):
-        raise ValueError(
-            f"certificate {place} in it cannot be read: give PEM text as it was issued"
-        ) from None
-    return certificate
-
-
-def read_private_key(text: str) -> PrivateKey:
-    """The key of a PEM text. Its errors show nothing of it."""
-    try:
-        key = load_pem_private_key(text.encode(), password=None)
-    except TypeError:
-        raise ValueError(
-            "it is encrypted with a passphrase: give what openssl pkey -in FILE prints"
-        ) from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError(
-            "no private key can be read in it: give PEM text (-----BEGIN PRIVATE KEY-----…), not a file's name"
-        ) from None
-    if not isinstance(key, PrivateKey):
-        raise ValueError("browsers take no certificate of this kind of key: give an RSA or an ECDSA one")
-    return key
-
-
-def as_pem(certificates: Sequence[Certificate]) -> str:
-    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
-
-
-def key_as_pem(key: PrivateKey) -> str:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-def fingerprint(certificate: Certificate) -> str:
-    return certificate.fingerprint(SHA256()).hex(":").upper()
-
-
-def served(chain: Sequence[Certificate]) -> Sequence[Certificate]:
-    """The chain without a root at its end: who does not have that already does not trust it either."""
+def remove_root(chain: Sequence[Certificate]) -> Sequence[Certificate]:
+    """Returns the chain without a root certificate at its end. Clients do not need it: they trust only roots they have."""
     return chain[:-1] if len(chain) > 1 and _is_issued_by(chain[-1], chain[-1]) else chain
 
 
-def covers(name: str, host: str) -> bool:
-    """Whether a certificate's name is good for a host; a wildcard stands for one label."""
-    name, host = name.lower(), host.lower()
+def matches_host(certificate_name: str, host: str) -> bool:
+    """True if a name of a certificate is valid for a host. A wildcard stands for exactly one label."""
+    name, host = certificate_name.lower(), host.lower()
     return name == host or (name.startswith("*.") and host.partition(".")[2] == name[2:])
 
 
-def root_problems(authorities: Sequence[Certificate], now: datetime) -> Iterator[str]:
-    """What keeps certificates from being the roots that a server's certificate is traced back to."""
-    for place, certificate in enumerate(authorities, 1):
-        name = _named(certificate, place)
+def find_root_problems(roots: Sequence[Certificate], now: datetime) -> Iterator[str]:
+    """Yields why certificates cannot be trusted as roots: they are no CA's, or not valid now."""
+    for number, certificate in enumerate(roots, 1):
+        name = _describe(certificate, number)
         if not _is_authority(certificate):
-            yield f"{name} is not of a certificate authority (CA:TRUE): give the one that issued it"
-        yield from _out_of_date(certificate, name, now)
+            yield f"{name} is not a CA certificate (CA:TRUE): give the certificate of its issuer"
+        yield from _find_validity_problems(certificate, name, now)
 
 
-def chain_problems(chain: Sequence[Certificate], domain: str | None, now: datetime) -> Iterator[str]:
-    """What would keep browsers from taking the chain for the domain, or HAProxy from serving it."""
+def find_chain_problems(chain: Sequence[Certificate], domain: str | None, now: datetime) -> Iterator[str]:
+    """Yields why browsers would not accept the chain for the domain, or HAProxy would not load it.
+
+    The names of the certificate are not checked if `domain` is None.
+    """
     leaf = chain[0]
     if _is_authority(leaf):
-        yield f"{_named(leaf, 1)} is a certificate authority's: the server's own comes first, then what issued it"
+        yield f"{_describe(leaf, 1)} is a CA certificate: put the server's certificate first, then its issuers"
     else:
-        yield from _not_for_servers(leaf)
+        yield from _find_usage_problems(leaf)
         if domain:
-            yield from _not_for(domain, leaf)
-    yield from _out_of_order(chain)
-    for place, certificate in enumerate(served(chain), 1):
-        name = _named(certificate, place)
-        yield from _out_of_date(certificate, name, now)
-        yield from _weak(certificate, name)
+            yield from _find_name_problems(leaf, domain)
+    yield from _find_order_problems(chain)
+    for number, certificate in enumerate(remove_root(chain), 1):
+        name = _describe(certificate, number)
+        yield from _find_validity_problems(certificate, name, now)
+        yield from _find_algorithm_problems(certificate, name)
 
 
-def key_problems(key: PrivateKey, chain: Sequence[Certificate]) -> Iterator[str]:
-    """Whether the key is the leaf's."""
-    owner = next((place for place, other in enumerate(chain, 1) if _has_key(other, key)), None)
-    if owner is None:
-        yield f"it is not the key of {_named(chain[0], 1)}: give the key that this certificate was asked for with"
-    elif owner > 1:
-        yield f"it is the key of {_named(chain[owner - 1], owner)}: give the certificate of this key first"
+def find_key_problems(key: PrivateKey, chain: Sequence[Certificate]) -> Iterator[str]:
+    """Yields why the private key does not belong to the first certificate of the chain."""
+    number = next((number for number, other in enumerate(chain, 1) if _has_key(other, key)), None)
+    if number is None:
+        yield f"this is not the key of {_describe(chain[0], 1)}: give the key that its request was made with"
+    elif number > 1:
+        yield f"this is the key of {_describe(chain[number - 1], number)}: put that certificate first"
 
 
-def _not_for_servers(leaf: Certificate) -> Iterator[str]:
+def _find_usage_problems(leaf: Certificate) -> Iterator[str]:
     try:
         usages = leaf.extensions.get_extension_for_class(ExtendedKeyUsage).value
     except ExtensionNotFound:
         usages = ()
     if ExtendedKeyUsageOID.SERVER_AUTH not in usages:
-        yield f"{_named(leaf, 1)} is not for servers (extended key usage serverAuth): ask for one that is"
+        yield f"{_describe(leaf, 1)} is not for servers: request one with the extended key usage serverAuth"
 
 
-def _not_for(domain: str, leaf: Certificate) -> Iterator[str]:
-    names = _host_names(leaf)
+def _find_name_problems(leaf: Certificate, domain: str) -> Iterator[str]:
+    names = _list_host_names(leaf)
     listed = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
-    if not any(covers(name, domain) for name in names):
+    if not any(matches_host(name, domain) for name in names):
         yield (
-            f"{_named(leaf, 1)} is not for {domain} but for {listed or 'no host name'}: "
-            "its subject alternative names count, its common name does not"
+            f"{_describe(leaf, 1)} is for {listed or 'no host name'}, not for {domain}: request one with {domain} "
+            "among its subject alternative names (the common name does not count)"
         )
 
 
-def _out_of_order(chain: Sequence[Certificate]) -> Iterator[str]:
-    """The first certificate that is not followed by its issuer."""
-    if len(chain) == 1 and _says_where_its_issuer_is(chain[0]):
+def _find_order_problems(chain: Sequence[Certificate]) -> Iterator[str]:
+    """Yields the first certificate whose issuer does not follow it."""
+    if len(chain) == 1 and _has_issuer_url(chain[0]):
         yield (
-            f"{_named(chain[0], 1)} came without {chain[0].issuer.rfc4514_string()}, which issued it: "
+            f"{_describe(chain[0], 1)} comes without its issuer {chain[0].issuer.rfc4514_string()}: "
             "give the whole chain (certbot calls it fullchain.pem)"
         )
-    named = [_named(certificate, place) for place, certificate in enumerate(chain, 1)]
-    for place, (certificate, follower) in enumerate(pairwise(chain)):
-        if _has_weak_signature(certificate):  # which is told anyway, and can be verified no more
+    names = [_describe(certificate, number) for number, certificate in enumerate(chain, 1)]
+    for index, (certificate, follower) in enumerate(pairwise(chain)):
+        if _has_weak_signature(
+            certificate
+        ):  # A problem by itself, and the library does not verify such signatures.
             continue
         if _is_issued_by(certificate, follower):
             if _is_authority(follower):
                 continue
-            yield f"{named[place + 1]} is of no certificate authority, but issued {named[place]}: nobody trusts that"
+            yield (
+                f"{names[index]} was issued by {names[index + 1]}, which is not a CA certificate (CA:TRUE): "
+                "request one from a certificate authority"
+            )
             return
-        others = [
+        issuers = [
             other for other, it in enumerate(chain) if it != certificate and _is_issued_by(certificate, it)
         ]
-        wanted = named[others[0]] if others else f"the certificate of {certificate.issuer.rfc4514_string()}"
+        issuer = names[issuers[0]] if issuers else f"the certificate of {certificate.issuer.rfc4514_string()}"
         yield (
-            f"{named[place + 1]} is out of place, because it did not issue {named[place]}: put {wanted} there, "
-            "each certificate followed by its issuer"
+            f"{names[index + 1]} did not issue {names[index]}, which stands before it: put {issuer} there, "
+            "so that each certificate is followed by its issuer"
         )
         return
 
 
-def _out_of_date(certificate: Certificate, name: str, now: datetime) -> Iterator[str]:
+def _find_validity_problems(certificate: Certificate, name: str, now: datetime) -> Iterator[str]:
     if now >= certificate.not_valid_after_utc:
-        yield f"{name} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: give its successor"
+        yield f"{name} expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: give a renewed one"
     if now < certificate.not_valid_before_utc:
-        yield f"{name} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
+        yield (
+            f"{name} becomes valid at {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: "
+            "give one that is valid now"
+        )
 
 
-def _weak(certificate: Certificate, name: str) -> Iterator[str]:
-    """OpenSSL, and HAProxy with it, refuses what is weaker; browsers refuse what is more unusual."""
-    match _public_key(certificate):
+def _find_algorithm_problems(certificate: Certificate, name: str) -> Iterator[str]:
+    """Yields keys and signatures that OpenSSL, and so HAProxy, refuses as too weak, or that browsers do not support."""
+    match _read_public_key(certificate):
         case RSAPublicKey(key_size=bits) if bits < 2048:
-            yield f"{name} has an RSA key of {bits} bits: ask for one of 2048 or more"
+            yield f"{name} has an RSA key of {bits} bits: request one with 2048 bits or more"
         case EllipticCurvePublicKey(curve=curve) if not isinstance(curve, SECP256R1 | SECP384R1):
-            yield f"{name} has an ECDSA key on {curve.name}: ask for one on P-256 or P-384"
+            yield f"{name} has an ECDSA key on {curve.name}: request one on P-256 or P-384"
         case RSAPublicKey() | EllipticCurvePublicKey():
             pass
         case _:
-            yield f"{name} has a key that browsers do not take: ask for an RSA or an ECDSA one"
+            yield f"{name} has a type of key that browsers do not support: request one with an RSA or ECDSA key"
     if _has_weak_signature(certificate):
-        yield f"{name} has a signature that nobody trusts any more (SHA-1 or older): ask for one by SHA-256"
+        yield f"{name} has a weak signature (SHA-1 or older): request one signed with SHA-256"
 
 
 def _is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
@@ -223,8 +160,11 @@ def _is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
     return True
 
 
-def _says_where_its_issuer_is(certificate: Certificate) -> bool:
-    """Public authorities say so in what an intermediate issued; no root needs to."""
+def _has_issuer_url(certificate: Certificate) -> bool:
+    """True if the certificate has a URL of its issuer's certificate.
+
+    Public CAs put one into each certificate that an intermediate issued. A root's certificate needs none.
+    """
     try:
         access = certificate.extensions.get_extension_for_class(AuthorityInformationAccess).value
     except ExtensionNotFound:
@@ -239,7 +179,7 @@ def _is_authority(certificate: Certificate) -> bool:
         return False
 
 
-def _public_key(certificate: Certificate) -> CertificatePublicKeyTypes | None:
+def _read_public_key(certificate: Certificate) -> CertificatePublicKeyTypes | None:
     try:
         return certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
@@ -254,15 +194,15 @@ def _has_weak_signature(certificate: Certificate) -> bool:
 
 
 def _has_key(certificate: Certificate, key: PrivateKey) -> bool:
-    public = _public_key(certificate)
-    return public is not None and _der(public) == _der(key.public_key())
+    public_key = _read_public_key(certificate)
+    return public_key is not None and _encode_der(public_key) == _encode_der(key.public_key())
 
 
-def _der(key: CertificatePublicKeyTypes) -> bytes:
+def _encode_der(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _host_names(certificate: Certificate) -> list[str]:
+def _list_host_names(certificate: Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
     except ExtensionNotFound:
@@ -270,8 +210,8 @@ def _host_names(certificate: Certificate) -> list[str]:
     return names.get_values_for_type(DNSName)
 
 
-def _named(certificate: Certificate, place: int) -> str:
-    """Which one it is, by its place in the text and by what people know it as."""
+def _describe(certificate: Certificate, number: int) -> str:
+    """Returns `certificate 1 (NAME)`, with the common name or else the first subject alternative name."""
     common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    known_as = [str(name.value) for name in common_names] or _host_names(certificate)
-    return f"certificate {place} ({known_as[0]})" if known_as else f"certificate {place}"
+    names = [str(name.value) for name in common_names] or _list_host_names(certificate)
+    return f"certificate {number} ({names[0]})" if names else f"certificate {number}"

@@ -1,4 +1,4 @@
-"""Where the cluster's machines are: a VPC of its own, or subnets that exist already."""
+"""Models the network settings: a new VPC, or subnets that already exist."""
 
 from ipaddress import IPv4Network
 from itertools import combinations
@@ -7,23 +7,33 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Discriminator, StrictInt, StrictStr, Tag
 from pydantic.dataclasses import dataclass
 
-from cluster.settings.rules import MODEL, SUBNET_ID, from_json, full_match, private_network, whole
+from cluster.settings.rules import (
+    MODEL_CONFIG,
+    integer_between,
+    parse_json,
+    pattern_validator,
+    private_network,
+)
+
+_validate_subnet_id = pattern_validator(
+    r"subnet-([0-9a-f]{8}|[0-9a-f]{17})", "give the id of a subnet (subnet-…)"
+)
 
 
-@dataclass(frozen=True, config=MODEL)
+@dataclass(frozen=True, config=MODEL_CONFIG)
 class Subnet:
-    id: Annotated[
-        StrictStr, AfterValidator(full_match(SUBNET_ID.pattern, "give the id of a subnet (subnet-…)"))
-    ]
+    """An existing subnet, with the CIDR that AWS shows for it."""
+
+    id: Annotated[StrictStr, AfterValidator(_validate_subnet_id)]
     cidr: Annotated[StrictStr, private_network(16, 28)]
 
 
-def _distinct_subnets(subnets: tuple[Subnet, ...]) -> tuple[Subnet, ...]:
+def _validate_subnets(subnets: tuple[Subnet, ...]) -> tuple[Subnet, ...]:
     if not subnets:
         raise ValueError("give at least one")
     for one, other in combinations(subnets, 2):
         if one.id == other.id:
-            raise ValueError(f"{one.id} is there twice: give each subnet once")
+            raise ValueError(f"{one.id} repeats: give each subnet only once")
         if IPv4Network(one.cidr).overlaps(IPv4Network(other.cidr)):
             raise ValueError(
                 f"{one.id} ({one.cidr}) and {other.id} ({other.cidr}) overlap: give the CIDRs that AWS shows for them"
@@ -31,43 +41,42 @@ def _distinct_subnets(subnets: tuple[Subnet, ...]) -> tuple[Subnet, ...]:
     return subnets
 
 
-@dataclass(frozen=True, config=MODEL)
+@dataclass(frozen=True, config=MODEL_CONFIG)
 class OwnNetwork:
-    """A VPC of the cluster's own."""
+    """A VPC that the program creates, with a public subnet in each of `zones` availability zones."""
 
-    # AWS takes subnets of /16 to /28, and each is an eighth of the VPC.
+    # Each subnet is an eighth of the VPC, and AWS allows subnets from /16 to /28.
     cidr: Annotated[StrictStr, private_network(16, 25)] = "10.0.0.0/16"
-    # No region has more.
-    zones: Annotated[StrictInt, whole(1, 6)] = 2
+    # No AWS region has more availability zones.
+    zones: Annotated[StrictInt, integer_between(1, 6)] = 2
 
 
-@dataclass(frozen=True, config=MODEL)
+@dataclass(frozen=True, config=MODEL_CONFIG)
 class ExistingSubnets:
-    """Public subnets of one VPC that the user has already."""
+    """Public subnets of one VPC that already exist."""
 
-    subnets: Annotated[tuple[Subnet, ...], AfterValidator(_distinct_subnets)]
+    subnets: Annotated[tuple[Subnet, ...], AfterValidator(_validate_subnets)]
 
 
-def _has_any(value: object, *keys: str) -> bool:
+def _has_any_key(value: object, *keys: str) -> bool:
     return isinstance(value, dict) and any(key in value for key in keys)
 
 
-def _own_or_existing(value: object) -> object:
-    parsed = from_json(value)
-    if _has_any(parsed, "subnets") and _has_any(parsed, "cidr", "zones"):
-        raise ValueError(
-            "keep cidr and zones for a VPC of the cluster's own, or subnets for existing ones, not both"
-        )
+def _parse_network_json(value: object) -> object:
+    parsed = parse_json(value)
+    if _has_any_key(parsed, "subnets") and _has_any_key(parsed, "cidr", "zones"):
+        raise ValueError("give cidr and zones for a new VPC, or subnets for existing ones, not both")
     return parsed
 
 
-def _network_kind(value: object) -> str:
-    existing = isinstance(value, ExistingSubnets) or _has_any(value, "subnets")
+def _choose_tag(value: object) -> str:
+    existing = isinstance(value, ExistingSubnets) or _has_any_key(value, "subnets")
     return "<existing>" if existing else "<own>"
 
 
+# pydantic puts the tag into the path of an error; reader.py removes parts that start with <.
 Network = Annotated[
     Annotated[OwnNetwork, Tag("<own>")] | Annotated[ExistingSubnets, Tag("<existing>")],
-    Discriminator(_network_kind),
-    BeforeValidator(_own_or_existing),
+    Discriminator(_choose_tag),
+    BeforeValidator(_parse_network_json),
 ]

@@ -1,4 +1,4 @@
-"""Reads settings, or tells every problem of a configuration at once: the key as it is written, the value, what would do."""
+"""Reads the settings of a stack from its configuration, or reports all problems at once."""
 
 import dataclasses
 import difflib
@@ -12,54 +12,54 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from cluster.settings.model import (
-    CERTIFICATE_SET_BY_HAND,
     GENERATED_SECRETS,
     NAMESPACE,
+    REQUIRED_FOR_OWN_CERTIFICATE,
+    REQUIRED_FROM_USER,
     SECRETS,
-    SET_BY_HAND,
     Settings,
 )
-from cluster.settings.rules import from_json
+from cluster.settings.rules import parse_json
 
 
 class SettingsError(ValueError):
-    """Everything that is wrong with a stack's settings, one line each. Shows no secret."""
+    """All problems of a stack's settings, one line each: key, value, remedy. Shows no secret."""
 
 
 def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: datetime) -> Settings:
-    """The settings, from a stack's configuration: keys without namespace, values as text or as parsed JSON.
+    """Returns the settings, or raises `SettingsError` with all problems.
 
-    `now` is what certificates are judged by.
-
-    An empty text is a setting that was not given: that is how Pulumi.yaml says "no default".
+    `raw` is the stack's configuration: keys without namespace, values as text or parsed JSON. An empty text means that
+    the setting is not given, because Pulumi.yaml declares settings without default that way.
+    `secret_keys` are the keys with encrypted values. `now` is when certificates must be valid.
     """
     given = {key: value for key, value in raw.items() if value != ""}
     problems = [
         f"{NAMESPACE}:{key} is in plain text: encrypt it with pulumi config set --secret {NAMESPACE}:{key}, "
-        "and if anybody else may have read it, with a new value"
+        "and give a new value if anyone else may have read this one"
         for key in SECRETS
         if key in given and key not in secret_keys
     ]
     if "tls" not in given:
-        # Without any `acme`, what is missing is still `acme.email`.
+        # An empty object makes pydantic report acme.email as missing, not acme.
         given.setdefault("acme", "{}")
     else:
         if given.pop("acme", None) is not None:
             problems.append(
-                f"{NAMESPACE}:acme and {NAMESPACE}:tls are both set, but the certificate comes from one of them: "
+                f"{NAMESPACE}:acme and {NAMESPACE}:tls are both set, but the certificate has only one source: "
                 f"pulumi config rm {NAMESPACE}:acme, or pulumi config rm {NAMESPACE}:tls"
             )
         if _has_private_key(given["tls"]) and "tls" not in secret_keys:
             problems.append(
                 f"{NAMESPACE}:tls.privateKey is in plain text: encrypt it with "
-                f"{CERTIFICATE_SET_BY_HAND['tls.privateKey']}, and if anybody else may have read it, "
-                "with a new key and its certificate"
+                f"{REQUIRED_FOR_OWN_CERTIFICATE['tls.privateKey']}, "
+                "and give a new key and certificate if anyone else may have read this one"
             )
     try:
         settings = TypeAdapter(Settings).validate_python(given, context={"now": now})
     except ValidationError as error:
-        hidden = {*SECRETS, "tls", *secret_keys}
-        problems += [_describe(detail, hidden) for detail in error.errors()]
+        hidden_keys = {*SECRETS, "tls", *secret_keys}
+        problems += [_format_problem(detail, hidden_keys) for detail in error.errors()]
     else:
         if not problems:
             return settings
@@ -67,68 +67,70 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
 
 
 def _has_private_key(tls: object) -> bool:
-    tls = from_json(tls)
+    tls = parse_json(tls)
     return isinstance(tls, dict) and "privateKey" in tls
 
 
-def _describe(detail: ErrorDetails, hidden: Collection[str]) -> str:
-    """One line of a `SettingsError`: the key as it is written, the value unless hidden, and what would do."""
+def _format_problem(detail: ErrorDetails, hidden_keys: Collection[str]) -> str:
+    """Returns one line of a `SettingsError`. The values of hidden keys, and of all below them, are not shown."""
+    # Parts such as <own> are tags of a union, not keys.
     path = [part for part in detail["loc"] if not str(part).startswith("<")]
-    dotted = _dotted(path)
-    key = f"{NAMESPACE}:{dotted}"
+    path_text = _format_path(path)
+    key = f"{NAMESPACE}:{path_text}"
     match detail["type"]:
         case "missing":
-            return f"{key} is not set: {_how_to_set(dotted)}"
+            return f"{key} is not set: {_find_remedy(path_text)}"
         case "unexpected_keyword_argument":
-            known = _known_keys(path[:-1])
-            similar = difflib.get_close_matches(str(path[-1]), known, n=1)
-            advice = f"did you mean {similar[0]}?" if similar else f"there are {', '.join(known)}"
-            return f"{key} is not a setting: {advice}"
+            known_keys = _list_known_keys(path[:-1])
+            similar = difflib.get_close_matches(str(path[-1]), known_keys, n=1)
+            remedy = f"did you mean {similar[0]}?" if similar else f"the settings are {', '.join(known_keys)}"
+            return f"{key} is not a setting: {remedy}"
         case "value_error":
-            advice = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
+            message = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
         case kind:
-            advice = _TYPE_ADVICE.get(kind, detail["msg"]).format(key=key, **detail.get("ctx", {}))
-    # What a secret was is not shown, nor anything that lies in an encrypted object; a file's text need not be.
-    shown = "" if str(path[0]) in hidden else _shown(detail["input"])
-    value = f"is {shown}" if shown else "will not do"
-    return f"{key} {value}: {advice}"
+            message = _TYPE_REMEDIES.get(kind, detail["msg"]).format(key=key, **detail.get("ctx", {}))
+    value = "" if str(path[0]) in hidden_keys else _format_value(detail["input"])
+    return f"{key} is {value}: {message}" if value else f"{key} is not valid: {message}"
 
 
-_TYPE_ADVICE = {
+# By pydantic's type of error.
+_TYPE_REMEDIES = {
     "int_type": "give a whole number",
     "bool_type": "give true or false",
     "string_type": "give a text",
     "literal_error": "give {expected}",
-    "tuple_type": "give a list, each element by pulumi config set --path '{key}[0]' VALUE",
-    "dataclass_type": "give an object, each of its keys by pulumi config set --path {key}.NAME VALUE",
+    "tuple_type": "give a list: set each element with pulumi config set --path '{key}[0]' VALUE",
+    "dataclass_type": "give an object: set each of its keys with pulumi config set --path {key}.NAME VALUE",
 }
 
 
-def _how_to_set(key: str) -> str:
-    by_hand = {**SET_BY_HAND, **CERTIFICATE_SET_BY_HAND}
-    if key in by_hand:
-        return by_hand[key]
-    if key in GENERATED_SECRETS:
+def _find_remedy(missing_key: str) -> str:
+    commands = {**REQUIRED_FROM_USER, **REQUIRED_FOR_OWN_CERTIFICATE}
+    if missing_key in commands:
+        return commands[missing_key]
+    if missing_key in GENERATED_SECRETS:
         return "make stack STACK=NAME generates it"
-    return "this key is needed"
+    return "this setting is required"
 
 
-def _dotted(path: Iterable[str | int]) -> str:
+def _format_path(path: Iterable[str | int]) -> str:
+    """Returns a path as the user writes it: `network.subnets[0].id`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
+    """Returns a value as JSON of at most 100 characters, or an empty text if it contains a PEM block."""
     if isinstance(value, str) and value.startswith(("{", "[")):
-        value = from_json(value)
+        value = parse_json(value)
     text = json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
     if "-----BEGIN" in text:
         return ""
     return text if len(text) <= 100 else f"{text[:99]}…"
 
 
-def _known_keys(path: Iterable[str | int]) -> list[str]:
-    """The keys that the object at `path` may have."""
+def _list_known_keys(path: Iterable[str | int]) -> list[str]:
+    """Returns the keys that the object at `path` may have."""
     models: list[type] = [Settings]
     for part in path:
         if isinstance(part, str):
@@ -137,13 +139,14 @@ def _known_keys(path: Iterable[str | int]) -> list[str]:
                 for model in models
                 for name, hint in get_type_hints(model).items()
                 if to_camel(name) == part
-                for inner in _models_in(hint)
+                for inner in _find_models(hint)
             ]
     return [to_camel(name) for model in models for name in get_type_hints(model)]
 
 
-def _models_in(hint: Any) -> Iterator[type]:
+def _find_models(hint: Any) -> Iterator[type]:
+    """Yields the dataclasses in a type hint."""
     if dataclasses.is_dataclass(hint):
         yield cast(type, hint)
     for argument in get_args(hint):
-        yield from _models_in(argument)
+        yield from _find_models(argument)

@@ -1,4 +1,8 @@
-"""What single values must be like. Each rule's ValueError says what would do; settings_reader.py puts the key and the value before it."""
+"""Validates single values of the settings.
+
+A `validate_…` function returns the value, normalized, or raises ValueError. reader.py puts the
+setting's key and value before the text of the error, so the text gives the remedy.
+"""
 
 import json
 import re
@@ -15,17 +19,17 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, Str
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, ValidationError
 
-MODEL = ConfigDict(alias_generator=to_camel, extra="forbid", validate_default=True)
+MODEL_CONFIG = ConfigDict(alias_generator=to_camel, extra="forbid", validate_default=True)
 
 ACME_DIRECTORIES = {
     "production": "https://acme-v02.api.letsencrypt.org/directory",
     "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
 }
 _PRIVATE_NETWORKS = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
-# Examples that people forget to replace (203.0.113.0/24, the third such range, is the sandbox's internet).
+# Networks of examples. The third such network, 203.0.113.0/24, is missing because the sandbox uses it.
 _EXAMPLE_NETWORKS = tuple(IPv4Network(text) for text in ("192.0.2.0/24", "198.51.100.0/24"))
 _EXAMPLE_DOMAINS = ("example.com", "example.net", "example.org", "example", "invalid", "localhost")
-# What AMS's root application and HAProxy answer themselves: an application of that name could not be reached.
+# AMS's root application and HAProxy answer these paths, so an application with this name would be unreachable.
 _RESERVED_APPLICATIONS = frozenset(
     {"root", "rest", "openapi", "static", "assets", "metrics", "haproxy_stats"}
 )
@@ -35,27 +39,31 @@ _INSTANCE_TYPE = re.compile(
     r"[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|([1-9]\d*)?xlarge|metal(-\d+xl)?)"
 )
 _IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
-SUBNET_ID = re.compile(r"subnet-([0-9a-f]{8}|[0-9a-f]{17})")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#%&*+/=?^_{|}~-]+@(?P<host>[^@\s]+)")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A value below the one that is being validated, where it lies there, and what would do."""
+    """A wrong value inside the value that a validator checks."""
 
-    place: tuple[str | int, ...]
+    path: tuple[str | int, ...]
+    """Keys and indexes that lead to the wrong value, empty for the checked value itself."""
     value: object
-    advice: str
+    message: str
+    """What is wrong if it is not obvious, and the remedy."""
 
 
-def refuse(problems: Iterable[Problem]) -> None:
-    """Ends a validator with all of the problems, which one ValueError could not tell."""
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raises one pydantic ValidationError with all problems, or does nothing if there are none.
+
+    A validator can raise only one ValueError; this lets it report several problems.
+    """
     details = [
         InitErrorDetails(
             type="value_error",
-            loc=problem.place,
+            loc=problem.path,
             input=problem.value,
-            ctx={"error": ValueError(problem.advice)},
+            ctx={"error": ValueError(problem.message)},
         )
         for problem in problems
     ]
@@ -63,203 +71,227 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise ValidationError.from_exception_data("settings", details)
 
 
-def full_match(pattern: str, hint: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
+def pattern_validator(pattern: str, remedy: str) -> Callable[[str], str]:
+    """Returns a function that refuses texts that do not match the whole pattern."""
+
+    def validate(text: str) -> str:
         if not re.fullmatch(pattern, text):
-            raise ValueError(hint)
+            raise ValueError(remedy)
         return text
 
-    return check
+    return validate
 
 
-def whole(least: int, most: int) -> AfterValidator:
-    def check(number: int) -> int:
-        if not least <= number <= most:
-            raise ValueError(f"give a whole number from {least} to {most}")
+def integer_between(minimum: int, maximum: int) -> AfterValidator:
+    """Accepts integers from `minimum` to `maximum`, both included."""
+
+    def validate(number: int) -> int:
+        if not minimum <= number <= maximum:
+            raise ValueError(f"give a whole number from {minimum} to {maximum}")
         return number
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-def _is_example(name: str) -> bool:
-    return any(name == example or name.endswith(f".{example}") for example in _EXAMPLE_DOMAINS)
-
-
-def host_name(text: str) -> str:
+def validate_host_name(text: str) -> str:
+    """Returns the host name in lower case. Refuses single labels, wildcards, IP addresses and example names."""
     name = text.lower()
     labels = name.split(".")
     if len(labels) < 2 or len(name) > 253 or not all(map(_LABEL.fullmatch, labels)) or labels[-1].isdigit():
         raise ValueError(
             "give a full host name such as live.your-domain.org, without scheme, port, path or wildcard"
         )
-    if _is_example(name):
-        raise ValueError("this name stands for yours in examples: give a name that you own")
+    if any(name == example or name.endswith(f".{example}") for example in _EXAMPLE_DOMAINS):
+        raise ValueError("this is an example name: give a host name in a domain that you own")
     return name
 
 
-def certificate_name(text: str) -> str:
+def validate_certificate_name(text: str) -> str:
+    """Returns a host name, or a wildcard such as `*.your-domain.org`, in lower case."""
     wildcard = "*." if text.startswith("*.") else ""
-    return wildcard + host_name(text.removeprefix(wildcard))
+    return wildcard + validate_host_name(text.removeprefix(wildcard))
 
 
-def in_zone(name: str, zone: str) -> bool:
+def validate_zone_name(text: str) -> str:
+    """Returns the name of a DNS zone, without the final dot that Route 53 shows."""
+    return validate_host_name(text.removesuffix("."))
+
+
+def is_in_zone(name: str, zone: str) -> bool:
+    """True if a record of the name belongs to the DNS zone: the name is the zone's or ends in it."""
     return name == zone or name.endswith(f".{zone}")
 
 
-def zone_name(text: str) -> str:
-    # Route 53 itself shows zone names with a dot at the end.
-    return host_name(text.removesuffix("."))
-
-
-def _network(text: str) -> IPv4Network:
+def _parse_network(text: str) -> IPv4Network:
     try:
         return IPv4Network(text)
     except ValueError:
         pass
     try:
-        meant = IPv4Network(text, strict=False)
+        network = IPv4Network(text, strict=False)
     except ValueError:
         raise ValueError("give an IPv4 network such as 10.0.0.0/16, or one address as /32") from None
-    raise ValueError(f"bits are set behind the prefix: give {meant}, or {text.partition('/')[0]}/32")
+    address = text.partition("/")[0]
+    raise ValueError(f"the address has host bits set: give {network} for the network, or {address}/32")
 
 
-def client_network(text: str) -> str:
-    if any(_network(text).subnet_of(example) for example in _EXAMPLE_NETWORKS):
-        raise ValueError("these addresses stand for yours in examples: give your own")
-    return str(_network(text))
+def validate_client_network(text: str) -> str:
+    """Returns an IPv4 network in CIDR notation. Refuses the networks of examples."""
+    network = _parse_network(text)
+    if any(network.subnet_of(example) for example in _EXAMPLE_NETWORKS):
+        raise ValueError("this is an example network: give your own addresses")
+    return str(network)
 
 
-def admin_network(text: str) -> str:
-    if _network(text).prefixlen < 8:
+def validate_admin_network(text: str) -> str:
+    """Returns an IPv4 network in CIDR notation. Refuses networks with more addresses than a /8."""
+    if _parse_network(text).prefixlen < 8:
         raise ValueError(
-            "SSH, the web panel and the statistics are never opened that wide: give your own addresses, /8 or longer"
+            "too many addresses for access to SSH, the web panel and the statistics: "
+            "give your own addresses, with a prefix of /8 or longer"
         )
-    return client_network(text)
+    return validate_client_network(text)
 
 
-def private_network(shortest: int, longest: int) -> AfterValidator:
-    def check(text: str) -> str:
-        network = _network(text)
+def private_network(shortest_prefix: int, longest_prefix: int) -> AfterValidator:
+    """Accepts private IPv4 networks (RFC 1918) with a prefix length between the two, both included."""
+
+    def validate(text: str) -> str:
+        network = _parse_network(text)
         if not any(network.subnet_of(private) for private in _PRIVATE_NETWORKS):
             raise ValueError(
-                "Ant Media Server trusts its load balancer on private addresses only: "
+                "Ant Media Server trusts a load balancer only on a private address: "
                 "give a network in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
             )
-        if not shortest <= network.prefixlen <= longest:
-            raise ValueError(f"give a prefix from /{shortest} to /{longest}")
+        if not shortest_prefix <= network.prefixlen <= longest_prefix:
+            raise ValueError(f"give a prefix from /{shortest_prefix} to /{longest_prefix}")
         return str(network)
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-def not_empty(items: tuple[str, ...]) -> tuple[str, ...]:
-    if not items:
-        raise ValueError("give at least one")
-    return distinct(items)
-
-
-def distinct(items: tuple[str, ...]) -> tuple[str, ...]:
+def validate_unique_items(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses a list in which an item repeats."""
     if len(set(items)) < len(items):
-        raise ValueError("give each only once")
+        raise ValueError("an item repeats: give each only once")
     return items
 
 
-def at_most(most: int) -> AfterValidator:
-    def check(items: tuple[str, ...]) -> tuple[str, ...]:
-        if len(items) > most:
-            raise ValueError(f"these are {len(items)}: give at most {most}")
+def validate_one_or_more_unique_items(items: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses an empty list, and a list in which an item repeats."""
+    if not items:
+        raise ValueError("give at least one")
+    return validate_unique_items(items)
+
+
+def at_most_items(maximum: int) -> AfterValidator:
+    """Accepts lists of at most `maximum` items."""
+
+    def validate(items: tuple[str, ...]) -> tuple[str, ...]:
+        if len(items) > maximum:
+            raise ValueError(f"the list has {len(items)} items: give at most {maximum}")
         return items
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-def application(name: str) -> str:
+def validate_application(name: str) -> str:
+    """Returns the name of an AMS application, which is also the first segment of its URL path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise ValueError("give an application's name: letters, digits, - and _")
+        raise ValueError("give the name of an application: letters, digits, - and _, at most 64")
     if name.lower() in _RESERVED_APPLICATIONS:
         raise ValueError(
-            "that path belongs to Ant Media Server's root application or to HAProxy: give another name"
+            "Ant Media Server's root application or HAProxy already uses this path: give another name"
         )
     return name
 
 
-def _instance_type(text: str) -> str:
+def _validate_instance_type(text: str) -> str:
     if not _INSTANCE_TYPE.fullmatch(text):
         raise ValueError("give an EC2 instance type such as c5.xlarge")
     return text
 
 
-def image(*names: str) -> AfterValidator:
-    def check(text: str) -> str:
+def image_name(*names: str) -> AfterValidator:
+    """Accepts one of the names, or the id of an image (`ami-…`)."""
+
+    def validate(text: str) -> str:
         if text not in names and not _IMAGE_ID.fullmatch(text):
             raise ValueError(f"give {', '.join(names)} or the id of an image (ami-…)")
         return text
 
-    return AfterValidator(check)
+    return AfterValidator(validate)
 
 
-def email(text: str) -> str:
+def _validate_email(text: str) -> str:
     match = _EMAIL.fullmatch(text)
     if not match:
-        raise ValueError("give an e-mail address")
+        raise ValueError("give an email address")
     try:
-        host_name(match["host"])
+        validate_host_name(match["host"])
     except ValueError:
-        raise ValueError("give an e-mail address in a domain of yours") from None
+        raise ValueError("give an email address in a domain that you own") from None
     return text
 
 
-def acme_directory(text: str) -> str:
+def validate_acme_directory(text: str) -> str:
+    """Returns the URL of an ACME directory, from that URL or a name in `ACME_DIRECTORIES`."""
     url = ACME_DIRECTORIES.get(text, text)
-    if not _has_host(url, "https") or re.search(r"\s", url):
+    if not _is_url_with_host(url, "https") or re.search(r"\s", url):
         raise ValueError("give production, staging or the https URL of an ACME directory")
     return url
 
 
-def _has_host(url: str, *schemes: str) -> bool:
+def _is_url_with_host(text: str, *schemes: str) -> bool:
     try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname)
-    except ValueError:  # whose text may show the URL
+        url = urlsplit(text)
+        return url.scheme in schemes and bool(url.hostname)
+    except ValueError:  # Its text may quote the URL, which can hold a password.
         return False
 
 
-def secret(check: Callable[[str], str]) -> AfterValidator:
-    return AfterValidator(lambda secret: SecretStr(check(secret.get_secret_value())))
+def secret_validator(validate: Callable[[str], str]) -> AfterValidator:
+    """Applies a validator of texts to the text of a secret."""
+    return AfterValidator(lambda secret: SecretStr(validate(secret.get_secret_value())))
 
 
-def database_url(url: str) -> str:
-    if not _has_host(url, "mongodb", "mongodb+srv", "redis", "rediss"):
+def validate_database_url(url: str) -> str:
+    """Refuses URLs of other databases than MongoDB and Redis, and characters that need percent-encoding."""
+    if not _is_url_with_host(url, "mongodb", "mongodb+srv", "redis", "rediss"):
         raise ValueError("give a URL with a host: mongodb://…, mongodb+srv://…, redis://… or rediss://…")
     if not re.fullmatch(r"[!#%&()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+", url):
         raise ValueError("percent-encode spaces, quotes, $ and every other special character of the URL")
     return url
 
 
-def ssh_private_key(text: str) -> str:
-    hint = "give an OpenSSH ed25519 private key without passphrase"
+def validate_ssh_private_key(text: str) -> str:
+    """Returns an ed25519 private key file in OpenSSH format, with a newline at its end."""
+    remedy = "give an OpenSSH ed25519 private key without passphrase"
     try:
         key = load_ssh_private_key(text.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError(hint) from None
+        raise ValueError(remedy) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ValueError(hint)
-    # `pulumi config set` cuts the newline that the last line of a key file needs.
+        raise ValueError(remedy)
+    # `pulumi config set` removes the newline at the end of its input.
     return text.rstrip("\n") + "\n"
 
 
-URL_SAFE_PASSWORD = full_match(
+validate_url_safe_password = pattern_validator(
     r"[A-Za-z0-9._~-]{16,128}",
     "give 16 to 128 letters, digits, - . _ or ~ (it becomes part of a URL)",
 )
-PASSWORD = full_match(
+validate_password = pattern_validator(
     r"""(?:(?!["'`\\#$])[!-~]){12,128}""",
     "give 12 to 128 printable ASCII characters without spaces, quotes, \\, # or $",
 )
 
 
-def from_json(value: object) -> object:
-    """Pulumi hands every value over as text; what is no JSON stays text, for the type's own error to show."""
+def parse_json(value: object) -> object:
+    """Returns the value of a JSON text. Returns every other value unchanged.
+
+    Pulumi passes every setting to the program as text. A text that is not JSON is left for the field's type to refuse.
+    """
     if isinstance(value, str):
         try:
             return json.loads(value)
@@ -268,7 +300,8 @@ def from_json(value: object) -> object:
     return value
 
 
-FromJson = BeforeValidator(from_json)
-InstanceType = Annotated[StrictStr, AfterValidator(_instance_type)]
-VolumeSize = Annotated[StrictInt, whole(8, 16384)]
-Email = Annotated[StrictStr, AfterValidator(email)]
+FromJson = BeforeValidator(parse_json)
+InstanceType = Annotated[StrictStr, AfterValidator(_validate_instance_type)]
+VolumeSize = Annotated[StrictInt, integer_between(8, 16384)]
+"""In GiB."""
+Email = Annotated[StrictStr, AfterValidator(_validate_email)]

@@ -1,4 +1,4 @@
-"""What tells a stack's resources from all others in one account: its name, and the tags that the aws provider gives."""
+"""Checks the stack's name and its default tags, which tell its resources from others in the same AWS account."""
 
 import json
 import re
@@ -6,60 +6,70 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from cluster.settings.rules import from_json
+from cluster.settings.rules import parse_json
 
 DEFAULT_TAGS = "aws:defaultTags"
 
-# AWS allows the name of a role 64 characters, and that of the load balancer's is <project>-<stack>-load-balancer.
-_LONGEST = 64 - len("-load-balancer")
+# AWS allows 64 characters for the name of an IAM role. The program creates <project>-<stack>-load-balancer.
+_MAX_PROJECT_AND_STACK = 64 - len("-load-balancer")
 
-# What IAM takes, which takes the least of all.
+# The values that IAM allows. Other AWS services allow more.
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 
 
-def tag_key(tag: str) -> str:
+def format_tag_path(tag: str) -> str:
+    """Returns the configuration path of a default tag: `aws:defaultTags.tags.owner` for `owner`."""
     return f"{DEFAULT_TAGS}.tags.{tag}"
 
 
-def how_to_tag(tag: str, value: str) -> str:
-    return f"pulumi config set --path {tag_key(tag)} {value}"
+def format_tag_command(tag: str, value: str) -> str:
+    """Returns the pulumi command that sets a default tag."""
+    return f"pulumi config set --path {format_tag_path(tag)} {value}"
 
 
-HOW_TO_NAME_OWNER = how_to_tag("owner", "your-team")
+OWNER_TAG_COMMAND = format_tag_command("owner", "your-team")
 
 
-def stack_problems(project: str, stack: str, default_tags: object) -> list[str]:
-    """What is wrong with a stack's name and with its default tags as the engine hands them over, a line each."""
+def find_stack_problems(project: str, stack: str, default_tags: object) -> list[str]:
+    """Returns what is wrong with a stack's name and default tags: a line per problem, each with its remedy.
+
+    `default_tags` is the value of `aws:defaultTags` as the Pulumi engine passes it: an object or its JSON text.
+    """
     problems: list[str] = []
-    if len(stack) > (longest := _LONGEST - len(f"{project}-")):
+    if len(stack) > (longest := _MAX_PROJECT_AND_STACK - len(f"{project}-")):
         problems.append(
-            f"The stack's name is {stack}, too long for the names in AWS that begin with {project}-{stack}: "
-            f"give it at most {longest} characters by pulumi stack rename"
+            f"The stack name {stack} is too long for AWS names that start with {project}-{stack}: "
+            f"give it at most {longest} characters with pulumi stack rename"
         )
-    tags = tags_of(default_tags)
-    for tag, own in (("project", project), ("stack", stack)):
+    tags = read_tags(default_tags)
+    for tag, expected in (("project", project), ("stack", stack)):
         if tag not in tags:
-            problems.append(f"{tag_key(tag)} is not set: {how_to_tag(tag, own)}")
-        elif str(tags[tag]) != own:  # a number, where the stack's name is one
-            problems.append(f"{tag_key(tag)} is {json.dumps(tags[tag])}: {how_to_tag(tag, own)}")
+            problems.append(f"{format_tag_path(tag)} is not set: {format_tag_command(tag, expected)}")
+        elif str(tags[tag]) != expected:  # YAML reads a stack name such as 2026 as a number.
+            problems.append(
+                f"{format_tag_path(tag)} is {json.dumps(tags[tag])}: {format_tag_command(tag, expected)}"
+            )
     if tags.get("owner") in (None, ""):
-        problems.append(f"{tag_key('owner')} is not set: {HOW_TO_NAME_OWNER}")
+        problems.append(f"{format_tag_path('owner')} is not set: {OWNER_TAG_COMMAND}")
     for tag, value in tags.items():
         if tag not in ("project", "stack", "expiry") and not _TAG_VALUE.fullmatch(str(value)):
             problems.append(
-                f"{tag_key(tag)} is {json.dumps(value, ensure_ascii=False)}, which AWS does not take: "
-                "give letters, digits, spaces and _ . : / = + - @, at most 256 in all"
+                f"{format_tag_path(tag)} is {json.dumps(value, ensure_ascii=False)}, which AWS does not allow: "
+                "give at most 256 letters, digits, spaces and _ . : / = + - @"
             )
     if "expiry" in tags and parse_expiry(tags["expiry"]) is None:
         problems.append(
-            f"{tag_key('expiry')} is {json.dumps(tags['expiry'])}: give a time in UTC to the second, "
-            f"in the file in quotes: {how_to_tag('expiry', '2026-11-22T04:00:00Z')}"
+            f"{format_tag_path('expiry')} is {json.dumps(tags['expiry'])}: give a UTC time to the second, "
+            f"quoted if you edit the file: {format_tag_command('expiry', '2026-11-22T04:00:00Z')}"
         )
     return problems
 
 
 def parse_expiry(text: object) -> datetime | None:
-    """The time of an expiry tag, RFC 3339 in UTC to the second (2026-11-22T04:00:00Z); None for anything else."""
+    """Returns the time of an `expiry` tag, or None if the value is not a time.
+
+    The format is RFC 3339 in UTC to the second: `2026-11-22T04:00:00Z`.
+    """
     try:
         time = datetime.strptime(str(text), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -67,8 +77,11 @@ def parse_expiry(text: object) -> datetime | None:
     return time if f"{time:%Y-%m-%dT%H:%M:%SZ}" == text else None
 
 
-def tags_of(default_tags: object) -> Mapping[str, Any]:
-    """By name, from default tags as the engine hands them over; none where they are something else."""
-    given = from_json(default_tags)
-    tags = cast(Mapping[str, Any], given).get("tags") if isinstance(given, dict) else None
+def read_tags(default_tags: object) -> Mapping[str, Any]:
+    """Returns the tags of `aws:defaultTags` by name; empty if the value has no tags.
+
+    `default_tags` is an object or its JSON text.
+    """
+    value = parse_json(default_tags)
+    tags = cast(Mapping[str, Any], value).get("tags") if isinstance(value, dict) else None
     return cast(Mapping[str, Any], tags) if isinstance(tags, dict) else {}

@@ -14,8 +14,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from cluster.settings.model import NAMESPACE, SET_BY_HAND
-from cluster.settings.stack_checks import tag_key
+from cluster.settings.model import NAMESPACE, REQUIRED_FROM_USER
+from cluster.settings.stack_checks import format_tag_path
 from operations import stack_file
 from operations.engine import ROOT, pulumi
 
@@ -72,13 +72,13 @@ def main() -> None:
             pulumi("config", "set", "--secret", "--stack", stack, f"{NAMESPACE}:{key}", stdin=generate())
             print(f"generated {key}")
     for tag, value in (("project", NAMESPACE), ("stack", stack)):
-        if not is_set(configuration, key := tag_key(tag)):
+        if not is_set(configuration, key := format_tag_path(tag)):
             pulumi("config", "set", "--stack", stack, "--path", key, value)
             print(f"tagged {tag}={value}")
 
     missing = [
         command
-        for key, command in SET_BY_HAND.items()
+        for key, command in REQUIRED_FROM_USER.items()
         if not is_set(configuration, key)
         # Who brings a certificate asks no certificate authority for one.
         and not (key == "acme.email" and is_set(configuration, "tls"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cluster.settings.stack_checks import parse_expiry, tags_of
+from cluster.settings.stack_checks import parse_expiry, read_tags
 
 _PROVIDER = "pulumi:providers:aws"
 
@@ -31,7 +31,7 @@ def read_cluster(name: str, deployment: Mapping[str, Any]) -> Cluster | None:
     # While an update changes the provider's version there are two; the later expiry is the newer one.
     found = [
         (expiry, str(tags.get("owner", "-")))
-        for tags in map(tags_of, given)
+        for tags in map(read_tags, given)
         if (expiry := parse_expiry(tags.get("expiry")))
     ]
     if not found:

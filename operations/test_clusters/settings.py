@@ -8,8 +8,8 @@ from ipaddress import IPv4Network
 from typing import Any, cast
 
 from cluster.settings import rules
-from cluster.settings.model import NAMESPACE, SET_BY_HAND
-from cluster.settings.stack_checks import DEFAULT_TAGS, tag_key
+from cluster.settings.model import NAMESPACE, REQUIRED_FROM_USER
+from cluster.settings.stack_checks import DEFAULT_TAGS, format_tag_path
 from operations.stack_file import without_secrets
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -60,7 +60,7 @@ def network_of(name: str) -> str:
 
 
 def is_test_cluster(settings: Mapping[str, Any]) -> bool:
-    return _find(settings.get("config", {}), tag_key("expiry")) is not None
+    return _find(settings.get("config", {}), format_tag_path("expiry")) is not None
 
 
 def make_settings(like: Mapping[str, Any], stack: str, name: str, expiry: str) -> dict[str, Any]:
@@ -87,14 +87,14 @@ def make_settings(like: Mapping[str, Any], stack: str, name: str, expiry: str) -
 
 
 def _problems(like: Mapping[str, Any], name: str) -> list[str]:
-    by_hand = {key if ":" in key else _key(key): command for key, command in SET_BY_HAND.items()}
+    by_hand = {key if ":" in key else _key(key): command for key, command in REQUIRED_FROM_USER.items()}
     by_hand[_key("route53Zone")] = f"pulumi config set {_key('route53Zone')} your-domain.org"
     if _key("tls") in like:
         del by_hand[_key("acme.email")]
     problems = [f"{key} is not set: {command}" for key, command in by_hand.items() if not _find(like, key)]
     if domain := _find(like, _key("domain")):
         try:
-            rules.host_name(f"{name}.{domain}")
+            rules.validate_host_name(f"{name}.{domain}")
         except ValueError as error:
             problems.append(f"{_key('domain')} would be {name}.{domain}: {error}")
     if _find(like, _key("network.subnets")):
@@ -115,7 +115,7 @@ def _key(key: str) -> str:
 
 def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """What is there: an object, that object as JSON in text, or nothing."""
-    value = rules.from_json(parent.get(key))
+    value = rules.parse_json(parent.get(key))
     return cast(Mapping[str, Any], value) if isinstance(value, dict) else {}
 
 

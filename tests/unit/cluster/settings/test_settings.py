@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.host_keys import derive_host_key
-from cluster.settings.model import NAMESPACE, SECRETS, SET_BY_HAND, Settings
+from cluster.settings.model import NAMESPACE, REQUIRED_FROM_USER, SECRETS, Settings
 from cluster.settings.network import ExistingSubnets, Subnet
 from cluster.settings.reader import SettingsError, read_settings
-from cluster.settings.stack_checks import stack_problems
-from components.stack_settings import stack_settings
+from cluster.settings.stack_checks import find_stack_problems
+from components.stack_settings import read_stack_settings
 from tests.project import PROJECT
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-SECRET_KEYS = (*SECRETS, "tls")  # Pulumi knows of an object only that something in it is encrypted.
+SECRET_KEYS = (*SECRETS, "tls")  # Pulumi marks an object as secret if any value in it is encrypted.
 SCHEMA: dict[str, Any] = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]
 STACKS: dict[str, dict[str, Any]] = {
     name: yaml.safe_load((PROJECT / f"Pulumi.{name}.yaml").read_text())["config"]
@@ -47,13 +47,13 @@ def read(**changes: object) -> Settings:
     return read_settings(REQUIRED | changes, SECRET_KEYS, NOW)
 
 
-def complaint(**changes: object) -> str:
-    with pytest.raises(SettingsError) as refusal:
+def read_error(**changes: object) -> str:
+    with pytest.raises(SettingsError) as error:
         read(**changes)
-    return str(refusal.value).replace(f"{NAMESPACE}:", "")
+    return str(error.value).replace(f"{NAMESPACE}:", "")
 
 
-def test_what_a_person_writes_becomes_what_the_program_reads():
+def test_settings_are_parsed_and_normalized():
     settings = read(
         domain="Live.Ant-Media.test",
         route53Zone="ant-media.test.",
@@ -79,27 +79,25 @@ def test_what_a_person_writes_becomes_what_the_program_reads():
     assert settings.ssh_private_key.get_secret_value().endswith("-----END OPENSSH PRIVATE KEY-----\n")
 
 
-def test_the_schemas_defaults_are_the_programs():
+def test_defaults_of_pulumi_yaml_and_of_the_model_are_equal():
     defaults = {key: entry["default"] for key, entry in SCHEMA.items()}
-    as_the_engine_hands_them = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in defaults.items()
-    }
-    assert read_settings(as_the_engine_hands_them | REQUIRED, SECRETS, NOW) == read()
+    as_text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in defaults.items()}
+    assert read_settings(as_text | REQUIRED, SECRETS, NOW) == read()
 
 
-def test_the_schema_describes_every_setting_and_stops_none_before_the_program_sees_it():
-    with pytest.raises(SettingsError) as refusal:
+def test_pulumi_yaml_describes_every_setting_and_leaves_validation_to_the_program():
+    with pytest.raises(SettingsError) as error:
         read(nonsense=1)
-    known = str(refusal.value).partition("there are ")[2].split(", ")
+    known = str(error.value).partition("the settings are ")[2].split(", ")
     assert set(SCHEMA) == set(known)
     for entry in SCHEMA.values():
         assert entry["description"]
-        assert "default" in entry  # without one the engine refuses the stack by itself
-        assert "type" not in entry  # with one the engine stops at the first wrong value
+        assert "default" in entry  # Without a default, Pulumi refuses the stack before the program runs.
+        assert "type" not in entry  # With a type, Pulumi reports only the first wrong value.
     assert {key for key, entry in SCHEMA.items() if entry.get("secret")} == set(SECRETS)
 
 
-def test_the_certificate_is_for_the_domain_and_the_further_names():
+def test_certificate_names_are_the_domain_and_acme_names():
     settings = read(
         acme=ACME | {"names": ["Play.ant-media.test", "play.other.test"], "keyType": "rsa"},
         route53Zone="ant-media.test",
@@ -115,11 +113,11 @@ def test_the_certificate_is_for_the_domain_and_the_further_names():
     assert read(acme=ACME | {"names": [f"n{n}.test.net" for n in range(99)]}).certificate_names[99:] == (
         "n98.test.net",
     )
-    with pytest.raises(SettingsError, match="these are 100: give at most 99"):
+    with pytest.raises(SettingsError, match="the list has 100 items: give at most 99"):
         read(acme=ACME | {"names": [f"n{n}.test.net" for n in range(100)]})
 
 
-def test_a_wildcard_stands_for_the_names_that_it_covers():
+def test_certificate_names_omit_names_that_a_wildcard_matches():
     settings = read(
         acme=ACME
         | {
@@ -140,16 +138,16 @@ def test_a_wildcard_stands_for_the_names_that_it_covers():
     ("origins", "edges", "url", "needed"),
     [(1, 0, "", False), (1, 1, "", True), (2, 0, "", True), (2, 2, "rediss://cache.test:6379", False)],
 )
-def test_a_database_machine_is_needed_by_several_nodes_without_a_database_of_the_users(
+def test_several_nodes_without_a_database_url_need_a_database_machine(
     origins: int, edges: int, url: str, needed: bool
 ):
     assert read(origins={"count": origins}, edges={"count": edges}, databaseUrl=url).needs_database is needed
 
 
-def test_an_empty_stack_is_told_all_that_it_needs():
-    with pytest.raises(SettingsError) as refusal:
+def test_an_empty_configuration_lists_every_required_setting():
+    with pytest.raises(SettingsError) as error:
         read_settings({}, (), NOW)
-    assert str(refusal.value).replace(f"{NAMESPACE}:", "") == "\n".join(
+    assert str(error.value).replace(f"{NAMESPACE}:", "") == "\n".join(
         [
             "acme.email is not set: pulumi config set --path acme.email you@your-domain.org",
             "adminCidrs is not set: "
@@ -164,7 +162,7 @@ def test_an_empty_stack_is_told_all_that_it_needs():
     )
 
 
-def test_everything_wrong_is_told_at_once():
+def test_all_problems_are_reported_at_once():
     raw: dict[str, object] = REQUIRED | {
         "domain": "https://live.ant-media.test:443",
         "adminCidrs": '["203.0.113.20/32", "0.0.0.0/0"]',
@@ -176,13 +174,13 @@ def test_everything_wrong_is_told_at_once():
         "databaseUrl": "mysql://root:hunter2@db.test/ams",
         "panelPassword": "hunter2",
     }
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as error:
         read_settings(raw, {*SECRETS} - {"panelPassword"}, NOW)
-    assert str(refusal.value) == "\n".join(
+    assert str(error.value) == "\n".join(
         [
-            'ant-media-cluster:adminCidrs[1] is "0.0.0.0/0": SSH, the web panel and the statistics are never opened '
-            "that wide: give your own addresses, /8 or longer",
-            "ant-media-cluster:databaseUrl will not do: give a URL with a host: "
+            'ant-media-cluster:adminCidrs[1] is "0.0.0.0/0": too many addresses for access to SSH, the web panel and '
+            "the statistics: give your own addresses, with a prefix of /8 or longer",
+            "ant-media-cluster:databaseUrl is not valid: give a URL with a host: "
             "mongodb://…, mongodb+srv://…, redis://… or rediss://…",
             'ant-media-cluster:domain is "https://live.ant-media.test:443": give a full host name such as '
             "live.your-domain.org, without scheme, port, path or wildcard",
@@ -192,8 +190,8 @@ def test_everything_wrong_is_told_at_once():
             "ant-media-cluster:origins.instancetype is not a setting: did you mean instanceType?",
             "ant-media-cluster:origns is not a setting: did you mean origins?",
             "ant-media-cluster:panelPassword is in plain text: encrypt it with pulumi config set --secret "
-            "ant-media-cluster:panelPassword, and if anybody else may have read it, with a new value",
-            "ant-media-cluster:panelPassword will not do: give 12 to 128 printable ASCII characters "
+            "ant-media-cluster:panelPassword, and give a new value if anyone else may have read this one",
+            "ant-media-cluster:panelPassword is not valid: give 12 to 128 printable ASCII characters "
             "without spaces, quotes, \\, # or $",
             'ant-media-cluster:route53Zone is "*.ant-media.test": give a full host name such as '
             "live.your-domain.org, without scheme, port, path or wildcard",
@@ -215,8 +213,8 @@ def test_everything_wrong_is_told_at_once():
         "a b.test",
     ],
 )
-def test_a_domain_that_is_no_host_name_is_refused(name: str):
-    assert complaint(domain=name) == (
+def test_an_invalid_domain_is_refused(name: str):
+    assert read_error(domain=name) == (
         f'domain is "{name}": '
         "give a full host name such as live.your-domain.org, without scheme, port, path or wildcard"
     )
@@ -237,11 +235,11 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
     [
         (
             {"domain": "live.example.com"},
-            'domain is "live.example.com": this name stands for yours in examples: give a name that you own',
+            'domain is "live.example.com": this is an example name: give a host name in a domain that you own',
         ),
         (
             {"adminCidrs": "203.0.113.20/32"},
-            'adminCidrs is "203.0.113.20/32": give a list, each element by pulumi config set --path '
+            'adminCidrs is "203.0.113.20/32": give a list: set each element with pulumi config set --path '
             "'adminCidrs[0]' VALUE",
         ),
         (
@@ -250,12 +248,12 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"adminCidrs": '["198.51.100.7/32"]'},
-            'adminCidrs[0] is "198.51.100.7/32": these addresses stand for yours in examples: give your own',
+            'adminCidrs[0] is "198.51.100.7/32": this is an example network: give your own addresses',
         ),
         (
             {"publisherCidrs": '["10.1.2.3/8"]'},
-            'publisherCidrs[0] is "10.1.2.3/8": bits are set behind the prefix: give 10.0.0.0/8, or '
-            "10.1.2.3/32",
+            'publisherCidrs[0] is "10.1.2.3/8": the address has host bits set: give 10.0.0.0/8 for '
+            "the network, or 10.1.2.3/32",
         ),
         (
             {"publisherCidrs": '["::/0"]'},
@@ -263,25 +261,25 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"publisherCidrs": '["10.0.0.0/8", "10.0.0.0/8"]'},
-            'publisherCidrs is ["10.0.0.0/8", "10.0.0.0/8"]: give each only once',
+            'publisherCidrs is ["10.0.0.0/8", "10.0.0.0/8"]: an item repeats: give each only once',
         ),
         (
             {"route53Zone": "media.test"},
             'route53Zone is "media.test": live.ant-media.test is not in this zone: give the zone '
-            "that holds it",
+            "that contains it",
         ),
         (
             {"applications": '["LiveApp", "rest"]'},
-            'applications[1] is "rest": that path belongs to Ant Media Server\'s root application or '
-            "to HAProxy: give another name",
+            'applications[1] is "rest": Ant Media Server\'s root application or HAProxy '
+            "already uses this path: give another name",
         ),
         (
             {"applications": '["Live/App"]'},
-            'applications[0] is "Live/App": give an application\'s name: letters, digits, - and _',
+            'applications[0] is "Live/App": give the name of an application: letters, digits, - and _, at most 64',
         ),
         (
             {"origins": "3"},
-            "origins is 3: give an object, each of its keys by pulumi config set --path origins.NAME VALUE",
+            "origins is 3: give an object: set each of its keys with pulumi config set --path origins.NAME VALUE",
         ),
         (
             {"origins": '{"count": "3"}'},
@@ -305,8 +303,8 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"network": '{"cidr": "8.8.0.0/16"}'},
-            'network.cidr is "8.8.0.0/16": Ant Media Server trusts its load balancer on private '
-            "addresses only: give a network in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+            'network.cidr is "8.8.0.0/16": Ant Media Server trusts a load balancer only on a '
+            "private address: give a network in 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
         ),
         (
             {"network": '{"zones": 9}'},
@@ -314,8 +312,8 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"network": {"zones": 2, "subnets": []}},
-            'network is {"zones": 2, "subnets": []}: keep cidr and zones for a VPC of the cluster\'s '
-            "own, or subnets for existing ones, not both",
+            'network is {"zones": 2, "subnets": []}: give cidr and zones for a new VPC, '
+            "or subnets for existing ones, not both",
         ),
         (
             {"network": {"subnets": [{"id": "vpc-1", "cidr": "10.1.0.0/29"}]}},
@@ -339,7 +337,7 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"mediaImage": "ubuntu"},
-            'mediaImage is "ubuntu": Ant Media\'s installer needs a licence: pulumi config set '
+            'mediaImage is "ubuntu": Ant Media\'s installer needs a licence key: pulumi config set '
             "--secret licenseKey, or give marketplace or ami-…",
         ),
         (
@@ -350,7 +348,7 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
             {"acme": {"email": "a@example.org", "directory": "http://acme.test"}},
             'acme.directory is "http://acme.test": give production, staging or the https URL of an '
             "ACME directory\n"
-            'acme.email is "a@example.org": give an e-mail address in a domain of yours',
+            'acme.email is "a@example.org": give an email address in a domain that you own',
         ),
         (
             {"acme": ACME | {"keyType": "ed25519", "challenge": "tls-alpn-01"}},
@@ -359,7 +357,7 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"acme": ACME | {"names": "play.ant-media.test"}},
-            'acme.names is "play.ant-media.test": give a list, each element by pulumi config set --path '
+            'acme.names is "play.ant-media.test": give a list: set each element with pulumi config set --path '
             "'acme.names[0]' VALUE",
         ),
         (
@@ -371,25 +369,25 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
             "without scheme, port, path or wildcard\n"
             'acme.names[2] is "*.*.a.test": give a full host name such as live.your-domain.org, '
             "without scheme, port, path or wildcard\n"
-            'acme.names[3] is "a.example.org": this name stands for yours in examples: give a name that you own',
+            'acme.names[3] is "a.example.org": this is an example name: give a host name in a domain that you own',
         ),
         (
             {"acme": ACME | {"names": ["a.test.net", "A.test.net"]}},
-            'acme.names is ["a.test.net", "A.test.net"]: give each only once',
+            'acme.names is ["a.test.net", "A.test.net"]: an item repeats: give each only once',
         ),
         (
             {"acme": ACME | {"names": ["a.test.net", "Live.Ant-Media.test"]}},
-            'acme.names[1] is "live.ant-media.test": this is the domain, which is certified anyway: leave it out',
+            'acme.names[1] is "live.ant-media.test": the certificate always includes the domain: leave it out',
         ),
         (
             {"acme": ACME | {"names": ["a.test.net", "*.live.ant-media.test"]}},
-            'acme.names[1] is "*.live.ant-media.test": a wildcard is certified by dns-01 only: '
-            "set acme.challenge to dns-01, or name each host",
+            'acme.names[1] is "*.live.ant-media.test": a wildcard needs dns-01: '
+            "set acme.challenge to dns-01, or give each host name",
         ),
         (
             {"acme": ACME | {"challenge": "dns-01"}},
-            'acme.challenge is "dns-01": it is answered in Route 53: pulumi config set route53Zone ZONE, '
-            "or keep http-01",
+            'acme.challenge is "dns-01": dns-01 needs a Route 53 zone: pulumi config set route53Zone ZONE, '
+            "or use http-01",
         ),
         (
             {
@@ -397,22 +395,22 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
                 | {"challenge": "dns-01", "names": ["*.ant-media.test", "*.other.test", "other.test"]},
                 "route53Zone": "ant-media.test",
             },
-            'acme.names[1] is "*.other.test": dns-01 can be answered for names in the zone ant-media.test only\n'
-            'acme.names[2] is "other.test": dns-01 can be answered for names in the zone ant-media.test only',
+            'acme.names[1] is "*.other.test": dns-01 works only for names in the zone ant-media.test: leave it out\n'
+            'acme.names[2] is "other.test": dns-01 works only for names in the zone ant-media.test: leave it out',
         ),
         (
             {"acme": ACME | {"root": "ca.pem"}},
-            'acme.root is "ca.pem": no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), '
-            "not a file's name",
+            'acme.root is "ca.pem": there is no certificate: give PEM text (-----BEGIN CERTIFICATE-----…), '
+            "not a file name",
         ),
         (
             {"tls": {"certificate": "", "privateKey": ""}},
-            "acme and tls are both set, but the certificate comes from one of them: "
+            "acme and tls are both set, but the certificate has only one source: "
             "pulumi config rm acme, or pulumi config rm tls\n"
-            "tls.certificate will not do: no certificate is in it: give PEM text (-----BEGIN CERTIFICATE-----…), "
-            "not a file's name\n"
-            "tls.privateKey will not do: no private key can be read in it: give PEM text "
-            "(-----BEGIN PRIVATE KEY-----…), not a file's name",
+            "tls.certificate is not valid: there is no certificate: give PEM text (-----BEGIN CERTIFICATE-----…), "
+            "not a file name\n"
+            "tls.privateKey is not valid: there is no readable private key: give PEM text "
+            "(-----BEGIN PRIVATE KEY-----…), not a file name",
         ),
         (
             {"acme": "", "tls": "{}"},
@@ -421,7 +419,7 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"acme": "", "tls": "-----BEGIN PRIVATE KEY-----"},
-            "tls will not do: give an object, each of its keys by pulumi config set --path tls.NAME VALUE",
+            "tls is not valid: give an object: set each of its keys with pulumi config set --path tls.NAME VALUE",
         ),
         (
             {"hstsMaxAge": "1 year"},
@@ -433,67 +431,67 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         ),
         (
             {"statisticsUser": "a:b"},
-            'statisticsUser is "a:b": give letters, digits, . _ or -',
+            'statisticsUser is "a:b": give 1 to 32 letters, digits, . _ or -',
         ),
         (
             {"sshHostKeySeed": "abcd"},
-            "sshHostKeySeed will not do: give 64 hexadecimal digits",
+            "sshHostKeySeed is not valid: give 64 hexadecimal digits",
         ),
         (
             {"databasePassword": "p@ss/word!p@ss/word!"},
-            "databasePassword will not do: give 16 to 128 letters, digits, - . _ or ~ (it becomes "
+            "databasePassword is not valid: give 16 to 128 letters, digits, - . _ or ~ (it becomes "
             "part of a URL)",
         ),
         (
             {"databaseUrl": "redis://:a b@db.test"},
-            "databaseUrl will not do: percent-encode spaces, quotes, $ and every other special "
+            "databaseUrl is not valid: percent-encode spaces, quotes, $ and every other special "
             "character of the URL",
         ),
         (
             {"databaseUrl": "mongodb://"},
-            "databaseUrl will not do: give a URL with a host: mongodb://…, mongodb+srv://…, redis://…"
+            "databaseUrl is not valid: give a URL with a host: mongodb://…, mongodb+srv://…, redis://…"
             " or rediss://…",
         ),
         (
             {"sshPrivateKey": "ssh-ed25519 AAAA"},
-            "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase",
+            "sshPrivateKey is not valid: give an OpenSSH ed25519 private key without passphrase",
         ),
         (
             {"sshPrivateKey": ECDSA_KEY},
-            "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase",
+            "sshPrivateKey is not valid: give an OpenSSH ed25519 private key without passphrase",
         ),
     ],
     ids=lambda value: "" if isinstance(value, str) else "+".join(value),
 )
-def test_a_wrong_value_is_told_with_its_key_and_what_would_do(changes: dict[str, object], text: str):
-    assert complaint(**changes) == text
+def test_an_error_gives_key_value_and_remedy(changes: dict[str, object], text: str):
+    assert read_error(**changes) == text
 
 
-def test_a_key_with_a_passphrase_is_refused(tmp_path: Path):
+def test_an_ssh_key_with_a_passphrase_is_refused(tmp_path: Path):
     file = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", file], timeout=20, check=True)
-    assert complaint(sshPrivateKey=file.read_text()) == (
-        "sshPrivateKey will not do: give an OpenSSH ed25519 private key without passphrase"
+    assert read_error(sshPrivateKey=file.read_text()) == (
+        "sshPrivateKey is not valid: give an OpenSSH ed25519 private key without passphrase"
     )
 
 
-def test_a_private_key_is_refused_in_plain_text_and_never_shown():
+def test_a_private_key_in_plain_text_is_refused_and_not_shown():
     tls = json.dumps({"certificate": ECDSA_KEY, "privateKey": ECDSA_KEY})
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as error:
         read_settings(REQUIRED | {"tls": tls, "acme": json.dumps(ACME | {"root": ECDSA_KEY})}, SECRETS, NOW)
     assert (
         "ant-media-cluster:tls.privateKey is in plain text: encrypt it with pulumi config set --secret --path "
-        "ant-media-cluster:tls.privateKey < privkey.pem, and if anybody else may have read it, "
-        "with a new key and its certificate"
-    ) in str(refusal.value).splitlines()
-    said = str(refusal.value) + complaint(acme=json.dumps(ACME | {"root": ECDSA_KEY}))
-    assert ECDSA_KEY.splitlines()[1][:20] not in said
+        "ant-media-cluster:tls.privateKey < privkey.pem, and give a new key and certificate "
+        "if anyone else may have read this one"
+    ) in str(error.value).splitlines()
+    output = str(error.value) + read_error(acme=json.dumps(ACME | {"root": ECDSA_KEY}))
+    assert ECDSA_KEY.splitlines()[1][:20] not in output
     for damaged in ("zq7", ["zq7"]):
-        with pytest.raises(SettingsError) as refusal:
+        with pytest.raises(SettingsError) as error:
             read_settings(REQUIRED | {"tls": {"certificate": "", "privateKey": damaged}}, SECRETS, NOW)
-        assert "zq7" not in str(refusal.value)
-    # Pulumi tells of an object only that something in it is a secret.
-    assert "plain text" not in complaint(tls=tls)
+        assert "zq7" not in str(error.value)
+    # Pulumi marks an object as secret if any value in it is encrypted.
+    assert "plain text" not in read_error(tls=tls)
 
 
 secret_texts = st.text(max_size=40).map(lambda text: f"zq7{text}")
@@ -502,22 +500,22 @@ secret_texts = st.text(max_size=40).map(lambda text: f"zq7{text}")
 @given(st.sampled_from(SECRETS), secret_texts, st.booleans())
 def test_no_error_shows_a_secret(key: str, secret: str, encrypted: bool):
     try:
-        said = repr(
+        output = repr(
             read_settings(REQUIRED | {key: secret}, SECRETS if encrypted else {*SECRETS} - {key}, NOW)
         )
     except SettingsError as error:
-        said = str(error)
-    assert "zq7" not in said
+        output = str(error)
+    assert "zq7" not in output
 
 
-def test_a_url_that_the_parser_quotes_in_its_error_is_not_shown():
-    assert "zq7" not in complaint(databaseUrl="mongodb://zq7\u2100@db.test")
+def test_an_error_of_the_url_parser_is_not_shown():
+    assert "zq7" not in read_error(databaseUrl="mongodb://zq7\u2100@db.test")
 
 
-def test_neither_an_encrypted_nor_an_unknown_value_is_shown():
-    with pytest.raises(SettingsError) as refusal:
+def test_encrypted_values_and_unknown_settings_are_not_shown():
+    with pytest.raises(SettingsError) as error:
         read_settings(REQUIRED | {"acme": {"email": "zq7"}, "pannelPassword": "zq7"}, {*SECRETS, "acme"}, NOW)
-    assert "zq7" not in str(refusal.value)
+    assert "zq7" not in str(error.value)
 
 
 json_values = st.recursive(
@@ -537,7 +535,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*SCHEMA, "x"]), json_values, max_size=8))
-def test_no_configuration_ends_in_anything_but_settings_or_a_settings_error(raw: dict[str, object]):
+def test_no_configuration_raises_anything_but_settings_error(raw: dict[str, object]):
     for written in (raw, {key: json.dumps(value) for key, value in raw.items()}):
         with pytest.raises(SettingsError):
             read_settings(written, SECRETS, NOW)
@@ -563,18 +561,18 @@ def configure(tags: object = TAGS, **changes: object) -> None:
     )
 
 
-def test_a_stacks_configuration_becomes_its_settings():
+def test_stack_settings_reads_the_stacks_configuration():
     configure()
-    assert stack_settings() == read()
+    assert read_stack_settings() == read()
 
 
-def test_a_stack_with_problems_is_told_before_anything_is_touched():
+def test_stack_settings_reports_all_problems_before_any_resource_exists():
     configure(TAGS | {"stack": "prod"}, srt="maybe", domian="live.ant-media.test")
-    with pytest.raises(pulumi.RunError) as refusal:
-        stack_settings()
-    assert str(refusal.value) == "\n".join(
+    with pytest.raises(pulumi.RunError) as error:
+        read_stack_settings()
+    assert str(error.value) == "\n".join(
         [
-            "Nothing was touched. What stack dev needs changed in its configuration:",
+            "Nothing was changed. Correct the configuration of stack dev:",
             "  ant-media-cluster:domian is not a setting: did you mean domain?",
             '  ant-media-cluster:srt is "maybe": give true or false',
             '  aws:defaultTags.tags.stack is "prod": pulumi config set --path aws:defaultTags.tags.stack dev',
@@ -583,22 +581,22 @@ def test_a_stack_with_problems_is_told_before_anything_is_touched():
 
 
 @pytest.mark.parametrize("name", ["dev", "prod"])
-def test_an_example_stack_needs_nothing_but_what_only_its_user_knows(name: str):
+def test_an_example_stack_misses_only_what_its_user_must_give(name: str):
     stack = STACKS[name]
     raw = {
         key.removeprefix(f"{NAMESPACE}:"): value for key, value in stack.items() if not key.startswith("aws:")
     }
     secrets = {key: REQUIRED[key] for key in SECRETS if key in REQUIRED}
-    with pytest.raises(SettingsError) as refusal:
+    with pytest.raises(SettingsError) as error:
         read_settings(raw | secrets, SECRETS, NOW)
-    said = str(refusal.value).splitlines() + stack_problems(NAMESPACE, name, stack["aws:defaultTags"])
-    assert [line.split(" is not set: ") for line in said] == sorted(
-        [key if ":" in key else f"{NAMESPACE}:{key}", command] for key, command in SET_BY_HAND.items()
+    output = str(error.value).splitlines() + find_stack_problems(NAMESPACE, name, stack["aws:defaultTags"])
+    assert [line.split(" is not set: ") for line in output] == sorted(
+        [key if ":" in key else f"{NAMESPACE}:{key}", command] for key, command in REQUIRED_FROM_USER.items()
     )
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_a_stacks_file_says_only_what_differs_from_the_defaults(name: str):
+def test_a_stack_file_repeats_no_default(name: str):
     for key, value in STACKS[name].items():
         default = SCHEMA.get(key.removeprefix(f"{NAMESPACE}:"), {}).get("default")
         assert value != default, key
@@ -606,7 +604,7 @@ def test_a_stacks_file_says_only_what_differs_from_the_defaults(name: str):
             assert not value.items() & default.items(), key
 
 
-def test_two_stacks_in_one_account_have_no_address_and_no_tag_in_common():
+def test_the_stack_files_have_separate_networks_and_valid_tags():
     networks = [
         ip_network({**SCHEMA["network"]["default"], **stack.get(f"{NAMESPACE}:network", {})}["cidr"])
         for stack in STACKS.values()
@@ -614,4 +612,4 @@ def test_two_stacks_in_one_account_have_no_address_and_no_tag_in_common():
     assert not any(one.overlaps(other) for one, other in combinations(networks, 2))
     for name, stack in STACKS.items():
         tags = {"owner": "media-team", **stack["aws:defaultTags"]["tags"]}
-        assert stack_problems(NAMESPACE, name, {"tags": tags}) == []
+        assert find_stack_problems(NAMESPACE, name, {"tags": tags}) == []

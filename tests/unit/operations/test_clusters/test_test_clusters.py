@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.address_plan import plan_addresses
 from cluster.settings.network import OwnNetwork
-from cluster.settings.stack_checks import stack_problems
+from cluster.settings.stack_checks import find_stack_problems
 from operations import stack_file
 from operations.test_clusters.expiry import Cluster, read_cluster, table
 from operations.test_clusters.settings import (
@@ -95,7 +95,7 @@ def test_the_longest_name_fits_the_names_in_aws() -> None:
     longest = "p" * 31
     check_name(longest)
     tags = make_settings(DEV, "dev", longest, EXPIRY)["config"]["aws:defaultTags"]
-    assert stack_problems("ant-media-cluster", longest, tags) == []
+    assert find_stack_problems("ant-media-cluster", longest, tags) == []
 
 
 @given(NAMES)

@@ -1,7 +1,7 @@
-"""Markdown for comments and issues, of texts that may be anything, in a room that is limited.
+"""Builds Markdown for comments and issues from untrusted text, within a size limit.
 
-What comes from elsewhere stands in code, inline or fenced, and nowhere else: there it is neither Markdown nor HTML, and
-no @name calls anybody.
+Untrusted text is always placed in inline code or a code block. There it is neither Markdown nor HTML, and an @name
+notifies nobody.
 """
 
 import difflib
@@ -10,82 +10,90 @@ import re
 from collections.abc import Callable, Sequence
 
 LIMIT = 60_000
-"""In bytes. GitHub takes 65,536 characters."""
-LONG = 60
-"""Lines that are folded."""
-_WITHOUT_LIMIT = 1_000_000_000
+"""Maximum size of a comment, in bytes. GitHub accepts 65,536 characters."""
+FOLD_ABOVE = 60
+"""A section with more lines than this is collapsed."""
+_NO_LIMIT = 1_000_000_000
+_NOTE_SIZE = 200
+"""Bytes reserved for the note of `format_omission`."""
 
 
-def size(text: str) -> int:
+def count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def visible(text: str) -> str:
-    """What a reader would not see, or see in another order, is spelled out."""
+def escape_unprintable(text: str) -> str:
+    """Escapes invisible characters and characters that change the text direction."""
     return "".join(char if char.isprintable() or char == "\t" else json.dumps(char)[1:-1] for char in text)
 
 
-def code(text: str) -> str:
-    text = visible(text) or " "
-    ticks = "`" * (_longest_run(text) + 1)
+def inline_code(text: str) -> str:
+    text = escape_unprintable(text) or " "
+    ticks = "`" * (_longest_backtick_run(text) + 1)
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{ticks}{space}{text}{space}{ticks}"
 
 
-def fenced(language: str, lines: Sequence[str], room: int, everything: str) -> str:
-    lines = [visible(line) for line in lines]
-    fence = "`" * max(3, _longest_run("\n".join(lines)) + 1)
-    shown = fitting(lines, room - 2 * len(fence) - 200)
+def code_block(language: str, lines: Sequence[str], limit: int, full_command: str) -> str:
+    """Returns a fenced code block of at most `limit` bytes. A diff is cut between two hunks.
+
+    `full_command` is the Markdown of the command that prints the omitted lines.
+    """
+    lines = [escape_unprintable(line) for line in lines]
+    fence = "`" * max(3, _longest_backtick_run("\n".join(lines)) + 1)
+    shown = take_fitting(lines, limit - 2 * len(fence) - _NOTE_SIZE)
     if len(shown) < len(lines):
-        # Whole hunks where there are any.
         hunks = [
             index for index, line in enumerate(lines) if line.startswith("@@") and 0 < index <= len(shown)
         ]
         shown = shown[: hunks[-1]] if hunks and language == "diff" else shown
-    missing = cut(len(lines) - len(shown), len(lines), "lines", everything)
+    note = format_omission(len(lines) - len(shown), len(lines), "lines", full_command)
     if not shown:
-        return missing
-    return "\n".join([f"{fence}{language}", *shown, fence]) + "\n" + missing
+        return note
+    return "\n".join([f"{fence}{language}", *shown, fence]) + "\n" + note
 
 
-def fitting(lines: Sequence[str], room: int) -> Sequence[str]:
+def take_fitting(lines: Sequence[str], limit: int) -> Sequence[str]:
+    """Returns the first lines that fit in `limit` bytes."""
     for index, line in enumerate(lines):
-        room -= size(line) + 1
-        if room < 0:
+        limit -= count_bytes(line) + 1
+        if limit < 0:
             return lines[:index]
     return lines
 
 
-def cut(missing: int, of: int, what: str, everything: str) -> str:
-    return f"\n**{missing} of {of} {what} are cut here.** {everything} shows them.\n" if missing else ""
+def format_omission(omitted: int, total: int, noun: str, full_command: str) -> str:
+    """Returns a note about omitted lines; empty when none are omitted."""
+    return f"\n**{omitted} of {total} {noun} are omitted.** {full_command} shows them.\n" if omitted else ""
 
 
-def folded(title: str, room: int, content: Callable[[int], str]) -> str:
+def collapsed(title: str, limit: int, content: Callable[[int], str]) -> str:
+    """Returns a collapsed section. `content` receives the number of bytes that are left for it."""
     head, foot = f"\n<details><summary><b>{title}</b></summary>\n\n", "\n</details>\n"
-    return head + content(room - size(head) - size(foot)) + foot
+    return head + content(limit - count_bytes(head) - count_bytes(foot)) + foot
 
 
-def shared(sections: Sequence[Callable[[int], str]], room: int) -> list[str]:
-    """Each section in its fair share of the room: what the short ones leave is for the long ones."""
-    texts = [section(_WITHOUT_LIMIT) for section in sections]
-    shortest_first = sorted(range(len(texts)), key=lambda index: size(texts[index]))
-    for before, index in enumerate(shortest_first):
-        share = room // (len(texts) - before)
-        if size(texts[index]) > share:
+def fit_sections(sections: Sequence[Callable[[int], str]], limit: int) -> list[str]:
+    """Renders each section within an equal share of `limit`. Long sections get the bytes that short ones leave."""
+    texts = [section(_NO_LIMIT) for section in sections]
+    shortest_first = sorted(range(len(texts)), key=lambda index: count_bytes(texts[index]))
+    for done, index in enumerate(shortest_first):
+        share = limit // (len(texts) - done)
+        if count_bytes(texts[index]) > share:
             texts[index] = sections[index](share)
-        room -= size(texts[index])
+        limit -= count_bytes(texts[index])
     return texts
 
 
-def line_diff(old: str, new: str) -> list[str]:
-    """Without the names of the two files: they say nothing."""
-    return list(difflib.unified_diff(lines_of(old), lines_of(new), lineterm=""))[2:]
+def diff_lines(old: str, new: str) -> list[str]:
+    """Returns a unified diff without the two file names."""
+    return list(difflib.unified_diff(split_lines(old), split_lines(new), lineterm=""))[2:]
 
 
-def lines_of(text: str) -> list[str]:
-    # Unlike splitlines this leaves carriage returns to be seen.
+def split_lines(text: str) -> list[str]:
+    """Splits at newlines only. Unlike `str.splitlines`, it leaves carriage returns in the lines."""
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _longest_run(text: str) -> int:
+def _longest_backtick_run(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)

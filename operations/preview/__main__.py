@@ -15,13 +15,13 @@ from operations.markdown import inline_code
 from operations.preview.changes import parse_preview
 from operations.preview.monthly_cost import Prices, monthly_cost, read_prices
 from operations.preview.report import PolicyResult, render_comment, render_failure
-from policy.rules import RULES, read_config, violations
+from policy.rules import RULES, find_violations, read_config
 
 _DESCRIPTION = """\
 Prints what a preview would change as Markdown for a comment on a pull request.
 
 It prints a comment in every case, also when the preview fails or is interrupted: otherwise the comment of an earlier
-push would stay on the pull request.
+push would stay on the pull request. It exits with the exit code of COMMAND where that is not 0.
 
 environment variables:
   PRICES  price list for the monthly cost; default: prices.json, where it exists
@@ -38,7 +38,7 @@ def main() -> int:
         1: "a policy is violated, or no comment could be rendered",
         _INTERRUPTED: "the preview was interrupted",
     }
-    parser = new_parser("operations.preview", _DESCRIPTION, exit_codes, others="the exit code of COMMAND")
+    parser = new_parser("operations.preview", _DESCRIPTION, exit_codes)
     parser.add_argument("stack", metavar="STACK", help="stack that is previewed")
     parser.add_argument(
         "command",
@@ -86,7 +86,7 @@ def _preview(stack: str, command: Sequence[str]) -> tuple[str, int]:
         preview = None
     if preview is None or (run.returncode and not preview.error):
         return render_failure(stack, run.stderr.strip()), run.returncode or 1
-    policies = PolicyResult(len(RULES), violations(preview.resources_after, read_config(stack)))
+    policies = PolicyResult(len(RULES), find_violations(preview.resources_after, read_config(stack)))
     cost = monthly_cost(prices, preview.resources_before, preview.resources_after) if prices else None
     comment = render_comment(stack, preview, policies, cost)
     return comment, run.returncode or (1 if policies.violations else 0)

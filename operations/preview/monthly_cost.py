@@ -1,4 +1,4 @@
-"""What a stack costs a month, by prices that the user keeps. Traffic is not in it: nobody knows it beforehand."""
+"""Estimates the monthly cost of a stack from a price list of the user. Traffic is not included: it is not known beforehand."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, cast
 
-from operations.preview.changes import INSTANCE
-from policy.rules import Resource
+from operations.resources import INSTANCE
+from policy.resource import Resource
 
 
 @dataclass(frozen=True)
@@ -17,21 +17,21 @@ class Prices:
     currency: str
     hours_a_month: Decimal
     instance_hour: Mapping[str, Decimal]
-    """By instance type."""
+    """Hourly price by instance type."""
     volume_gib_month: Decimal
     public_ipv4_hour: Decimal
     secret_month: Decimal
 
 
 @dataclass(frozen=True)
-class Line:
-    """One kind of thing that costs."""
-
+class CostLine:
     kind: str
+    """An instance type, or one of `OTHER_KINDS`."""
     before: int
+    """Count before the update."""
     after: int
     price: Decimal
-    """Of one, a month."""
+    """Monthly price of one."""
 
     @property
     def cost_before(self) -> Decimal:
@@ -45,9 +45,9 @@ class Line:
 @dataclass(frozen=True)
 class Cost:
     currency: str
-    lines: Sequence[Line]
+    lines: Sequence[CostLine]
     without_price: Sequence[str]
-    """What is not counted: instance types, and instances whose volume's size nobody said."""
+    """What the sums leave out: instance types without a price and volumes of unknown size."""
 
     @property
     def before(self) -> Decimal:
@@ -58,38 +58,41 @@ class Cost:
         return sum((line.cost_after for line in self.lines), Decimal())
 
 
-# Counting
-
-OTHERS = _VOLUMES, _ADDRESSES, _SECRETS = "GiB of volumes", "public IPv4 addresses", "secrets"
-"""Everything but instances, of which there is a kind for each type."""
+OTHER_KINDS = _VOLUMES, _ADDRESSES, _SECRETS = "GiB of volumes", "public IPv4 addresses", "secrets"
+"""Kinds of cost other than instances."""
 
 _ADDRESS = "aws:ec2/eip:Eip"
-_ADDRESS_OF_INSTANCE = "aws:ec2/eipAssociation:EipAssociation"
+_ADDRESS_ASSOCIATION = "aws:ec2/eipAssociation:EipAssociation"
 _SECRET = "aws:secretsmanager/secret:Secret"
 
 
 def monthly_cost(prices: Prices, before: Iterable[Resource], after: Iterable[Resource]) -> Cost:
-    old, new = _counted(before), _counted(after)
-    price_of = {
+    """Returns the cost of the resources before and after an update."""
+    old, new = _count(before), _count(after)
+    prices_by_kind = {
         **{kind: price * prices.hours_a_month for kind, price in prices.instance_hour.items()},
         _VOLUMES: prices.volume_gib_month,
         _ADDRESSES: prices.public_ipv4_hour * prices.hours_a_month,
         _SECRETS: prices.secret_month,
     }
-    kinds = [kind for kind in sorted({*old, *new}, key=_place) if old[kind] or new[kind]]
+    kinds = [kind for kind in sorted({*old, *new}, key=_sort_key) if old[kind] or new[kind]]
     return Cost(
         prices.currency,
-        [Line(kind, old[kind], new[kind], price_of[kind]) for kind in kinds if kind in price_of],
-        [kind for kind in kinds if kind not in price_of],
+        [
+            CostLine(kind, old[kind], new[kind], prices_by_kind[kind])
+            for kind in kinds
+            if kind in prices_by_kind
+        ],
+        [kind for kind in kinds if kind not in prices_by_kind],
     )
 
 
-def _place(kind: str) -> tuple[int, str]:
-    """Instance types first."""
-    return (OTHERS.index(kind) + 1 if kind in OTHERS else 0, kind)
+def _sort_key(kind: str) -> tuple[int, str]:
+    """Sorts instance types before the other kinds."""
+    return (OTHER_KINDS.index(kind) + 1 if kind in OTHER_KINDS else 0, kind)
 
 
-def _counted(resources: Iterable[Resource]) -> Counter[str]:
+def _count(resources: Iterable[Resource]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for resource in resources:
         if resource.type == INSTANCE:
@@ -103,52 +106,52 @@ def _counted(resources: Iterable[Resource]) -> Counter[str]:
             counts[_ADDRESSES] += resource.inputs.get("associatePublicIpAddress") is True
         elif resource.type == _ADDRESS:
             counts[_ADDRESSES] += 1
-        elif resource.type == _ADDRESS_OF_INSTANCE:
-            # AWS takes back the address that it gave the instance at its start.
+        elif resource.type == _ADDRESS_ASSOCIATION:
+            # AWS releases the instance's own public address when an Elastic IP is associated.
             counts[_ADDRESSES] -= 1
         elif resource.type == _SECRET:
             counts[_SECRETS] += 1
     return counts
 
 
-# Prices
-
-_PRICES = ("hoursAMonth", "volumeGibMonth", "publicIpv4Hour", "secretMonth")
+_PRICE_KEYS = ("hoursAMonth", "volumeGibMonth", "publicIpv4Hour", "secretMonth")
 
 
 def read_prices(text: str) -> Prices:
-    """Raises `ValueError` that names every key that is wrong."""
+    """Parses a price list. Raises `ValueError` with one line for each invalid key."""
     try:
-        given = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+        document = json.loads(text, parse_float=Decimal, parse_int=Decimal)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from None
-    if not isinstance(given, dict):
+    if not isinstance(document, dict):
         raise ValueError("is not a JSON object")
-    values = cast(dict[str, Any], given)
-    wrong = [
-        f"{key}: there is no such key; known are currency, instanceHour, {', '.join(_PRICES)}"
+    values = cast(dict[str, Any], document)
+    errors = [
+        f"{key}: unknown key; the keys are currency, instanceHour, {', '.join(_PRICE_KEYS)}"
         for key in values
-        if key not in ("currency", "instanceHour", *_PRICES)
+        if key not in ("currency", "instanceHour", *_PRICE_KEYS)
     ]
     if not re.fullmatch("[A-Z]{3}", str(values.get("currency"))):
-        wrong.append(f"currency: {_shown(values, 'currency')}; give its three letters, like USD")
-    by_type = values.get("instanceHour")
-    if not isinstance(by_type, dict):
-        wrong.append(
-            f'instanceHour: {_shown(values, "instanceHour")}; give an object, like {{"c5.large": 0.1}}'
+        errors.append(
+            f"currency: {_describe_value(values, 'currency')}; give a three-letter code such as USD"
         )
-        by_type = {}
-    types = cast(dict[str, Any], by_type)
-    wrong += [
-        f"{name}: {_shown(of, key)}; give a number that is not negative"
+    instance_prices = values.get("instanceHour")
+    if not isinstance(instance_prices, dict):
+        errors.append(
+            f'instanceHour: {_describe_value(values, "instanceHour")}; give an object such as {{"c5.large": 0.1}}'
+        )
+        instance_prices = {}
+    types = cast(dict[str, Any], instance_prices)
+    errors += [
+        f"{name}: {_describe_value(of, key)}; give a number of at least 0"
         for name, of, key in [
-            *((key, values, key) for key in _PRICES),
+            *((key, values, key) for key in _PRICE_KEYS),
             *((f"instanceHour.{type}", types, type) for type in types),
         ]
         if not (isinstance(of.get(key), Decimal) and of[key].is_finite() and of[key] >= 0)
     ]
-    if wrong:
-        raise ValueError("\n".join(wrong))
+    if errors:
+        raise ValueError("\n".join(errors))
     return Prices(
         values["currency"],
         values["hoursAMonth"],
@@ -159,7 +162,7 @@ def read_prices(text: str) -> Prices:
     )
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
+def _describe_value(values: Mapping[str, Any], key: str) -> str:
     if key not in values:
         return "is missing"
     value = values[key]

@@ -1,4 +1,4 @@
-"""What a stack costs a month."""
+"""The monthly cost of a stack and the price list."""
 
 import json
 from decimal import Decimal
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from operations.preview.monthly_cost import Cost, Line, monthly_cost, read_prices
-from policy.rules import Resource
+from operations.preview.monthly_cost import Cost, CostLine, monthly_cost, read_prices
+from policy.resource import Resource
 
-# Of a month of ten hours, so that all sums are whole.
+# A month of ten hours keeps all sums whole.
 PRICES: dict[str, Any] = {
     "currency": "EUR",
     "hoursAMonth": 10,
@@ -37,26 +37,28 @@ BALANCER = [
 ]
 
 
-def cost(before: list[Resource], after: list[Resource]) -> Cost:
+def estimate_cost(before: list[Resource], after: list[Resource]) -> Cost:
     return monthly_cost(read_prices(json.dumps(PRICES)), before, after)
 
 
 def test_instances_volumes_addresses_and_secrets_are_counted_before_and_after() -> None:
-    found = cost(BALANCER, [*BALANCER, machine("edge1", "c5.large", 20), machine("edge2", "c5.large")])
-    assert found.lines == [
-        Line("c5.large", 0, 2, Decimal(20)),
-        Line("t3.micro", 1, 1, Decimal(10)),
-        Line("GiB of volumes", 10, 40, Decimal(3)),
-        # The balancer's own address was given back when it got the Elastic IP.
-        Line("public IPv4 addresses", 1, 3, Decimal(40)),
-        Line("secrets", 1, 1, Decimal(5)),
+    estimate = estimate_cost(
+        BALANCER, [*BALANCER, machine("edge1", "c5.large", 20), machine("edge2", "c5.large")]
+    )
+    assert estimate.lines == [
+        CostLine("c5.large", 0, 2, Decimal(20)),
+        CostLine("t3.micro", 1, 1, Decimal(10)),
+        CostLine("GiB of volumes", 10, 40, Decimal(3)),
+        # AWS released the load balancer's own address when it got the Elastic IP.
+        CostLine("public IPv4 addresses", 1, 3, Decimal(40)),
+        CostLine("secrets", 1, 1, Decimal(5)),
     ]
-    assert (found.before, found.after, found.without_price) == (85, 295, [])
+    assert (estimate.before, estimate.after, estimate.without_price) == (85, 295, [])
 
 
-def test_what_has_no_price_is_named_and_never_taken_for_free() -> None:
-    found = cost([machine("edge1", "m7i.large")], [machine("edge1", "c5.large", "[unknown]")])
-    assert found.without_price == ["m7i.large", "the volume of edge1"]
+def test_kind_without_price_is_named_and_not_free() -> None:
+    estimate = estimate_cost([machine("edge1", "m7i.large")], [machine("edge1", "c5.large", "[unknown]")])
+    assert estimate.without_price == ["m7i.large", "the volume of edge1"]
 
 
 def test_prices_are_exact() -> None:
@@ -65,30 +67,30 @@ def test_prices_are_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"currency": "<b>"}, 'currency: is "<b>"; give its three letters, like USD'),
-        ({"secretMonth": "0.40"}, 'secretMonth: is "0.40"; give a number that is not negative'),
-        ({"hoursAMonth": True}, "hoursAMonth: is true; give a number that is not negative"),
+        ({"currency": "<b>"}, 'currency: is "<b>"; give a three-letter code such as USD'),
+        ({"secretMonth": "0.40"}, 'secretMonth: is "0.40"; give a number of at least 0'),
+        ({"hoursAMonth": True}, "hoursAMonth: is true; give a number of at least 0"),
         (
             {"instanceHour": {"c5.large": -1}},
-            "instanceHour.c5.large: is -1; give a number that is not negative",
+            "instanceHour.c5.large: is -1; give a number of at least 0",
         ),
-        ({"instanceHour": 1}, 'instanceHour: is 1; give an object, like {"c5.large": 0.1}'),
-        ({"volumeGibMonth": float("nan")}, "volumeGibMonth: is NaN; give a number that is not negative"),
+        ({"instanceHour": 1}, 'instanceHour: is 1; give an object such as {"c5.large": 0.1}'),
+        ({"volumeGibMonth": float("nan")}, "volumeGibMonth: is NaN; give a number of at least 0"),
         (
             {"trafficGib": 1},
-            "trafficGib: there is no such key; known are currency, instanceHour, hoursAMonth",
+            "trafficGib: unknown key; the keys are currency, instanceHour, hoursAMonth",
         ),
     ],
 )
-def test_a_wrong_price_is_refused_by_its_key(change: dict[str, Any], said: str) -> None:
+def test_invalid_price_is_refused_with_its_key(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=r"^\w") as refused:
         read_prices(json.dumps({**PRICES, **change}))
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_all_invalid_keys_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="currency: is missing") as refused:
         read_prices("{}")
     assert [line.partition(":")[0] for line in str(refused.value).splitlines()] == [
@@ -102,6 +104,6 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{,}"])
-def test_what_is_no_json_object_is_no_price_list(text: str) -> None:
+def test_price_list_must_be_a_json_object(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not (JSON|a JSON object)"):
         read_prices(text)

@@ -1,4 +1,4 @@
-# Of a preview only what a comment is made of: no times, no places of files, no outputs; a step a line.
+# Reduces a preview to what the comment needs: no times, file paths or outputs. Writes one step per line.
 
 def cut_state($type; $op):
   {custom, urn, protect, taint, inputs}
@@ -7,21 +7,21 @@ def cut_state($type; $op):
     else . end
   | del(.. | nulls);
 
-# What stays as it is matters where it costs something.
+# Unchanged resources are needed where they cost something.
 def costs: test("aws:(ec2/(instance:Instance|eip:Eip|eipAssociation:EipAssociation)|secretsmanager/secret:Secret)::");
 
-# A text that stays the same, or that installs scripts, says enough with its beginning.
+# Shortens standard input that does not change or that installs scripts.
 def cut_texts:
   if (.oldState.inputs.stdin? == .newState.inputs.stdin? or ((.newState // .oldState).inputs.stdin? // "" | startswith("=== ")))
   then (.oldState.inputs?, .newState.inputs? | objects | .stdin | strings) |= .[:100] else . end;
 
 [.diagnostics[]? | select(.message | startswith("warning: using pulumi-") | not) | {urn, message, severity} | del(.[] | nulls)] as $diagnostics
-| (.steps // [] | map(select(.op != "refresh") | {(.oldState.urn // .urn): .}) | add // {}) as $wanted
+| (.steps // [] | map(select(.op != "refresh") | {(.oldState.urn // .urn): .}) | add // {}) as $steps_by_urn
 | [.steps[]?
    | select((.newState // .oldState).custom)
-   # A refresh, where what it found is another than what the state held.
-   | select(.op != "refresh" or ($wanted | length > 0) and $wanted[.urn].oldState.inputs != .oldState.inputs)
-   | select(.op != "same" or (.urn | costs) or ($wanted[.urn].oldState.inputs != .newState.inputs))
+   # Keeps a refresh only where the cloud and the state are not the same.
+   | select(.op != "refresh" or ($steps_by_urn | length > 0) and $steps_by_urn[.urn].oldState.inputs != .oldState.inputs)
+   | select(.op != "same" or (.urn | costs) or ($steps_by_urn[.urn].oldState.inputs != .newState.inputs))
    | (.urn | split("::")[2] | split("$")[-1]) as $type | .op as $op
    | (.oldState, .newState | objects) |= cut_state($type; $op)
    | {op, urn, diffReasons, replaceReasons, oldState, newState} | del(.[] | nulls)

@@ -1,0 +1,135 @@
+"""Finds the changes of a preview that interrupt users or cannot be undone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from operations.preview.changes import Step
+from operations.preview.haproxy_cfg import (
+    HAProxyCfgChange,
+    find_haproxy_cfg_change,
+    read_applications,
+    read_servers,
+)
+from operations.resources import INSTANCE, format_type, parse_script
+
+
+@dataclass(frozen=True)
+class PreviewWarning:
+    names: tuple[str, ...]
+    """Resources or applications that the warning is about."""
+    message: str
+    reasons: tuple[str, ...] = ()
+    """Changed properties that cause it."""
+
+
+_NODE_OUTAGE = "its publishers and viewers are disconnected"
+_OUTAGES = {
+    "load-balancer": "nobody can publish, play or administer until it is back",
+    "database": "nodes cannot find each other until it is back",
+}
+"""By machine; all others are nodes."""
+_NODE_LOSS = ", and its recordings are lost"
+_LOSSES = {"load-balancer": "", "database": ", and its data is lost"}
+
+
+def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
+    """Returns a warning for everything that is replaced, deleted, drained or restarted; the load balancer comes first."""
+    machines = [step for step in steps if step.type == INSTANCE]
+    machines.sort(key=lambda step: ["load-balancer", "database", step.name].index(step.name))
+    warnings = [warning for step in machines for warning in _check_machine(step)]
+    warnings += _check_haproxy_cfg(find_haproxy_cfg_change(steps))
+    warnings += [
+        warning
+        for step in steps
+        if step.type != INSTANCE
+        for warning in (_check_command(step) if step.is_command else _check_resource(step))
+    ]
+    return _merge(warnings)
+
+
+def _check_machine(step: Step) -> Iterable[PreviewWarning]:
+    outage, loss = _OUTAGES.get(step.name, _NODE_OUTAGE), _LOSSES.get(step.name, _NODE_LOSS)
+    if step.op == "replace":
+        reason = " because it is marked in the state" if step.tainted else ""
+        yield PreviewWarning(
+            (step.name,), f"the machine is replaced{reason}: {outage}{loss}", step.replace_reasons
+        )
+    elif step.op == "delete":
+        yield PreviewWarning((step.name,), f"the machine is deleted: {outage}{loss}")
+    elif step.op == "update":
+        reasons = {"instanceType", "userData", "userDataBase64"} & {*step.changed}
+        if reasons:
+            yield PreviewWarning(
+                (step.name,), f"the machine stops and starts: {outage}", tuple(sorted(reasons))
+            )
+
+
+def _check_haproxy_cfg(change: HAProxyCfgChange | None) -> Iterable[PreviewWarning]:
+    if change and change.old:
+        old, new = read_servers(change.old), read_servers(change.new)
+        for name, address in old.items():
+            if name not in new:
+                yield PreviewWarning((name,), "is removed from haproxy.cfg: it receives no new clients")
+            elif new[name] != address:
+                yield PreviewWarning((name,), "changes its address in haproxy.cfg")
+        for name in sorted(read_applications(change.old) - read_applications(change.new)):
+            yield PreviewWarning(
+                (name,), "is removed from the applications: its publishers and viewers get 404"
+            )
+
+
+def _check_command(step: Step) -> Iterable[PreviewWarning]:
+    if step.op not in ("update", "replace"):
+        return
+    script, arguments = step.script
+    stdin_changes = "stdin" in step.changed
+    if script == "set-up-media-node.sh" and (
+        stdin_changes or step.tainted or arguments[:2] != parse_script(step.old)[1][:2]
+    ):
+        yield PreviewWarning(
+            (step.name.removesuffix("-ant-media"),),
+            f"Ant Media Server restarts if its mode, licence or database changes: {_NODE_OUTAGE}",
+        )
+    elif script == "install-valkey.sh" and (stdin_changes or step.tainted):
+        when = "with a new password" if stdin_changes else "if its configuration changes"
+        yield PreviewWarning(("database",), f"restarts {when}: {_OUTAGES['database']}")
+    elif script == "issue-certificate.sh" and _certificate_request(step.old) != _certificate_request(
+        step.new
+    ):
+        yield PreviewWarning(
+            (step.name,),
+            "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
+        )
+
+
+def _certificate_request(inputs: Mapping[str, Any]) -> object:
+    """Returns the script and the arguments that require a new certificate when they change."""
+    script, arguments = parse_script(inputs)
+    pairs = zip(arguments[::2], arguments[1::2], strict=False)
+    irrelevant = [word for pair in pairs if pair[0] in ("--email", "--address") for word in pair]
+    return script, [word for word in arguments if word not in irrelevant]
+
+
+def _check_resource(step: Step) -> Iterable[PreviewWarning]:
+    if step.op not in ("replace", "delete"):
+        return
+    event = "replaced" if step.op == "replace" else "deleted"
+    match step.type:
+        case "aws:ec2/eip:Eip":
+            message = f"the Elastic IP is {event}: update every DNS record and firewall that names it"
+        case "aws:route53/record:Record":
+            message = f"the DNS record is {event}: clients that use this name do not find the cluster"
+        case "aws:secretsmanager/secret:Secret":
+            message = f"the secret that stores the certificate is {event}: a new load balancer must request a new certificate"
+        case type:
+            message = f"{format_type(type)} {event}"
+    yield PreviewWarning((step.name,), message, step.replace_reasons)
+
+
+def _merge(warnings: Iterable[PreviewWarning]) -> list[PreviewWarning]:
+    """Merges warnings with the same message and reasons into one with several names."""
+    names: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for warning in warnings:
+        names.setdefault((warning.message, warning.reasons), []).extend(warning.names)
+    return [PreviewWarning(tuple(merged), message, reasons) for (message, reasons), merged in names.items()]

@@ -1,0 +1,195 @@
+"""Warnings of a preview: interruptions and deletions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
+from operations.preview.changes import Step, parse_preview
+from operations.preview.warnings import PreviewWarning, find_warnings
+from operations.resources import INSTANCE
+
+PREVIEWS = Path(__file__).parent / "previews"
+OUTAGE = "its publishers and viewers are disconnected"
+
+
+def find_recorded_warnings(name: str) -> list[PreviewWarning]:
+    return find_warnings(parse_preview((PREVIEWS / f"{name}.json").read_text()).steps)
+
+
+@pytest.mark.parametrize("name", ["nothing", "third-edge", "new-stack", "wrong-settings"])
+def test_additions_cause_no_warning(name: str) -> None:
+    assert find_recorded_warnings(name) == []
+
+
+def test_removed_edge_is_drained_and_deleted() -> None:
+    assert find_recorded_warnings("third-edge-goes") == [
+        PreviewWarning(("edge3",), f"the machine is deleted: {OUTAGE}, and its recordings are lost"),
+        PreviewWarning(("edge3",), "is removed from haproxy.cfg: it receives no new clients"),
+    ]
+
+
+def test_new_instance_type_stops_edges() -> None:
+    assert find_recorded_warnings("larger-edges") == [
+        PreviewWarning(("edge1", "edge2"), f"the machine stops and starts: {OUTAGE}", ("instanceType",))
+    ]
+
+
+def test_new_load_balancer_type_stops_all_traffic() -> None:
+    outage = "nobody can publish, play or administer until it is back"
+    assert find_recorded_warnings("larger-balancer") == [
+        PreviewWarning(("load-balancer",), f"the machine stops and starts: {outage}", ("instanceType",))
+    ]
+
+
+def test_new_domain_deletes_dns_record_and_requests_certificate() -> None:
+    assert [
+        (warning.names, warning.message.partition(":")[0])
+        for warning in find_recorded_warnings("another-domain")
+    ] == [
+        (("load-balancer-record-live.ant-media.test",), "the DNS record is deleted"),
+        (
+            ("service-certificate",),
+            "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
+        ),
+    ]
+
+
+def test_new_host_key_seed_replaces_every_machine_load_balancer_first() -> None:
+    lost = ", and its recordings are lost"
+    assert find_recorded_warnings("new-secrets") == [
+        PreviewWarning(
+            ("load-balancer",),
+            "the machine is replaced: nobody can publish, play or administer until it is back",
+            ("userData",),
+        ),
+        PreviewWarning(
+            ("database",),
+            "the machine is replaced: nodes cannot find each other until it is back, and its data is lost",
+            ("userData",),
+        ),
+        PreviewWarning(
+            ("edge1", "edge2", "edge3", "origin1", "origin2"),
+            f"the machine is replaced: {OUTAGE}{lost}",
+            ("userData",),
+        ),
+        PreviewWarning(("load-balancer-ip",), "Elastic IP association replaced"),
+    ]
+
+
+def test_tainted_command_runs_again() -> None:
+    [step] = parse_preview((PREVIEWS / "marked.json").read_text()).steps
+    assert (step.name, step.op, step.tainted, step.changed) == ("edge1-ant-media", "replace", True, ())
+    [warning] = find_warnings([step])
+    assert warning.message == f"Ant Media Server restarts if its mode, licence or database changes: {OUTAGE}"
+
+
+def test_tainted_machine_is_replaced() -> None:
+    urn = f"urn:pulumi:dev::ant-media-cluster::{INSTANCE}::edge1"
+    state = {"urn": urn, "custom": True}
+    step = {"op": "replace", "urn": urn, "replaceReasons": ["id"], "oldState": {**state, "taint": True}}
+    [warning] = find_warnings(parse_preview(json.dumps({"steps": [{**step, "newState": state}]})).steps)
+    lost = f"{OUTAGE}, and its recordings are lost"
+    assert warning == PreviewWarning(
+        ("edge1",), f"the machine is replaced because it is marked in the state: {lost}"
+    )
+
+
+def test_reason_of_replacement_is_the_property_that_requires_it() -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:ec2/instance:Instance::edge1"
+    changes = {"diffReasons": ["tags", "ami"], "replaceReasons": ["ami"]}
+    step = {"op": "replace", "urn": urn, "newState": {"custom": True}, **changes}
+    [warning] = find_warnings(parse_preview(json.dumps({"steps": [step]})).steps)
+    assert warning.reasons == ("ami",)
+
+
+def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str, name: str = "a") -> Step:
+    def inputs(values: dict[str, Any]) -> dict[str, Any]:
+        run = f"sudo timeout 300 /usr/local/lib/ant-media-cluster/{script} {values.pop('arguments', '')}  # version 1"
+        return {"create": run, **values}
+
+    return Step("update", "command:remote:Command", name, "", inputs(old), inputs(new), (changed,))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            Step("replace", "aws:ec2/eip:Eip", "load-balancer-ip", "", {}, {}),
+            "the Elastic IP is replaced: update every DNS record and firewall that names it",
+        ),
+        (
+            Step("delete", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "a", "", {}, {}),
+            "Security group ingress rule deleted",
+        ),
+        (
+            command("install-valkey.sh", {}, {}, "stdin", "database-valkey"),
+            "restarts with a new password: nodes cannot find each other until it is back",
+        ),
+        (
+            command("set-up-media-node.sh", {}, {}, "stdin", "edge1-ant-media"),
+            f"Ant Media Server restarts if its mode, licence or database changes: {OUTAGE}",
+        ),
+        (
+            command(
+                "apply-haproxy-config.sh",
+                {"stdin": "    server edge1 10.0.0.1:5080\n"},
+                {"stdin": "    server edge1 10.0.0.2:5080\n"},
+                "stdin",
+            ),
+            "changes its address in haproxy.cfg",
+        ),
+        (
+            command(
+                "issue-certificate.sh",
+                {"arguments": "--email a@b.org --key-type rsa live.b.org"},
+                {"arguments": "--email a@b.org --key-type ecdsa live.b.org"},
+                "create",
+            ),
+            "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
+        ),
+    ],
+)
+def test_interruption_causes_warning(step: Step, message: str) -> None:
+    assert [warning.message for warning in find_warnings([step])] == [message]
+
+
+def test_removed_application_causes_warning_and_added_one_does_not() -> None:
+    def serving(*applications: str) -> dict[str, Any]:
+        origins = (Server("origin1", "10.0.0.8"),)
+        return {
+            "stdin": render_haproxy_cfg(
+                HAProxyConfig("a.org", origins, (), applications, 1024, hsts_max_age=0)
+            )
+        }
+
+    step = command("apply-haproxy-config.sh", serving("LiveApp", "live"), serving("LiveApp", "more"), "stdin")
+    assert find_warnings([step]) == [
+        PreviewWarning(("live",), "is removed from the applications: its publishers and viewers get 404")
+    ]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        command(
+            "issue-certificate.sh",
+            {"arguments": "--email a@b.org --address 198.51.100.1 live.b.org"},
+            {"arguments": "--email c@d.org --address 198.51.100.2 live.b.org"},
+            "create",
+        ),
+        command("set-up-media-node.sh", {"arguments": "a b c@d.org"}, {"arguments": "a b e@f.org"}, "create"),
+        command(
+            "apply-haproxy-config.sh",
+            {"stdin": "    server certbot 127.0.0.1:8888\n"},
+            {"stdin": "    server acme 127.0.0.1:8888\n"},
+            "stdin",
+        ),
+        Step("update", "aws:ec2/instance:Instance", "edge1", "", {}, {}, ("tags",)),
+        Step("create", "aws:ec2/eip:Eip", "load-balancer-ip", "", {}, {}),
+    ],
+)
+def test_harmless_change_causes_no_warning(step: Step) -> None:
+    assert find_warnings([step]) == []

@@ -1,1 +1,1 @@
-"""A local cloud that an unmodified AWS program cannot tell from EC2."""
+"""A local cloud on which AWS programs run unmodified."""

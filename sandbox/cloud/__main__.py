@@ -1,4 +1,4 @@
-"""`python -m sandbox.cloud`: what `sandbox/bin/cloud` runs."""
+"""Runs the command line of `sandbox/bin/cloud`: `python -m sandbox.cloud`."""
 
 from sandbox.cloud.command_line import main
 

@@ -1,4 +1,4 @@
-"""The certificate authority: Pebble, behind an API certificate of its own."""
+"""The ACME server: Pebble, with its own certificate authority."""
 
 import json
 import ssl
@@ -21,12 +21,12 @@ def start(
     management_port: int = MANAGEMENT_PORT,
     validity: timedelta | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Starts a Pebble that keeps its files in `folder`, which is new; `fetch_roots` says when it is ready.
+    """Starts Pebble with its files in `folder`, which must not exist; `fetch_roots` waits until it is ready.
 
-    To be called on the cloud's internet.
+    The caller must be in the internet namespace.
     """
     folder.mkdir()
-    certificates.make(folder, "ACME API", [addresses.ACME_NAME], addresses.ACME)
+    certificates.create(folder, "ACME API", [addresses.ACME_NAME], addresses.ACME)
     configuration: dict[str, object] = {
         "listenAddress": f"{addresses.ACME}:{port}",
         "managementListenAddress": f"{addresses.ACME}:{management_port}",
@@ -39,18 +39,18 @@ def start(
     }
     if validity:
         seconds = int(validity.total_seconds())
-        # Debian 12's Pebble reads the first and Debian 13's the second; neither minds the other's.
+        # Debian 12's Pebble reads the first key, Debian 13's the second; each ignores the other.
         configuration["certificateValidityPeriod"] = seconds
         configuration["profiles"] = {"default": {"description": "default", "validityPeriod": seconds}}
     (folder / "pebble.json").write_text(json.dumps({"pebble": configuration}, indent=2))
     with (folder / "pebble.log").open("wb") as log:
         return subprocess.Popen(
             ["pebble", "-config", folder / "pebble.json", "-dnsserver", f"{addresses.DNS}:53"],
-            # It would wait at random, and refuse one nonce in twenty, to try clients out.
+            # By default Pebble tests its clients: it sleeps at random and rejects one nonce in twenty.
             env={
                 "PEBBLE_VA_NOSLEEP": "1",
                 "PEBBLE_WFE_NONCEREJECT": "0",
-                # Each certificate takes a challenge: what a test sees of it is no matter of chance.
+                # By default Pebble reuses authorizations at random; tests need a challenge for each certificate.
                 "PEBBLE_AUTHZREUSE": "0",
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             },
@@ -61,9 +61,9 @@ def start(
 
 
 def fetch_roots(folder: Path, *, management_port: int = MANAGEMENT_PORT) -> bytes:
-    """What a client of the Pebble in `folder` has to trust, as PEM: its API's CA, and the root of what it issues.
+    """Returns the CA certificate of Pebble's API and the root of the certificates that it issues, as PEM.
 
-    It makes a new root each time it starts.
+    Waits up to 20 seconds for Pebble, which creates a new root each time it starts.
     """
     ca = folder / "ca.pem"
     trust = ssl.create_default_context(cafile=str(ca))

@@ -1,4 +1,4 @@
-"""What apt on this host was told, carried over to Debian 13 machines: their packages come from where the host's come from."""
+"""Derives the machines' apt sources and configuration from those of this host."""
 
 import ipaddress
 import re
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 DEBIAN_SUITES = ("buster", "bullseye", "bookworm", "trixie", "forky", "sid")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# What the host says about reaching its archives; everything else in its apt.conf is its own business.
-_CARRIED = re.compile(
+# The options that decide how apt reaches its archives; machines need no others.
+_SELECTED_OPTIONS = re.compile(
     r"Acquire::(https?::|Check-|Allow(Insecure|Weak|Downgrade)|Force|Retries|Queue-Mode|BrokenProxy)",
     re.IGNORECASE,
 )
@@ -21,7 +21,7 @@ _DEFAULT_PORT = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, order=True)
 class Source:
-    """One archive: where it is, which suite of it, which components."""
+    """One suite of a package archive."""
 
     uri: str
     suite: str
@@ -30,14 +30,14 @@ class Source:
 
 @dataclass(frozen=True, order=True)
 class Upstream:
-    """A server that apt talks to."""
+    """A package server or proxy that apt connects to."""
 
     host: str
     port: int
 
 
 def parse_one_line(text: str) -> Iterator[Source]:
-    """sources.list: `deb [options] URI SUITE COMPONENT…`."""
+    """Parses sources.list: `deb [options] URI SUITE COMPONENT…`."""
     for line in text.splitlines():
         match = re.match(r"\s*deb\s+(?:\[[^]]*]\s+)?(\S+)\s+(\S+)\s*([^#]*)", line)
         if match:
@@ -45,7 +45,7 @@ def parse_one_line(text: str) -> Iterator[Source]:
 
 
 def parse_deb822(text: str) -> Iterator[Source]:
-    """*.sources: stanzas of `Field: value`, values folded over indented lines."""
+    """Parses *.sources: stanzas of `Field: value`; indented lines continue a value."""
     for stanza in re.split(r"\n[ \t]*\n", text):
         lines = [line for line in stanza.splitlines() if not line.startswith("#")]
         folded = re.sub(r"\n[ \t]+", " ", "\n".join(lines))
@@ -63,8 +63,8 @@ def parse_deb822(text: str) -> Iterator[Source]:
                 yield Source(uri, suite, tuple(fields.get("components", "").split()))
 
 
-def source_files(root: Path) -> list[Path]:
-    """The files in which apt under `root` finds its archives."""
+def find_source_files(root: Path) -> list[Path]:
+    """Returns the source list files of apt under `root`."""
     folder = root / "etc/apt"
     listed = [
         folder / "sources.list",
@@ -75,16 +75,16 @@ def source_files(root: Path) -> list[Path]:
 
 
 def read_sources(root: Path) -> list[Source]:
-    """Every binary archive that apt under `root` uses."""
+    """Returns the binary package sources of apt under `root`."""
     return [
         source
-        for path in source_files(root)
+        for path in find_source_files(root)
         for source in (parse_deb822 if path.suffix == ".sources" else parse_one_line)(path.read_text())
     ]
 
 
-def for_trixie(sources: list[Source]) -> list[Source]:
-    """The Debian archives among the host's, each at the same place but for Debian 13; empty on a host that has none."""
+def convert_to_trixie(sources: list[Source]) -> list[Source]:
+    """Returns the Debian sources among `sources`, with the same URIs, for Debian 13."""
     found: set[Source] = set()
     for source in sources:
         codename, dash, pocket = source.suite.partition("-")
@@ -94,42 +94,43 @@ def for_trixie(sources: list[Source]) -> list[Source]:
 
 
 def render_sources(sources: list[Source]) -> str:
-    """sources.list text, each line with the key that Debian signs with."""
+    """Returns the text of a sources.list that trusts Debian's keys only."""
     return "".join(f"deb [signed-by={KEYRING}] {s.uri} {s.suite} {' '.join(s.components)}\n" for s in sources)
 
 
-def carried_configuration(dump: str) -> str:
-    """The lines of `apt-config dump` that a machine behind the same archives and proxies needs."""
-    lines = [line for line in dump.splitlines() if _CARRIED.match(line)]
+def select_configuration(dump: str) -> str:
+    """Returns the lines of `apt-config dump` that machines need to reach the same archives and proxies."""
+    lines = [line for line in dump.splitlines() if _SELECTED_OPTIONS.match(line)]
     return "".join(f"{line}\n" for line in lines if not line.endswith((' "";', ' "0";')))
 
 
-def host_configuration() -> str:
-    return carried_configuration(
+def read_host_configuration() -> str:
+    """Returns the apt configuration of this host that machines need."""
+    return select_configuration(
         subprocess.run(["apt-config", "dump"], check=True, capture_output=True, text=True).stdout
     )
 
 
-def proxies(configuration: str) -> list[str]:
-    """The proxies (URLs) that an apt.conf names."""
+def find_proxies(configuration: str) -> list[str]:
+    """Returns the URLs of the proxies in an apt.conf."""
     found = re.findall(
         r'^Acquire::https?::Proxy(?:::\S+)?\s+"([^"]+)";', configuration, re.MULTILINE | re.IGNORECASE
     )
     return sorted({url for url in found if url.upper() != "DIRECT"})
 
 
-def upstreams(sources: list[Source], configuration: str) -> list[Upstream]:
-    """Every server that apt with these sources and this configuration may connect to."""
+def find_upstreams(sources: list[Source], configuration: str) -> list[Upstream]:
+    """Returns all servers that apt may connect to with these sources and this configuration."""
     found: set[Upstream] = set()
-    for url in [*(source.uri for source in sources), *proxies(configuration)]:
+    for url in [*(source.uri for source in sources), *find_proxies(configuration)]:
         parts = urlsplit(url)
         if parts.scheme in _DEFAULT_PORT and parts.hostname:
             found.add(Upstream(parts.hostname, parts.port or _DEFAULT_PORT[parts.scheme]))
     return sorted(found)
 
 
-def name_of(host: str) -> str:
-    """The name under which machines reach a server: its own, unless that is an address or means another machine over there."""
+def upstream_name(host: str) -> str:
+    """Returns the name by which machines reach a server: its own, except for addresses and localhost."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -138,12 +139,12 @@ def name_of(host: str) -> str:
     return f"packages-{re.sub('[^0-9a-z]+', '-', host)}.test"
 
 
-def with_names(text: str, servers: list[Upstream]) -> str:
-    """Sources or apt.conf text with every server under the name that machines reach it by."""
+def rename_upstreams(text: str, servers: list[Upstream]) -> str:
+    """Replaces the servers in sources or apt.conf text by the names that machines use."""
     for server in servers:
         text = re.sub(
             rf"(//(?:[^/@\s\"]*@)?)\[?{re.escape(server.host)}]?(?=[:/\s\"]|$)",
-            rf"\g<1>{name_of(server.host)}",
+            rf"\g<1>{upstream_name(server.host)}",
             text,
         )
     return text

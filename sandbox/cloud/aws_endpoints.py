@@ -1,4 +1,4 @@
-"""The AWS APIs that machines use, by the names and with the checks that they have on AWS, in front of moto."""
+"""The AWS endpoints for machines: verifies signatures and IAM policies, then forwards requests to moto."""
 
 import http.client
 import json
@@ -19,63 +19,64 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from sandbox.cloud import addresses, iam_policies, signatures
-from sandbox.cloud.credentials import Issuer
+from sandbox.cloud.credentials import CredentialIssuer
 from sandbox.cloud.ec2 import ACCOUNT
-from sandbox.cloud.iam_policies import Demand, Policy
-from sandbox.cloud.signatures import Reason, RefusedError, Request
+from sandbox.cloud.iam_policies import AccessRequest, Policy
+from sandbox.cloud.signatures import ErrorCode, RefusedError, Request
 
-Answer = tuple[int, Mapping[str, str], bytes]
+Response = tuple[int, Mapping[str, str], bytes]
 
 
 class Endpoint(ABC):
-    """One service."""
+    """One AWS service."""
 
     scope: ClassVar[str]
     content_type: ClassVar[str]
 
     @abstractmethod
-    def demand(self, request: Request) -> Demand | None:
-        """What is asked, or None for what machines of the cluster have no business with."""
+    def parse_access(self, request: Request) -> AccessRequest | None:
+        """Returns the action and resource of a request, or None if this endpoint does not support it."""
 
     @abstractmethod
-    def refusal(self, reason: Reason, message: str) -> tuple[int, str]: ...
+    def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
+        """Returns the status and body of an error response."""
 
 
 class Route53(Endpoint):
     scope = "us-east-1/route53"
     content_type = "text/xml"
 
-    def demand(self, request: Request) -> Demand | None:
+    def parse_access(self, request: Request) -> AccessRequest | None:
         path = unquote(urlsplit(request.target).path).rstrip("/")
         if request.method == "GET" and path == "/2013-04-01/hostedzone":
-            return Demand("route53:ListHostedZones", "*")
+            return AccessRequest("route53:ListHostedZones", "*")
         if request.method == "GET" and (match := re.fullmatch(r"/2013-04-01/change/(\w+)", path)):
-            return Demand("route53:GetChange", f"arn:aws:route53:::change/{match[1]}")
+            return AccessRequest("route53:GetChange", f"arn:aws:route53:::change/{match[1]}")
         if request.method == "POST" and (match := re.fullmatch(r"/2013-04-01/hostedzone/(\w+)/rrset", path)):
             key = "route53:ChangeResourceRecordSets"
-            changes = _changes(request.body)
-            return Demand(
+            changes = _parse_changes(request.body)
+            return AccessRequest(
                 "route53:ChangeResourceRecordSets",
                 f"arn:aws:route53:::hostedzone/{match[1]}",
                 {
                     f"{key}Actions": [action for action, _, _ in changes],
-                    f"{key}NormalizedRecordNames": [normalized(name) for _, name, _ in changes],
+                    f"{key}NormalizedRecordNames": [normalize_record_name(name) for _, name, _ in changes],
                     f"{key}RecordTypes": [type for _, _, type in changes],
                 },
             )
         return None
 
-    def refusal(self, reason: Reason, message: str) -> tuple[int, str]:
-        return 400 if reason is Reason.INCOMPLETE else 403, (
+    def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
+        return 400 if code is ErrorCode.INCOMPLETE else 403, (
             '<?xml version="1.0"?>\n'
             '<ErrorResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/"><Error><Type>Sender</Type>'
-            f"<Code>{reason.value[0]}</Code><Message>{escape(message)}</Message></Error>"
+            f"<Code>{code.value[0]}</Code><Message>{escape(message)}</Message></Error>"
             f"<RequestId>{uuid.uuid4()}</RequestId></ErrorResponse>"
         )
 
 
-def _changes(body: bytes) -> Sequence[tuple[str, str, str]]:
-    """Action, name and type of each change."""
+def _parse_changes(body: bytes) -> Sequence[tuple[str, str, str]]:
+    """Returns action, record name and record type of each change."""
     try:
         changes = ElementTree.fromstring(body).findall(".//{*}Change")
     except ElementTree.ParseError:
@@ -89,12 +90,12 @@ def _changes(body: bytes) -> Sequence[tuple[str, str, str]]:
         for change in changes
     ]
     if not found or not all(all(change) for change in found):
-        raise RefusedError(Reason.DENIED, "The changes that are asked for cannot be read.")
+        raise RefusedError(ErrorCode.DENIED, "The change batch cannot be parsed.")
     return found
 
 
-def normalized(name: str) -> str:
-    r"""A record's name as IAM compares it: small letters, no final dot, and \052 for a wildcard's asterisk."""
+def normalize_record_name(name: str) -> str:
+    r"""Returns a record name as IAM compares it: lower case, no final dot, \052 for an asterisk."""
     return re.sub(r"[^a-z0-9_.\\-]", lambda match: f"\\{ord(match[0]):03o}", name.lower().removesuffix("."))
 
 
@@ -102,10 +103,10 @@ class SecretsManager(Endpoint):
     scope = f"{addresses.REGION}/secretsmanager"
     content_type = "application/x-amz-json-1.1"
 
-    def __init__(self, arn_of_secret: Callable[[str], str | None]) -> None:
-        self._arn_of_secret = arn_of_secret
+    def __init__(self, find_secret_arn: Callable[[str], str | None]) -> None:
+        self._find_secret_arn = find_secret_arn
 
-    def demand(self, request: Request) -> Demand | None:
+    def parse_access(self, request: Request) -> AccessRequest | None:
         match = re.fullmatch(r"secretsmanager\.(\w+)", request.headers.get("x-amz-target", ""))
         try:
             secret = json.loads(request.body)["SecretId"]
@@ -113,63 +114,63 @@ class SecretsManager(Endpoint):
             return None
         if match is None or request.method != "POST":
             return None
-        arn = self._arn_of_secret(secret) or (
+        arn = self._find_secret_arn(secret) or (
             secret
             if secret.startswith("arn:")
             else f"arn:aws:secretsmanager:{addresses.REGION}:{ACCOUNT}:secret:{secret}"
         )
-        return Demand(f"secretsmanager:{match[1]}", arn)
+        return AccessRequest(f"secretsmanager:{match[1]}", arn)
 
-    def refusal(self, reason: Reason, message: str) -> tuple[int, str]:
-        return 400, json.dumps({"__type": reason.value[1], "Message": message})
+    def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
+        return 400, json.dumps({"__type": code.value[1], "Message": message})
 
 
-class Gate:
-    """Lets through what is signed, and allowed to the role that signed it."""
+class AuthorizingProxy:
+    """Forwards requests that are signed with a role's credentials and allowed by its policies."""
 
     def __init__(
         self,
-        issuer: Issuer,
-        policies_of: Callable[[str], Sequence[Policy]],
-        arn_of_secret: Callable[[str], str | None],
+        issuer: CredentialIssuer,
+        list_policies: Callable[[str], Sequence[Policy]],
+        find_secret_arn: Callable[[str], str | None],
     ) -> None:
         self._issuer = issuer
-        self._policies_of = policies_of
+        self._list_policies = list_policies
         self._endpoints: dict[str, Endpoint] = {
             addresses.ROUTE53_NAME: Route53(),
-            addresses.SECRETS_MANAGER_NAME: SecretsManager(arn_of_secret),
+            addresses.SECRETS_MANAGER_NAME: SecretsManager(find_secret_arn),
         }
 
-    def answer(self, request: Request) -> Answer:
+    def handle(self, request: Request) -> Response:
         endpoint = self._endpoints.get(request.headers.get("host", ""))
         if endpoint is None:
             return 404, {}, b""
         try:
             self._check(endpoint, request)
         except RefusedError as refused:
-            status, text = endpoint.refusal(refused.reason, str(refused))
+            status, text = endpoint.render_error(refused.code, str(refused))
             return status, {"Content-Type": endpoint.content_type}, text.encode()
-        status, text = _pass_on(request, endpoint.scope)
+        status, text = _forward(request, endpoint.scope)
         return status, {"Content-Type": endpoint.content_type}, text
 
     def _check(self, endpoint: Endpoint, request: Request) -> None:
-        who = signatures.verify(request, endpoint.scope, self._issuer.find, datetime.now(UTC))
-        demand = endpoint.demand(request)
-        if demand is None:
-            what = f"{request.method} {request.target} {request.headers.get('x-amz-target', '')}".rstrip()
-            print(f"{what} is refused: the local cloud does not know what it asks for", file=sys.stderr)
-            raise RefusedError(Reason.DENIED, f"The local cloud does not know {what}")
-        if not iam_policies.allow(self._policies_of(who.role), demand):
-            action = demand.action
+        caller = signatures.verify(request, endpoint.scope, self._issuer.find, datetime.now(UTC))
+        access = endpoint.parse_access(request)
+        if access is None:
+            call = f"{request.method} {request.target} {request.headers.get('x-amz-target', '')}".rstrip()
+            print(f"{call} is denied: the local cloud does not support this call", file=sys.stderr)
+            raise RefusedError(ErrorCode.DENIED, f"The local cloud does not support {call}")
+        if not iam_policies.is_allowed(self._list_policies(caller.role), access):
+            action = access.action
             raise RefusedError(
-                Reason.DENIED,
-                f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{who.role}/{who.instance} is not authorized to perform:"
-                f" {action} on resource: {demand.resource} because no identity-based policy allows the {action} action",
+                ErrorCode.DENIED,
+                f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{caller.role}/{caller.instance} is not authorized to perform:"
+                f" {action} on resource: {access.resource} because no identity-based policy allows the {action} action",
             )
 
 
-def _pass_on(request: Request, scope: str) -> tuple[int, bytes]:
-    """To moto, which finds service, region and account in the scope of a signature, and does not check that."""
+def _forward(request: Request, scope: str) -> tuple[int, bytes]:
+    """Forwards a request to moto, which reads service and region from the signature's scope but verifies nothing."""
     headers = {
         name: value
         for name, value in request.headers.items()
@@ -187,19 +188,19 @@ def _pass_on(request: Request, scope: str) -> tuple[int, bytes]:
         moto.close()
 
 
-def serve(gate: Gate, folder: Path) -> None:
-    """Answers over TLS, with the certificate in `folder`, in threads of this process."""
+def serve(proxy: AuthorizingProxy, folder: Path) -> None:
+    """Starts an HTTPS server in threads of this process, with the certificate in `folder`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
 
     class Server(ThreadingHTTPServer):
         def finish_request(self, request: Any, client_address: Any) -> None:
-            request.settimeout(20)  # also for who connects and then says nothing
+            request.settimeout(20)  # also limits the TLS handshake
             try:
                 with context.wrap_socket(request, server_side=True) as secured:
                     super().finish_request(secured, client_address)
             except OSError:
-                pass  # gone, or a client that does not trust us: it knows why
+                pass  # the client has disconnected or does not trust the certificate
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -212,7 +213,7 @@ def serve(gate: Gate, folder: Path) -> None:
                 body=self.rfile.read(int(self.headers.get("Content-Length", 0))),
             )
             try:
-                status, headers, body = gate.answer(request)
+                status, headers, body = proxy.handle(request)
             except Exception:
                 traceback.print_exc()
                 status, headers, body = 500, {}, b""
@@ -230,7 +231,7 @@ def serve(gate: Gate, folder: Path) -> None:
             self._handle()
 
         def log_message(self, format: str, *args: object) -> None:
-            """The daemon's log is for what goes wrong."""
+            """Suppresses access logs: the daemon's log is for errors."""
 
     server = Server((addresses.AWS, 443), Handler)
     threading.Thread(target=server.serve_forever, name="aws", daemon=True).start()

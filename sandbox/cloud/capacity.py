@@ -1,4 +1,4 @@
-"""How many machines this host has room for, as EC2 tells that it has none."""
+"""Limits the number of machines by the inotify instances that this host has left."""
 
 import contextlib
 import os
@@ -6,40 +6,41 @@ import time
 from pathlib import Path
 from wsgiref.types import StartResponse
 
-from sandbox.cloud.process_tree import inotify_instance
+from sandbox.cloud.process_tree import open_inotify_instance
 
-LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
-EACH = 5
-"""Inotify instances that systemd and what it starts take in a machine. Of other things a host has enough."""
-BOOT = 15
-"""Seconds after which a machine has them."""
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES_PER_MACHINE = 5
+"""Used by systemd and its services. Other resources of a host run out later."""
+BOOT_SECONDS = 15
+"""Time after which a machine has opened all of them."""
 
 
 class Capacity:
-    """Counts what is free on the host by taking it for a moment: others, and other clouds, use it too."""
+    """Checks for free inotify instances by opening them for a moment, since other processes use them too."""
 
     def __init__(self) -> None:
         self._started: list[float] = []
 
-    def take(self) -> bool:
-        """Room for one machine more; it is taken then."""
+    def reserve(self) -> bool:
+        """Reserves room for one machine; returns False if there is none."""
         now = time.monotonic()
-        self._started = [then for then in self._started if now - then < BOOT]
-        wanted = EACH * (len(self._started) + 1)
-        with contextlib.ExitStack() as taken:
+        self._started = [start for start in self._started if now - start < BOOT_SECONDS]
+        needed = INOTIFY_INSTANCES_PER_MACHINE * (len(self._started) + 1)
+        with contextlib.ExitStack() as opened:
             try:
-                for _ in range(wanted):
-                    taken.callback(os.close, inotify_instance())
+                for _ in range(needed):
+                    opened.callback(os.close, open_inotify_instance())
             except OSError:
                 return False
         self._started.append(now)
         return True
 
 
-def refuse(start_response: StartResponse) -> list[bytes]:
+def respond_limit_exceeded(start_response: StartResponse) -> list[bytes]:
+    """Answers RunInstances with EC2's InstanceLimitExceeded error."""
     message = (
-        f"You have requested more instances than this host has room for: fs.inotify.max_user_instances is {LIMIT.read_text().strip()}, "
-        f"and a machine takes {EACH}. Take other clusters down, or: sysctl -w fs.inotify.max_user_instances=1024"
+        f"You have requested more instances than this host has room for: fs.inotify.max_user_instances is {INOTIFY_LIMIT.read_text().strip()}, "
+        f"and a machine needs {INOTIFY_INSTANCES_PER_MACHINE}. Delete other clusters, or: sysctl -w fs.inotify.max_user_instances=1024"
     )
     answer = (
         "<Response><Errors><Error><Code>InstanceLimitExceeded</Code>"

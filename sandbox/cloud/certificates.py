@@ -1,4 +1,4 @@
-"""Throw-away certificates for the cloud's own servers."""
+"""Self-signed certificates for the servers of the local cloud."""
 
 import datetime
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make(folder: Path, authority: str, names: Sequence[str], address: str) -> None:
-    """Leaves in `folder` a new CA, `ca.pem`, and a server's certificate by it, `server.pem` and `server.key`."""
+def create(folder: Path, authority: str, names: Sequence[str], address: str) -> None:
+    """Creates a CA (`ca.pem`) and a server certificate that it signs (`server.pem`, `server.key`) in `folder`."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, name = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])

@@ -1,4 +1,4 @@
-"""What `sandbox/bin/cloud` does: start and stop the cloud, look at it, work in it."""
+"""The command line of `sandbox/bin/cloud`: starts, stops and inspects the local cloud, and runs commands in it."""
 
 import argparse
 import asyncio
@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import NoReturn, TypedDict
 
 from sandbox.cloud import addresses, host
-from sandbox.cloud.process_tree import HostView, Lock, end, keep, run_inside
+from sandbox.cloud.process_tree import HostView, Lock, end_tree, run_inside, run_keeper
 
 LOCK = Lock(host.STATE / "lock")
 PID_FILE = host.STATE / "pid"
 LOG = host.STATE / "daemon.log"
-BOOT_ID = host.STATE / "boot_id"
-STATUS = host.STATE / "status.json"
+PROGRAM = "sandbox/bin/cloud"
+
+
+# Functions import other modules of the cloud only where they need them: some load slowly.
 
 
 class MachineStatus(TypedDict):
+    """A machine in the status file."""
+
     name: str
     instance_id: str
     state: str
@@ -34,18 +38,18 @@ class MachineStatus(TypedDict):
 
 
 def start() -> None:
-    """Build machine images where they are missing, start the cloud, wait until it is ready."""
+    """Builds missing machine images, starts the cloud and waits until it is ready."""
     started = time.monotonic()
-    while (lock := LOCK.take()) is None:  # it runs, or another start is at work on it
-        if BOOT_ID.exists():
+    while (lock := LOCK.take()) is None:  # the cloud is running or starting
+        if host.BOOT_ID.exists():
             return
         time.sleep(0.2)
     if (
         subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=False).returncode
         != 0
     ):
-        sys.exit("the local cloud needs to make namespaces: use a machine, or a container that is privileged")
-    sweep()
+        sys.exit("the local cloud cannot create namespaces: run it on a machine or in a privileged container")
+    remove_leftovers()
     from sandbox.cloud.images import build_missing
     from sandbox.cloud.relay import listen_on_loopback
 
@@ -66,49 +70,49 @@ def start() -> None:
             stdout=log,
             stderr=log,
         )
-    while not BOOT_ID.exists():
+    while not host.BOOT_ID.exists():
         if keeper.poll() is not None:
             sys.exit(f"the local cloud did not start:\n{LOG.read_text(errors='replace')}")
         time.sleep(0.05)
     print(f"  the local cloud is up after {time.monotonic() - started:.0f} s")
 
 
-def sweep() -> None:
-    """Takes away what a cloud leaves when it ends, however it ended; its log stays for whoever wants to know why."""
+def remove_leftovers() -> None:
+    """Removes the files and control groups of a cloud that has ended, but not its log."""
     from sandbox.cloud.machines import remove_control_groups
 
     remove_control_groups()
-    for left in (PID_FILE, BOOT_ID, STATUS):
-        left.unlink(missing_ok=True)
-    for folder in ("machines", "site", "acme", "aws", "operator", "entrances"):
+    for file in (PID_FILE, host.BOOT_ID, host.STATUS):
+        file.unlink(missing_ok=True)
+    for folder in ("machines", "site", "acme", "aws", "operator", "stack-addresses"):
         shutil.rmtree(host.STATE / folder, ignore_errors=True)
 
 
 def stop() -> None:
-    """End the cloud and everything in it; only the cached images stay."""
+    """Stops the cloud and removes its files; the image cache remains."""
     if not host.STATE.exists():
         return
-    lock = end(PID_FILE, LOCK)
+    lock = end_tree(PID_FILE, LOCK)
     if lock is None:
-        sys.exit("the local cloud is still being started: stop it when that has ended, or end that first")
-    sweep()
+        sys.exit("the local cloud is still starting: wait for that to end, or interrupt it, then stop again")
+    remove_leftovers()
     LOG.unlink(missing_ok=True)
     LOCK.path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        host.STATE.rmdir()  # unless it holds something of somebody else's
+        host.STATE.rmdir()  # fails if other files are left
     os.close(lock)
 
 
 def status(*, as_json: bool) -> None:
-    """Show the machines, and what tried to leave."""
-    from sandbox.cloud.network import escaped
+    """Prints the machines and the rejected egress traffic."""
+    from sandbox.cloud.network import read_escaped_traffic
 
-    init = _init()
-    machines = _machines()
-    packets, destinations = escaped(init)
+    init = _read_init_pid()
+    machines = _read_machines()
+    packets, destinations = read_escaped_traffic(init)
     if as_json:
         answer = {
-            "boot_id": BOOT_ID.read_text().strip(),
+            "boot_id": host.BOOT_ID.read_text().strip(),
             "machines": machines,
             "escaped_packets": packets,
             "escaped_destinations": destinations,
@@ -120,13 +124,15 @@ def status(*, as_json: bool) -> None:
             f"{machine['name']:40} {machine['instance_id']:20} {machine['state']:8}"
             f" {machine['private_address']:15} {machine['public_address'] or '-'}"
         )
-    print(f"{packets} packets tried to leave" + (f": {', '.join(destinations)}" if destinations else ""))
+    print(
+        f"{packets} packets rejected by the egress filter"
+        + (f": {', '.join(destinations)}" if destinations else "")
+    )
 
 
 def execute(command: Sequence[str]) -> NoReturn:
-    """Run a command as the operator: on the cloud's internet, with its DNS, credentials and certificate authorities."""
-    operator = host.STATE / "operator"
-    certificates = str(operator / "ca-certificates.crt")
+    """Runs a command as the operator: in the internet namespace, with its DNS, AWS credentials and CA bundle."""
+    certificates = str(host.OPERATOR / "ca-certificates.crt")
     environment = {
         **{
             name: value
@@ -144,26 +150,24 @@ def execute(command: Sequence[str]) -> NoReturn:
         "CURL_CA_BUNDLE": certificates,
         "REQUESTS_CA_BUNDLE": certificates,
     }
-    etc = {Path("/etc") / name: operator / name for name in ("resolv.conf", "nsswitch.conf")}
-    shown = {path: instead for path, instead in etc.items() if path.exists()}
-    sys.exit(run_inside(_init(), lambda: command, environment, shown))
+    sys.exit(run_inside(_read_init_pid(), lambda: command, environment, host.OPERATOR_FILES))
 
 
-def entrance(stack: str, domain: str) -> None:
-    """Give a stack's domain a loopback address of its own, and print it."""
-    _init()
-    from sandbox.cloud.relay import open_entrance
+def address(stack: str, domain: str) -> None:
+    """Assigns a loopback address to a stack's domain and prints it."""
+    _read_init_pid()
+    from sandbox.cloud.relay import assign_address
 
-    print(open_entrance(stack, domain).address)
+    print(assign_address(stack, domain).address)
 
 
 def shell(name: str, command: Sequence[str]) -> NoReturn:
-    """A root shell in a machine, or a command in it."""
-    from sandbox.cloud.machines import leader
+    """Runs a command, or a login shell, as root on a machine."""
+    from sandbox.cloud.machines import find_machine_init
 
-    process = _machine(name)["process"]
+    process = _find_machine(name)["process"]
     if process is None:
-        sys.exit(f"{name} is not running: sandbox/bin/cloud logs {name}")
+        sys.exit(f"{name} is not running; its console: {PROGRAM} logs {name}")
     environment = {
         "HOME": "/root",
         "LANG": "C.UTF-8",
@@ -172,38 +176,39 @@ def shell(name: str, command: Sequence[str]) -> NoReturn:
     }
 
     def enter() -> Sequence[str]:
-        target = f"--target={leader(process)}"
+        target = f"--target={find_machine_init(process)}"
         return ["nsenter", target, "--all", "--root", "--wd", *(command or ["bash", "--login"])]
 
-    sys.exit(run_inside(_init(), enter, environment, {}))
+    sys.exit(run_inside(_read_init_pid(), enter, environment, {}))
 
 
 def logs(name: str | None) -> None:
-    """Print a machine's console, or the cloud's own log."""
-    path = host.STATE / "machines" / _machine(name)["instance_id"] / "console.log" if name else LOG
+    """Prints a machine's console, or the daemon's log."""
+    path = host.STATE / "machines" / _find_machine(name)["instance_id"] / "console.log" if name else LOG
     if not path.exists():
-        sys.exit("there is no log: the local cloud is not running, make up brings it up")
+        sys.exit("there is no log: the local cloud is not running; start it with make up")
     with path.open("rb") as log:
         shutil.copyfileobj(log, sys.stdout.buffer)
 
 
-def _init() -> int:
+def _read_init_pid() -> int:
+    """Returns the process id of the tree's init; exits if the cloud is not running."""
     try:
         _, init = PID_FILE.read_text().split()
     except (FileNotFoundError, ValueError):
-        sys.exit("the local cloud is not running: make up brings it up")
+        sys.exit("the local cloud is not running; start it with make up")
     return int(init)
 
 
-def _machines() -> list[MachineStatus]:
-    machines: list[MachineStatus] = json.loads(STATUS.read_text())
+def _read_machines() -> list[MachineStatus]:
+    machines: list[MachineStatus] = json.loads(host.STATUS.read_text())
     return machines
 
 
-def _machine(name: str) -> MachineStatus:
-    """By name, by what comes after the stack's in it (`edge1`), or by instance id."""
-    _init()
-    machines = _machines()
+def _find_machine(name: str) -> MachineStatus:
+    """Finds a machine by full name, by its name in the stack (`edge1`) or by instance id; exits if there is not exactly one."""
+    _read_init_pid()
+    machines = _read_machines()
     in_stack = f"ant-media-cluster-{os.environ.get('PULUMI_STACK') or 'sandbox'}-{name}"
     for matches in (
         [machine for machine in machines if name in (machine["name"], machine["instance_id"])],
@@ -213,7 +218,7 @@ def _machine(name: str) -> MachineStatus:
         if len(matches) == 1:
             return matches[0]
     sys.exit(
-        f"no one machine is called {name}; there are: {', '.join(machine['name'] for machine in machines) or 'none'}"
+        f"{name} does not name exactly one machine; machines: {', '.join(machine['name'] for machine in machines) or 'none'}"
     )
 
 
@@ -222,7 +227,7 @@ def _keep(layers: str, descriptors: Sequence[str]) -> None:
 
     images = {name: tuple(map(Path, paths)) for name, paths in json.loads(layers).items()}
     forwarders = [socket.socket(fileno=int(descriptor)) for descriptor in descriptors]
-    keep(lambda view: daemon.run(images, view, forwarders), PID_FILE, sweep)
+    run_keeper(lambda view: daemon.run(images, view, forwarders), PID_FILE, remove_leftovers)
 
 
 def _relay(arguments: Sequence[str]) -> None:
@@ -239,53 +244,85 @@ def _relay(arguments: Sequence[str]) -> None:
     asyncio.run(Relay(network, cloud_network).serve(upstreams, sockets))
 
 
+def new_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Returns the parser and the parser of each subcommand."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Starts, stops and inspects the local cloud, and runs commands in it.",
+        epilog=f"{PROGRAM} help COMMAND prints the help of one command.",
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    commands: dict[str, argparse.ArgumentParser] = {}
+
+    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        example = f"{PROGRAM} {example}"
+        commands[name] = subparsers.add_parser(
+            name, help=f"{summary}\n  {example}", description=summary, epilog=f"example: {example}"
+        )
+        return commands[name]
+
+    add("start", "Build missing machine images and start the cloud.", "start")
+    add("stop", "Stop the cloud and delete its machines; cached images remain.", "stop")
+    command = add("status", "List the machines and the rejected egress traffic.", "status")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command = add(
+        "exec",
+        "Run a command with the cloud's network, DNS, credentials and CA certificates (default: bash).",
+        "exec -- curl https://live.ant-media.test:5443/LiveApp/",
+    )
+    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD …", help="command and arguments")
+    machine = "name in the stack (edge1), full name or instance id"
+    command = add("shell", "Run a command on a machine as root (default: a login shell).", "shell edge1")
+    command.add_argument("machine", metavar="MACHINE", help=machine)
+    command.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD …", help="command and arguments")
+    command = add("logs", "Print a machine's console (default: the cloud's log).", "logs edge1")
+    command.add_argument("machine", nargs="?", metavar="MACHINE", help=machine)
+    command = add(
+        "address",
+        "Assign a loopback address to a stack's domain and print it.",
+        "address pr-123 pr-123.ant-media.test",
+    )
+    command.add_argument("stack", metavar="STACK", help="name of the stack")
+    command.add_argument("domain", metavar="DOMAIN", help="domain of its cluster")
+    command = add("help", "Print this help, or the help of one command.", "help shell")
+    command.add_argument("topic", nargs="?", choices=[*commands], metavar="COMMAND", help="name of a command")
+    return parser, commands
+
+
 def main() -> None:
     arguments = sys.argv[1:]
-    # The cloud's own processes; nobody types these.
+    # Started by the cloud itself; not part of the command line.
     if arguments[:1] == ["keep"]:
         return _keep(arguments[1], arguments[2:])
     if arguments[:1] == ["relay"]:
         return _relay(arguments[1:])
 
-    parser = argparse.ArgumentParser(prog="sandbox/bin/cloud", description="The local cloud.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, function in (("start", start), ("stop", stop)):
-        commands.add_parser(name, help=function.__doc__)
-    status_parser = commands.add_parser("status", help=status.__doc__)
-    status_parser.add_argument("--json", action="store_true")
-    exec_parser = commands.add_parser("exec", help=execute.__doc__)
-    exec_parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD …")
-    entrance_parser = commands.add_parser("entrance", help=entrance.__doc__)
-    entrance_parser.add_argument("stack")
-    entrance_parser.add_argument("domain")
-    shell_parser = commands.add_parser("shell", help=shell.__doc__)
-    shell_parser.add_argument("machine")
-    shell_parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD …")
-    logs_parser = commands.add_parser("logs", help=logs.__doc__)
-    logs_parser.add_argument("machine", nargs="?")
-    chosen = parser.parse_args(arguments)
-
-    if complaint := host.complaint():
-        sys.exit(complaint)
-    command = [
-        argument for number, argument in enumerate(getattr(chosen, "argv", [])) if number or argument != "--"
-    ]
-    match chosen.command:
+    parser, commands = new_parser()
+    options = parser.parse_args(arguments)
+    if options.command in (None, "help"):
+        topic = getattr(options, "topic", None)
+        return (commands[topic] if topic else parser).print_help()
+    if requirement := host.find_unmet_requirement():
+        sys.exit(requirement)
+    argv: list[str] = getattr(options, "argv", [])
+    command = argv[1:] if argv[:1] == ["--"] else argv
+    match options.command:
         case "start":
             try:
                 start()
             except KeyboardInterrupt:
-                sys.exit(130)  # whatever was begun is completed or cleaned up by the next start
+                sys.exit(130)  # the next start completes or cleans up
         case "stop":
             stop()
         case "status":
-            status(as_json=chosen.json)
+            status(as_json=options.json)
         case "exec":
             execute(command or ["bash"])
-        case "entrance":
-            entrance(chosen.stack, chosen.domain)
+        case "address":
+            address(options.stack, options.domain)
         case "shell":
-            shell(chosen.machine, command)
+            shell(options.machine, command)
         case _:
-            logs(chosen.machine)
+            logs(options.machine)
     return None

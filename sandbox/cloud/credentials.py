@@ -1,4 +1,4 @@
-"""The passing credentials of instance roles: given out by the metadata service, recognised by the AWS endpoints."""
+"""Temporary credentials of instance roles: the metadata service issues them, the AWS endpoints verify them."""
 
 import secrets
 import string
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 LIFETIME = timedelta(hours=6)
-OVERLAP = timedelta(minutes=15)
-"""New ones are to be had this long before the old ones expire."""
+RENEWAL_MARGIN = timedelta(minutes=15)
+"""New credentials are issued this long before the current ones expire."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,21 @@ class Credentials:
     expires: datetime
 
 
-class Issuer:
+class CredentialIssuer:
+    """Issues credentials and remembers all that it has issued."""
+
     def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now = now
         self._lock = threading.Lock()
         self._current: dict[tuple[str, str], Credentials] = {}
         self._issued: dict[str, Credentials] = {}
 
-    def current(self, instance: str, role: str) -> Credentials:
-        """What the instance is to use now: the same until shortly before it expires."""
+    def issue(self, instance: str, role: str) -> Credentials:
+        """Returns the current credentials of an instance; issues new ones shortly before they expire."""
         now = self._now()
         with self._lock:
             known = self._current.get((instance, role))
-            if known and now < known.expires - OVERLAP:
+            if known and now < known.expires - RENEWAL_MARGIN:
                 return known
             access_key = "ASIA" + "".join(
                 secrets.choice(string.ascii_uppercase + "234567") for _ in range(16)
@@ -53,5 +55,5 @@ class Issuer:
             return new
 
     def find(self, access_key: str) -> Credentials | None:
-        """Also those that have expired."""
+        """Returns the credentials with this access key, including expired ones."""
         return self._issued.get(access_key)

@@ -1,4 +1,4 @@
-"""The APIs of EC2, Route 53, IAM and Secrets Manager: moto's server, and what the rest of the cloud reads out of it."""
+"""The APIs of EC2, Route 53, IAM and Secrets Manager: moto's server and a client for the daemon."""
 
 import base64
 import io
@@ -17,18 +17,18 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import boto3
 
 from sandbox.cloud import addresses, host
-from sandbox.cloud.capacity import Capacity, refuse
+from sandbox.cloud.capacity import Capacity, respond_limit_exceeded
 from sandbox.cloud.security_groups import Group, Members, Rule
 
 AMIS = host.SANDBOX / "images/amis.json"
 CALLS = host.STATE / "aws/calls"
 ACCOUNT = "123456789012"
-"""moto's."""
+"""moto's default account."""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What EC2 says about an instance that has not been terminated."""
+    """An EC2 instance that is not terminated."""
 
     id: str
     name: str
@@ -39,21 +39,22 @@ class Instance:
     vpc: str
     private_address: str
     network: IPv4Network
-    """The subnet's."""
+    """CIDR block of the subnet."""
     public_address: str | None
-    """None also where the subnet has no route to an internet gateway: as useless there as in EC2."""
+    """None if the subnet has no route to an internet gateway."""
     groups: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class World:
-    """All that machines and networks are made from."""
+class Snapshot:
+    """The instances and security groups in the API at one moment."""
 
     instances: tuple[Instance, ...] = ()
     groups: dict[str, Group] = field(default_factory=dict[str, Group])
 
     @property
     def members(self) -> Members:
+        """Private addresses of the instances in each security group."""
         found: dict[str, list[str]] = defaultdict(list)
         for instance in self.instances:
             for group in instance.groups:
@@ -62,15 +63,16 @@ class World:
 
 
 class Changes:
-    """What was asked of the API since the last look, as far as a look at its state would not show it."""
+    """Records which API calls have changed something since the daemon last read the state."""
 
     def __init__(self) -> None:
-        self.happened = threading.Event()
+        self.resources_changed = threading.Event()
         self.zones_changed = threading.Event()
         self._lock = threading.Lock()
         self._restarted: set[str] = set()
 
-    def note(self, environ: WSGIEnvironment, body: bytes) -> None:
+    def record(self, environ: WSGIEnvironment, body: bytes) -> None:
+        """Records one API call."""
         if "/hostedzone" in environ.get("PATH_INFO", ""):
             self.zones_changed.set()
             return
@@ -81,18 +83,18 @@ class Changes:
         if action in ("RebootInstances", "StopInstances"):
             with self._lock:
                 self._restarted |= {ids[0] for name, ids in query.items() if name.startswith("InstanceId")}
-        self.happened.set()
+        self.resources_changed.set()
 
-    def restarted(self) -> set[str]:
-        """Ids of the instances that were told to reboot or stop; each is told once."""
+    def take_restarted(self) -> set[str]:
+        """Returns and clears the ids of instances for which a reboot or stop was requested."""
         with self._lock:
             taken, self._restarted = self._restarted, set()
         return taken
 
 
 def serve(changes: Changes) -> None:
-    """Starts the API in threads of this process; returns when it answers."""
-    # Before moto is imported: it reads this once. Its own list has hundreds of images that nothing here can boot.
+    """Starts the API server in threads of this process."""
+    # moto reads this variable on import. Its default list has hundreds of images that cannot boot here.
     os.environ["MOTO_AMIS_PATH"] = str(AMIS)
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -101,30 +103,30 @@ def serve(changes: Changes) -> None:
         protocol_version = "HTTP/1.1"
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """The daemon's log is for what goes wrong."""
+            """Suppresses access logs: the daemon's log is for errors."""
 
-    _mend_public_addresses()
-    _mend_zones()
+    _patch_public_addresses()
+    _patch_record_deletion()
     moto, capacity = DomainDispatcherApplication(create_backend_app), Capacity()
 
-    def noting(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
-            _keep(environ, body)
-        if b"Action=RunInstances" in body and not capacity.take():
-            return refuse(start_response)
+            _record_provider_call(environ, body)
+        if b"Action=RunInstances" in body and not capacity.reserve():
+            return respond_limit_exceeded(start_response)
         response: Iterable[bytes] = moto(environ, start_response)
         if environ["REQUEST_METHOD"] != "GET":
-            changes.note(environ, body)
+            changes.record(environ, body)
         return response
 
-    server = make_server(addresses.API, 5000, noting, threaded=True, request_handler=QuietHandler)
+    server = make_server(addresses.API, 5000, application, threaded=True, request_handler=QuietHandler)
     threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
 
 
-def _keep(environ: WSGIEnvironment, body: bytes) -> None:
-    """What the provider asks for, so that tests can hold it against what the roles of CI may do."""
+def _record_provider_call(environ: WSGIEnvironment, body: bytes) -> None:
+    """Logs a call of the AWS provider; the end-to-end tests compare these calls with the permissions of CI's roles."""
     service = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0].split("/")[-2:-1]
     target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
     action = target or parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
@@ -132,37 +134,37 @@ def _keep(environ: WSGIEnvironment, body: bytes) -> None:
         calls.write(" ".join([*service, environ["REQUEST_METHOD"], environ["PATH_INFO"], action]) + "\n")
 
 
-def _mend_public_addresses() -> None:
-    """moto draws public addresses from anywhere, and forgets an elastic one when its instance stops."""
+def _patch_public_addresses() -> None:
+    """Makes moto draw public addresses from one range, and keep Elastic IPs when an instance stops."""
     from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
     from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 
-    turn = itertools.cycle([str(address) for address in IPv4Network(addresses.PUBLIC).hosts()])
+    pool = itertools.cycle([str(address) for address in IPv4Network(addresses.PUBLIC).hosts()])
 
-    def draw() -> str:
+    def draw_address() -> str:
         backend = ec2_backends[ACCOUNT][addresses.REGION]
         taken = {item.public_ip for item in (*backend.addresses, *backend.enis.values())}
-        return next(address for address in itertools.islice(turn, 254) if address not in taken)
+        return next(address for address in itertools.islice(pool, 254) if address not in taken)
 
-    def elastic(interface: NetworkInterface) -> str | None:
+    def find_elastic_address(interface: NetworkInterface) -> str | None:
         return next(
             (item.public_ip for item in interface.ec2_backend.addresses if item.eni is interface), None
         )
 
     def unless_elastic(change: Callable[[NetworkInterface], None]) -> Callable[[NetworkInterface], None]:
-        return lambda interface: None if elastic(interface) else change(interface)
+        return lambda interface: None if find_elastic_address(interface) else change(interface)
 
-    for owner, name, mended in (
-        (elastic_ip_addresses, "random_ip", draw),
-        (elastic_network_interfaces, "random_public_ip", draw),
+    for owner, name, patched in (
+        (elastic_ip_addresses, "random_ip", draw_address),
+        (elastic_network_interfaces, "random_public_ip", draw_address),
         (NetworkInterface, "stop", unless_elastic(NetworkInterface.stop)),
         (NetworkInterface, "start", unless_elastic(NetworkInterface.start)),
     ):
-        setattr(owner, name, mended)
+        setattr(owner, name, patched)
 
 
-def _mend_zones() -> None:
-    """moto keeps a deleted record in mind, and may refuse to have it created again."""
+def _patch_record_deletion() -> None:
+    """Makes moto forget deleted records; otherwise it may refuse to create them again."""
     from moto.route53.models import FakeZone
 
     delete = FakeZone.delete_rrset
@@ -180,14 +182,14 @@ def _mend_zones() -> None:
 
 
 class Client:
-    """What the cloud itself asks of the API."""
+    """The daemon's client of the API."""
 
     def __init__(self) -> None:
         self._session = boto3.Session("test", "test", region_name=addresses.REGION)
         self._ec2 = self._session.client("ec2", endpoint_url=addresses.API_URL)
         self._route53 = self._session.client("route53", endpoint_url=addresses.API_URL)
 
-    # Not every cloud needs them, and they take a while to load.
+    # Created on first use: these clients load slowly and few clouds need them.
 
     @cached_property
     def _iam(self) -> Any:
@@ -200,15 +202,15 @@ class Client:
     def create_zone(self, name: str) -> None:
         self._route53.create_hosted_zone(Name=name, CallerReference=name)
 
-    def stop(self, instance: str) -> None:
+    def stop_instance(self, instance: str) -> None:
         self._ec2.stop_instances(InstanceIds=[instance])
 
-    def user_data(self, instance: str) -> bytes:
+    def get_user_data(self, instance: str) -> bytes:
         answer = self._ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")
         return base64.b64decode(answer["UserData"].get("Value", ""))
 
-    def role_of(self, instance: str) -> str | None:
-        """The role in the instance's profile."""
+    def find_role(self, instance: str) -> str | None:
+        """Returns the role in the instance's profile, or None."""
         filters = [{"Name": "instance-id", "Values": [instance]}]
         answer = self._ec2.describe_iam_instance_profile_associations(Filters=filters)
         for association in answer["IamInstanceProfileAssociations"]:
@@ -217,37 +219,36 @@ class Client:
             return roles[0]["RoleName"] if roles else None
         return None
 
-    def policies_of(self, role: str) -> list[dict[str, Any]]:
-        """The role's inline policies."""
+    def list_policies(self, role: str) -> list[dict[str, Any]]:
+        """Returns the role's inline policies."""
         try:
             names = self._iam.list_role_policies(RoleName=role)["PolicyNames"]
             return [
                 self._iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names
             ]
-        except (
-            self._iam.exceptions.NoSuchEntityException
-        ):  # it was deleted after its credentials were given out
+        except self._iam.exceptions.NoSuchEntityException:  # deleted after its credentials were issued
             return []
 
-    def arn_of_secret(self, secret: str) -> str | None:
+    def find_secret_arn(self, secret: str) -> str | None:
         try:
             arn: str = self._secrets.describe_secret(SecretId=secret)["ARN"]
         except self._secrets.exceptions.ResourceNotFoundException:
             return None
         return arn
 
-    def image_of(self, ami: str) -> str:
-        """The name of the machine image that stands behind an AMI; empty for one that the cloud does not have."""
+    def find_image(self, ami: str) -> str:
+        """Returns the name of the machine image for an AMI, or "" if there is none."""
         images = self._ec2.describe_images(Filters=[{"Name": "image-id", "Values": [ami]}])["Images"]
         tags = (tag for image in images for tag in image.get("Tags", []))
         return next((tag["Value"] for tag in tags if tag["Key"] == "sandbox-image"), "")
 
-    def world(self) -> World:
+    def read_snapshot(self) -> Snapshot:
+        """Reads all instances and security groups."""
         subnets: dict[str, IPv4Network] = {
             subnet["SubnetId"]: IPv4Network(subnet["CidrBlock"])
             for subnet in self._ec2.describe_subnets()["Subnets"]
         }
-        public = self._public_subnets()
+        is_public = self._public_subnets()
         elastic: dict[str, str] = {
             address["InstanceId"]: address["PublicIp"]
             for address in self._ec2.describe_addresses()["Addresses"]
@@ -268,10 +269,10 @@ class Client:
                 private_address=item["PrivateIpAddress"],
                 network=subnets[item["SubnetId"]],
                 public_address=(elastic.get(item["InstanceId"]) or item.get("PublicIpAddress"))
-                if public(item["VpcId"], item["SubnetId"])
+                if is_public(item["VpcId"], item["SubnetId"])
                 else None,
                 groups=tuple(
-                    # moto keeps them at the instance or at its interfaces, as they were given
+                    # moto stores groups at the instance or at its interfaces, depending on the request
                     {
                         group["GroupId"]
                         for groups in (
@@ -290,15 +291,15 @@ class Client:
             group["GroupId"]: Group(
                 id=group["GroupId"],
                 name=group["GroupName"],
-                ingress=tuple(map(_rule, group["IpPermissions"])),
-                egress=tuple(map(_rule, group["IpPermissionsEgress"])),
+                ingress=tuple(map(_parse_rule, group["IpPermissions"])),
+                egress=tuple(map(_parse_rule, group["IpPermissionsEgress"])),
             )
             for group in self._ec2.describe_security_groups()["SecurityGroups"]
         }
-        return World(tuple(found), groups)
+        return Snapshot(tuple(found), groups)
 
     def _public_subnets(self) -> Callable[[str, str], bool]:
-        """Whether a subnet (of a VPC) has a route to an internet gateway, in its own route table or the VPC's main one."""
+        """Returns a function of VPC and subnet: True if the subnet has a route to an internet gateway."""
         tables: dict[str, bool] = {}
         for table in self._ec2.describe_route_tables()["RouteTables"]:
             routed = any(
@@ -310,8 +311,8 @@ class Client:
                 tables[association.get("SubnetId") or table["VpcId"]] = routed
         return lambda vpc, subnet: tables.get(subnet, tables.get(vpc, False))
 
-    def records(self) -> list[tuple[str, str, int, str]]:
-        """All that Route 53 holds: name, type, time to live, value."""
+    def list_records(self) -> list[tuple[str, str, int, str]]:
+        """Returns all Route 53 records: name, type, TTL, value."""
         return [
             (record["Name"], record["Type"], record.get("TTL", 60), value["Value"])
             for zone in self._route53.list_hosted_zones()["HostedZones"]
@@ -323,7 +324,7 @@ class Client:
         ]
 
 
-def _rule(permission: dict[str, Any]) -> Rule:
+def _parse_rule(permission: dict[str, Any]) -> Rule:
     return Rule(
         protocol=permission["IpProtocol"],
         from_port=permission.get("FromPort", -1),

@@ -1,4 +1,4 @@
-"""What the machine under the local cloud is and must be, and where the cloud keeps its things on it."""
+"""The host of the local cloud: its folders, its loopback address and the requirements that it must meet."""
 
 import os
 import platform
@@ -9,6 +9,17 @@ SANDBOX = Path(__file__).resolve().parents[1]
 STATE = Path(os.environ.get("SANDBOX_STATE") or "/var/lib/ant-media-sandbox").absolute()
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ant-media-cluster"
 LOOPBACK_ADDRESS = os.environ.get("SANDBOX_ADDRESS") or "127.77.0.1"
+
+BOOT_ID = STATE / "boot_id"
+"""Identifies one run of the cloud; exists when it is ready."""
+STATUS = STATE / "status.json"
+OPERATOR = STATE / "operator"
+OPERATOR_FILES = {
+    path: OPERATOR / path.name
+    for path in (Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf"))
+    if path.exists()
+}
+"""Files of the host and what the operator's commands see instead."""
 
 _TOOLS = {
     "curl": "curl",
@@ -21,21 +32,23 @@ _TOOLS = {
 }
 
 
-def complaint() -> str | None:
-    """The one sentence that says why the local cloud cannot run here, or None when it can."""
+def find_unmet_requirement() -> str | None:
+    """Returns a message about the first requirement that this host does not meet, or None."""
     try:
         system = platform.freedesktop_os_release()
     except OSError:
         system = {}
     family = {system.get("ID", ""), *system.get("ID_LIKE", "").split()}
     if not family & {"debian", "ubuntu"}:
-        return "the local cloud needs Debian 12 or newer, or Ubuntu 24.04 or newer: it builds its machines with their tools"
+        return "the local cloud needs Debian 12 or newer, or Ubuntu 24.04 or newer: its machines are built with their tools"
     if os.geteuid() != 0:
-        return "the local cloud needs root, for network namespaces, mounts and machines of its own: run it with sudo"
+        return "the local cloud needs root for network namespaces, mounts and containers: run it with sudo"
     missing = sorted(package for tool, package in _TOOLS.items() if shutil.which(tool) is None)
     if missing:
-        return f"the local cloud needs packages that are not installed: apt-get install {' '.join(missing)}"
-    # Debian 13's archives are signed with the keys of Debian 12 as well, which is all that Ubuntu 24.04 has.
+        return (
+            f"the local cloud needs packages that are not installed: run apt-get install {' '.join(missing)}"
+        )
+    # Debian 13's archives are also signed with Debian 12's keys, the newest that Ubuntu 24.04 has.
     if not any(Path("/usr/share/keyrings").glob("debian-archive-bookworm-automatic.*")):
-        return "the local cloud needs Debian's keys: apt-get update && apt-get install debian-archive-keyring"
+        return "the local cloud needs Debian's archive keys: run apt-get update && apt-get install debian-archive-keyring"
     return None

@@ -1,4 +1,4 @@
-"""Whether a role's policies let a request through: as much of IAM as the cluster needs. What is not known here is refused."""
+"""Evaluates the part of IAM's policy language that the cluster uses; denies everything else."""
 
 import re
 import sys
@@ -11,61 +11,63 @@ Policy = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What a request comes to, in IAM's terms."""
+class AccessRequest:
+    """The action, resource and condition keys that IAM compares with policies."""
 
     action: str
     resource: str
     context: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    """The condition keys of this action and their values, all of which may be several."""
+    """The condition keys of the action; each may have several values."""
 
 
-class _UnknownError(Exception):
-    """Something that is in a policy and not in here."""
+class _UnsupportedError(Exception):
+    """A policy uses an element that this module does not support."""
 
 
-def allow(policies: Iterable[Policy], demand: Demand) -> bool:
-    statements = [statement for policy in policies for statement in _several(policy["Statement"])]
+def is_allowed(policies: Iterable[Policy], access: AccessRequest) -> bool:
+    """Returns True if a statement allows the access and none denies it."""
+    statements = [statement for policy in policies for statement in _as_list(policy["Statement"])]
     try:
-        effects = {statement["Effect"] for statement in statements if _applies(statement, demand)}
-    except _UnknownError as error:
-        print(f"{demand.action} is refused: the local cloud's IAM does not know {error}", file=sys.stderr)
+        effects = {statement["Effect"] for statement in statements if _applies(statement, access)}
+    except _UnsupportedError as error:
+        print(
+            f"{access.action} is denied: the local cloud does not support {error} in a policy",
+            file=sys.stderr,
+        )
         return False
     return effects == {"Allow"}
 
 
-def _applies(statement: Policy, demand: Demand) -> bool:
+def _applies(statement: Policy, access: AccessRequest) -> bool:
     if unknown := statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}:
-        raise _UnknownError(f"a statement's {', '.join(sorted(unknown))}")
+        raise _UnsupportedError(f"the element {', '.join(sorted(unknown))}")
     return (
-        any(_like(pattern.lower(), demand.action.lower()) for pattern in _several(statement["Action"]))
-        and any(_like(pattern, demand.resource) for pattern in _several(statement["Resource"]))
+        any(
+            _matches_wildcard(pattern.lower(), access.action.lower())
+            for pattern in _as_list(statement["Action"])
+        )
+        and any(_matches_wildcard(pattern, access.resource) for pattern in _as_list(statement["Resource"]))
         and all(
-            _fulfilled(operator, key, _several(wanted), demand)
+            _condition_holds(operator, key, _as_list(expected), access)
             for operator, keys in statement.get("Condition", {}).items()
-            for key, wanted in keys.items()
+            for key, expected in keys.items()
         )
     )
 
 
-def _fulfilled(operator: str, key: str, wanted: Sequence[str], demand: Demand) -> bool:
-    quantifier, _, comparison = operator.rpartition(":")
-    given = {name.lower(): values for name, values in demand.context.items()}.get(key.lower())
-    if given is None:
-        raise _UnknownError(f"the key {key} for {demand.action}")
-    # A key with several values is no use without a quantifier: IAM's own checks warn of it.
-    if quantifier != "ForAllValues" or comparison not in ("StringEquals", "StringLike"):
-        raise _UnknownError(f"the operator {operator}")
-    return all(
-        any(value == one if comparison == "StringEquals" else _like(one, value) for one in wanted)
-        for value in given
-    )
+def _condition_holds(operator: str, key: str, expected: Sequence[str], access: AccessRequest) -> bool:
+    values = {name.lower(): values for name, values in access.context.items()}.get(key.lower())
+    if values is None:
+        raise _UnsupportedError(f"the condition key {key} of {access.action}")
+    if operator != "ForAllValues:StringEquals":
+        raise _UnsupportedError(f"the condition operator {operator}")
+    return set(values) <= set(expected)
 
 
-def _several(value: Any) -> Sequence[Any]:
+def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _like(pattern: str, text: str) -> bool:
+def _matches_wildcard(pattern: str, text: str) -> bool:
     regex = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(regex, text, re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""Machine images: built once by the scripts in images/, kept in the cache, never half there."""
+"""Builds machine images with the scripts in sandbox/images and caches them."""
 
 import fcntl
 import hashlib
@@ -13,45 +13,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.cloud import apt, host
-from sandbox.cloud.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, private_mounts, unshare
+from sandbox.cloud.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, unshare, unshare_mounts
 
 SCRIPTS = host.SANDBOX / "images"
 FOLDER = host.CACHE / "images"
 BASE = "debian-13"
-OVERLAYS = ("ant-media",)
-"""Images that are installed on top of the base."""
+ANT_MEDIA = "ant-media"
 
 Layers = tuple[Path, ...]
-"""The folders whose overlay (first on top) is a machine's file system."""
+"""Folders of an overlay file system, the topmost first."""
 
 
 def build_missing() -> dict[str, Layers]:
-    """All images by name; those that are not in the cache as they should be are built now."""
+    """Returns all images by name; builds those that are missing or out of date."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with _alone():
-        for cut_off in FOLDER.glob("*.building"):
-            shutil.rmtree(cut_off)
-        base = _base()
-        images: dict[str, Layers] = {BASE: (base,)}
-        for name in OVERLAYS:
-            if (SCRIPTS / f"{name}.sh").exists():
-                images[name] = (_overlay(name, base), base)
-        _forget(layer for layers in images.values() for layer in layers)
+    with _lock_cache():
+        for incomplete in FOLDER.glob("*.building"):
+            shutil.rmtree(incomplete)
+        base = _build_base()
+        images: dict[str, Layers] = {BASE: (base,), ANT_MEDIA: (_build_overlay(ANT_MEDIA, base), base)}
+        _remove_unused(layer for layers in images.values() for layer in layers)
         return images
 
 
 def build(name: str) -> Layers:
-    """One image on top of the base, for tests and benchmarks: no machine boots from it."""
+    """Returns an image for tests and benchmarks; builds it if it is missing or out of date."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with _alone():
-        base = _base()
-        layers = (_overlay(name, base), base)
-        _forget(layers)
+    with _lock_cache():
+        base = _build_base()
+        layers = (_build_overlay(name, base), base)
+        _remove_unused(layers)
         return layers
 
 
-def _forget(used: Iterable[Path]) -> None:
-    """Removes what no cloud was started with for a week: scripts change, and each change is another image."""
+def _remove_unused(used: Iterable[Path]) -> None:
+    """Removes images that were not used for a week: each change of a script creates a new image."""
     for layer in used:
         os.utime(layer)
     for path in FOLDER.glob("*-*"):
@@ -60,15 +56,15 @@ def _forget(used: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _alone() -> Generator[None]:
+def _lock_cache() -> Generator[None]:
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _base() -> Path:
-    sources = apt.render_sources(apt.for_trixie(apt.read_sources(Path("/"))))
-    configuration = apt.host_configuration()
+def _build_base() -> Path:
+    sources = apt.render_sources(apt.convert_to_trixie(apt.read_sources(Path("/"))))
+    configuration = apt.read_host_configuration()
 
     def build(building: Path) -> Path:
         (building / "sources.list").write_text(sources)
@@ -77,17 +73,17 @@ def _base() -> Path:
         _run_script(BASE, building / "root")
         return building / "root"
 
-    return _cached(BASE, _key([SCRIPTS / f"{BASE}.sh"], [sources, configuration]), build)
+    return _build_unless_cached(BASE, _cache_key([SCRIPTS / f"{BASE}.sh"], [sources, configuration]), build)
 
 
-def _overlay(name: str, base: Path) -> Path:
+def _build_overlay(name: str, base: Path) -> Path:
     scripts = [SCRIPTS / f"{name}.sh", SCRIPTS / "chroot.sh"]
     sources = sorted(path for path in (SCRIPTS / name).rglob("*") if path.is_file() and path.suffix != ".pyc")
-    facts = [base.name]
-    if archive := os.environ.get("AMS_ZIP"):  # a real server in place of the stand-in
+    inputs = [base.name]
+    if archive := os.environ.get("AMS_ZIP"):  # a real server instead of the stand-in
         status = Path(archive).stat()
         scripts.append(SCRIPTS / f"{name}-zip.sh")
-        facts += [str(Path(archive).resolve()), str(status.st_size), str(status.st_mtime_ns)]
+        inputs += [str(Path(archive).resolve()), str(status.st_size), str(status.st_mtime_ns)]
 
     def build(building: Path) -> Path:
         root, upper, work = (building / part for part in ("root", "upper", "work"))
@@ -95,29 +91,33 @@ def _overlay(name: str, base: Path) -> Path:
         _run_script(name, root)
         return upper
 
-    return _cached(name, _key([*scripts, *sources], facts), build)
+    return _build_unless_cached(name, _cache_key([*scripts, *sources], inputs), build)
 
 
-def _key(files: Iterable[Path], facts: Iterable[str]) -> str:
+def _cache_key(files: Iterable[Path], inputs: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(
             f"{file.relative_to(SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes()
         )
-    for fact in facts:
-        digest.update(fact.encode())
+    for text in inputs:
+        digest.update(text.encode())
     return digest.hexdigest()[:12]
 
 
 def _run_script(name: str, target: Path) -> None:
-    # Process 1 of a namespace: when it goes, as it does with its parent, nothing is left to write into the next attempt.
+    # The script is process 1 of a PID namespace. It dies with its parent, and its children die with it,
+    # so no process of a failed build writes into the next one.
     unshare(CLONE_NEWPID)
     script = [SCRIPTS / f"{name}.sh", target]
     subprocess.run(script, check=True, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
-def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
-    """The finished image; `build` (in a process of its own) makes it in a temporary place and says what of it is to be kept."""
+def _build_unless_cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
+    """Returns the cached image; if there is none, runs `build` in a child process.
+
+    `build` receives a temporary folder and returns the subfolder that becomes the image.
+    """
     target = FOLDER / f"{name}-{key}"
     if target.exists():
         return target
@@ -128,7 +128,7 @@ def _cached(name: str, key: str, build: Callable[[Path], Path]) -> Path:
 
     def work() -> None:
         die_with_parent()
-        private_mounts()  # so do its mounts
+        unshare_mounts()  # its mounts end with the process
         with log.open("wb") as output:
             for descriptor in (1, 2):
                 os.dup2(output.fileno(), descriptor)

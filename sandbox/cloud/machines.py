@@ -1,4 +1,4 @@
-"""Machines: systemd-nspawn over an overlay of an image, seeded for cloud-init, each in a control group of its own."""
+"""Virtual machines: systemd-nspawn containers on an overlay of an image, each in its own control group."""
 
 import contextlib
 import hashlib
@@ -14,16 +14,16 @@ from pathlib import Path
 
 from sandbox.cloud import addresses, host
 from sandbox.cloud.ec2 import Instance
-from sandbox.cloud.process_tree import mount_overlay, quietly
+from sandbox.cloud.process_tree import mount_overlay, run_quietly
 
 REBOOT = 133
-"""What systemd-nspawn exits with when its machine asked for a reboot."""
+"""Exit code of systemd-nspawn when the machine requests a reboot."""
 
 SHUTDOWN_SECONDS = 15.0
 
 
 def control_group(state: Path) -> str:
-    """The name of the folder that holds the control groups of all machines of the cloud with this state."""
+    """Returns the name of the parent of all control groups of the cloud with this state folder."""
     return f"ant-media-sandbox-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
 
 
@@ -31,13 +31,13 @@ def hostname(address: str) -> str:
     return f"ip-{address.replace('.', '-')}"
 
 
-def full_name(address: str) -> str:
+def fqdn(address: str) -> str:
     return f"{hostname(address)}.{addresses.REGION}.compute.internal"
 
 
-def seed(instance: Instance, user_data: bytes) -> dict[str, bytes]:
-    """cloud-init's NoCloud files: what the instance's user data and metadata are on EC2."""
-    meta = {"instance-id": instance.id, "local-hostname": full_name(instance.private_address)}
+def render_seed(instance: Instance, user_data: bytes) -> dict[str, bytes]:
+    """Returns the files of cloud-init's NoCloud data source by name."""
+    meta = {"instance-id": instance.id, "local-hostname": fqdn(instance.private_address)}
     return {
         "user-data": user_data or b"#cloud-config\n{}\n",
         "meta-data": json.dumps(meta, indent=2).encode() + b"\n",
@@ -45,7 +45,7 @@ def seed(instance: Instance, user_data: bytes) -> dict[str, bytes]:
 
 
 class Machine:
-    """One instance's machine. Its disk lives until `remove`; it runs between `boot` and the end of `process`."""
+    """The machine of one instance. It runs from `boot` until `process` exits; its disk exists until `remove`."""
 
     def __init__(
         self, instance: Instance, layers: Sequence[Path], user_data: bytes, ended: threading.Event
@@ -58,7 +58,7 @@ class Machine:
         upper, work, root = (self.folder / name for name in ("upper", "work", "root"))
         nocloud = upper / "var/lib/cloud/seed/nocloud"
         nocloud.mkdir(parents=True, exist_ok=True)
-        for name, content in seed(instance, user_data).items():
+        for name, content in render_seed(instance, user_data).items():
             (nocloud / name).write_bytes(content)
             (nocloud / name).chmod(0o600)
         (upper / "etc").mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ class Machine:
         mount_overlay(layers, upper, work, root)
 
     @property
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         return self._deadline is not None
 
     def boot(self) -> None:
@@ -85,7 +85,7 @@ class Machine:
             *("--console=read-only", f"--directory={self.folder / 'root'}"),
             "systemd.show_status=1",
         ]
-        # The shell joins the control groups before it becomes nspawn: machines that share one mix up their services.
+        # The shell joins the control groups before it executes nspawn: machines in one group would mix up their services.
         join = 'for group; do [ "$group" = -- ] && break; echo 0 >"$group/cgroup.procs"; shift; done; shift; exec "$@"'
         with (self.folder / "console.log").open("ab") as console:
             self.process = subprocess.Popen(
@@ -103,17 +103,17 @@ class Machine:
         self._ended.set()
 
     def shut_down(self) -> None:
-        """As the power button does; `press_on` cuts the power when that takes too long."""
-        if self.process and not self.stopping:
+        """Requests a shutdown, as the power button does; `kill_if_overdue` enforces it."""
+        if self.process and not self.is_stopping:
             self.process.send_signal(signal.SIGTERM)
             self._deadline = time.monotonic() + SHUTDOWN_SECONDS
 
-    def press_on(self) -> None:
+    def kill_if_overdue(self) -> None:
         if self.process and self._deadline and time.monotonic() > self._deadline:
             self.process.kill()
 
-    def gone(self) -> int | None:
-        """The exit code of a machine that is not running any more; asked once, it has been taken note of."""
+    def collect_exit_code(self) -> int | None:
+        """Returns the exit code once after the machine has ended, None otherwise."""
         if self.process is None or (status := self.process.poll()) is None:
             return None
         self.process, self._deadline = None, None
@@ -121,12 +121,12 @@ class Machine:
         return status
 
     def remove(self) -> None:
-        quietly("umount", "--lazy", str(self.folder / "root"))
+        run_quietly("umount", "--lazy", str(self.folder / "root"))
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def leader(nspawn: int) -> int | None:
-    """Process 1 of the machine that this nspawn process runs, if it has come that far."""
+def find_machine_init(nspawn: int) -> int | None:
+    """Returns process 1 of the machine that an nspawn process runs, or None if it has not started yet."""
     with contextlib.suppress(OSError):
         children = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()
         return int(children[0]) if children else None
@@ -134,7 +134,7 @@ def leader(nspawn: int) -> int | None:
 
 
 def _control_groups(name: str = "") -> list[Path]:
-    """A folder in each hierarchy that systemd uses: one, or two on a host that still mounts version 1 beside it."""
+    """Returns the control group in each hierarchy that systemd uses: two on hosts that also mount version 1."""
     base, group = Path("/sys/fs/cgroup"), control_group(host.STATE)
     if (base / "cgroup.procs").exists():
         return [base / group / name]
@@ -146,13 +146,13 @@ def _control_groups(name: str = "") -> list[Path]:
 
 
 def remove_control_groups(name: str = "") -> None:
-    """A machine's control groups, or all of them; whatever still runs in one is killed first."""
+    """Kills the processes in a machine's control groups, or in all, and removes the groups."""
     for top in _control_groups(name):
         for _ in range(50):
             for folder, _, _ in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     for pid in map(int, (Path(folder) / "cgroup.procs").read_text().split()):
-                        if pid:  # 0 stands for one that this process cannot see
+                        if pid:  # 0 is a process in another PID namespace
                             os.kill(pid, signal.SIGKILL)
                 with contextlib.suppress(OSError):
                     Path(folder).rmdir()

@@ -1,4 +1,4 @@
-"""EC2's instance metadata service, version 2 only: tells a machine about itself, and nobody else."""
+"""The EC2 instance metadata service, version 2 only."""
 
 import json
 import secrets
@@ -10,20 +10,20 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from sandbox.cloud import addresses
-from sandbox.cloud.credentials import Credentials, Issuer
+from sandbox.cloud.credentials import CredentialIssuer, Credentials
 from sandbox.cloud.ec2 import ACCOUNT, Instance
-from sandbox.cloud.machines import full_name
+from sandbox.cloud.machines import fqdn
 
 _TTL = "x-aws-ec2-metadata-token-ttl-seconds"
 _TOKEN = "x-aws-ec2-metadata-token"
-_LONGEST = 6 * 60 * 60
+_MAX_TTL = 6 * 60 * 60
 
-Answer = tuple[HTTPStatus, str]
+Response = tuple[HTTPStatus, str]
 
 
-def documents(instance: Instance) -> dict[str, str]:
-    """What the service says about an instance, by path, but for its role."""
-    name = full_name(instance.private_address)
+def instance_documents(instance: Instance) -> dict[str, str]:
+    """Returns the metadata of an instance by path, without the credentials of its role."""
+    name = fqdn(instance.private_address)
     about = {
         "ami-id": instance.image,
         "hostname": name,
@@ -53,7 +53,7 @@ def documents(instance: Instance) -> dict[str, str]:
     }
 
 
-def credentials_document(given: Credentials) -> str:
+def render_credentials(given: Credentials) -> str:
     return json.dumps(
         {
             "Code": "Success",
@@ -68,7 +68,7 @@ def credentials_document(given: Credentials) -> str:
     )
 
 
-def look_up(documents: Mapping[str, str], path: str) -> str | None:
+def find_document(documents: Mapping[str, str], path: str) -> str | None:
     """A document, or the names in a folder of them, folders with a slash, as EC2 lists them."""
     if path in documents:
         return documents[path]
@@ -77,18 +77,18 @@ def look_up(documents: Mapping[str, str], path: str) -> str | None:
     return "\n".join(sorted({name + slash for name, slash, _ in below})) or None
 
 
-class Service:
-    """One VPC's. Who asks is told by the address, which in a VPC only one machine has."""
+class MetadataService:
+    """The metadata service of one VPC. Identifies an instance by its private address."""
 
     def __init__(
         self,
         listener: socket.socket,
-        find: Callable[[str], Instance | None],
-        role_of: Callable[[str], str | None],
-        issuer: Issuer,
+        find_instance: Callable[[str], Instance | None],
+        find_role: Callable[[str], str | None],
+        issuer: CredentialIssuer,
     ) -> None:
-        self._find = find
-        self._role_of = role_of
+        self._find_instance = find_instance
+        self._find_role = find_role
         self._issuer = issuer
         self._tokens: dict[str, tuple[str, float]] = {}
         self._server = ThreadingHTTPServer(("", 0), _handler(self), bind_and_activate=False)
@@ -100,45 +100,47 @@ class Service:
         self._server.shutdown()
         self._server.server_close()
 
-    def give_token(self, address: str, path: str, headers: Mapping[str, str]) -> Answer:
-        # A request that comes through a proxy is one that a stranger may have made it pass on.
+    def issue_token(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        """Answers PUT: issues a session token to the instance with this address."""
+        # As on EC2: an open proxy on a machine must not hand out tokens.
         if "x-forwarded-for" in headers:
             return HTTPStatus.FORBIDDEN, ""
         if path != "/latest/api/token":
             return HTTPStatus.NOT_FOUND, ""
-        instance, seconds = self._find(address), headers.get(_TTL, "")
-        if instance is None or not seconds.isdecimal() or not 1 <= int(seconds) <= _LONGEST:
+        instance, seconds = self._find_instance(address), headers.get(_TTL, "")
+        if instance is None or not seconds.isdecimal() or not 1 <= int(seconds) <= _MAX_TTL:
             return HTTPStatus.BAD_REQUEST, ""
         token = secrets.token_urlsafe(40)
         self._tokens[token] = instance.id, time.monotonic() + int(seconds)
         return HTTPStatus.OK, token
 
-    def tell(self, address: str, path: str, headers: Mapping[str, str]) -> Answer:
-        instance = self._find(address)
-        owner, until = self._tokens.get(headers.get(_TOKEN, ""), ("", 0.0))
-        if instance is None or owner != instance.id or time.monotonic() > until:
+    def get_document(self, address: str, path: str, headers: Mapping[str, str]) -> Response:
+        """Answers GET: requires a token that this instance has requested."""
+        instance = self._find_instance(address)
+        owner, expiry = self._tokens.get(headers.get(_TOKEN, ""), ("", 0.0))
+        if instance is None or owner != instance.id or time.monotonic() > expiry:
             return HTTPStatus.UNAUTHORIZED, ""
-        known = documents(instance)
-        if path.startswith("/latest/meta-data/iam") and (role := self._role_of(instance.id)):
-            given = self._issuer.current(instance.id, role)
-            known[f"/latest/meta-data/iam/security-credentials/{role}"] = credentials_document(given)
-        text = look_up(known, path)
+        available = instance_documents(instance)
+        if path.startswith("/latest/meta-data/iam") and (role := self._find_role(instance.id)):
+            given = self._issuer.issue(instance.id, role)
+            available[f"/latest/meta-data/iam/security-credentials/{role}"] = render_credentials(given)
+        text = find_document(available, path)
         return (HTTPStatus.NOT_FOUND, "") if text is None else (HTTPStatus.OK, text)
 
 
-def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
+def _handler(service: MetadataService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 20
 
         def do_PUT(self) -> None:
-            self._answer(service.give_token)
+            self._respond(service.issue_token)
 
         def do_GET(self) -> None:
-            self._answer(service.tell)
+            self._respond(service.get_document)
 
-        def _answer(self, ask: Callable[[str, str, Mapping[str, str]], Answer]) -> None:
-            status, text = ask(
+        def _respond(self, handle: Callable[[str, str, Mapping[str, str]], Response]) -> None:
+            status, text = handle(
                 self.client_address[0],
                 self.path,
                 {name.lower(): value for name, value in self.headers.items()},
@@ -150,6 +152,6 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(text.encode())
 
         def log_message(self, format: str, *args: object) -> None:
-            """The daemon's log is for what goes wrong."""
+            """Suppresses access logs: the daemon's log is for errors."""
 
     return Handler

@@ -1,9 +1,9 @@
-"""The cloud's internet and its VPCs: namespaces, bridges, addresses, 1:1 translation, and the closed way out."""
+"""The internet namespace and the VPCs: bridges, addresses, 1:1 NAT and the egress filter."""
 
 import json
 import socket
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -29,7 +29,7 @@ table ip egress {{
   chain forward {{ type filter hook forward priority filter; jump leaving; }}
   chain input {{
     type filter hook input priority filter;
-    # the way out of the machines' packages is for the machines
+    # package servers are for machines only
     ct state new ip daddr {addresses.PACKAGES} ip saddr != {addresses.PUBLIC} meta l4proto tcp reject with tcp reset
   }}
 }}
@@ -37,10 +37,12 @@ table ip egress {{
 
 
 def ip(*arguments: str, namespace: str = "") -> None:
+    """Runs `ip`, in this network namespace unless one is named."""
     _run("ip", *(("-n", namespace) if namespace else ()), *arguments)
 
 
 def nft(text: str, namespace: str = "") -> None:
+    """Loads nftables rules, in this network namespace unless one is named."""
     _run(*(("ip", "netns", "exec", namespace) if namespace else ()), "nft", "-f", "-", text=text)
 
 
@@ -55,7 +57,7 @@ def _sysctl(*settings: str, namespace: str = "") -> None:
 
 
 def add_namespace(name: str) -> None:
-    """An IPv4 network of its own; ::1 stays, as on any machine."""
+    """Creates a network namespace with IPv4 and loopback (::1 included)."""
     ip("netns", "add", name)
     _sysctl(
         "net.ipv6.conf.default.disable_ipv6=1",
@@ -69,13 +71,15 @@ def _route_packets(namespace: str = "") -> None:
     settings = ("ip_forward=1", "conf.all.send_redirects=0", "conf.default.send_redirects=0")
     _sysctl(*(f"net.ipv4.{setting}" for setting in settings), namespace=namespace)
     if Path("/proc/sys/net/bridge").exists():
-        # Otherwise what a bridge passes on is translated before it is routed, and a machine never meets itself.
+        # Otherwise NAT applies to bridged packets, and a machine cannot reach its own public address.
         _sysctl("net.bridge.bridge-nf-call-iptables=0", namespace=namespace)
 
 
 def build_internet(package_servers: int) -> None:
-    """The namespace that this process is in becomes the internet: services, the operator, a stranger, and nothing beyond."""
-    _run("mount", "-t", "tmpfs", "-o", "mode=755", "netns", _folder("/run/netns"))
+    """Turns this process's network namespace into the internet namespace: addresses, routes and egress filter."""
+    namespaces = Path("/run/netns")
+    namespaces.mkdir(parents=True, exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", "mode=755", "netns", str(namespaces))
     _sysctl("net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
     _route_packets()
     ip("link", "set", "lo", "up")
@@ -83,7 +87,7 @@ def build_internet(package_servers: int) -> None:
     services = (addresses.API, addresses.AWS, addresses.ACME, addresses.DNS)
     for address in (*clients, *services, *(package_address(number) for number in range(package_servers))):
         ip("address", "add", f"{address}/32", "dev", "lo")
-    # What wants to leave needs a way to go before it can be counted and refused.
+    # Packets need a route before the egress filter can count and reject them.
     ip("link", "add", "nowhere", "type", "bridge", "mcast_snooping", "0")
     ip("link", "set", "nowhere", "multicast", "off", "up")
     ip("route", "add", "default", "dev", "nowhere", "src", addresses.OPERATOR)
@@ -92,17 +96,16 @@ def build_internet(package_servers: int) -> None:
     nft(EGRESS)
 
 
-def _folder(path: str) -> str:
-    Path(path).mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def package_address(number: int) -> str:
+    """Returns the address of the nth package server."""
     return str(IPv4Network(addresses.PACKAGES)[number + 1])
 
 
-def escaped(process: int) -> tuple[int, list[str]]:
-    """How many packets tried to leave the internet that a process is on, and where to."""
+def read_escaped_traffic(process: int) -> tuple[int, list[str]]:
+    """Returns how many packets the egress filter has rejected, and their destinations.
+
+    `process` is any process in the internet namespace.
+    """
     command = ["nsenter", f"--target={process}", "--net", "nft", "-j", "list", "table", "ip", "egress"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     packets, destinations = 0, list[str]()
@@ -115,7 +118,7 @@ def escaped(process: int) -> tuple[int, list[str]]:
 
 
 def render_vpc(instances: Iterable[Instance]) -> str:
-    """A VPC's nftables: its internet gateway, which translates 1:1 and lets nobody through who has no public address."""
+    """Returns a VPC's nftables rules: 1:1 NAT; instances without a public address reach only DNS."""
     pairs = sorted((i.private_address, i.public_address) for i in instances if i.public_address)
     rules = {"prerouting": list[str](), "postrouting": list[str](), "forward": list[str]()}
     if pairs:
@@ -157,7 +160,7 @@ def render_vpc(instances: Iterable[Instance]) -> str:
 
 
 class Vpc:
-    """One VPC's namespace: a bridge that all its subnets share, and a link to the internet."""
+    """The network namespace of a VPC: one bridge for all subnets and a link to the internet namespace."""
 
     def __init__(self, id: str, number: int) -> None:
         self.id = id
@@ -165,44 +168,44 @@ class Vpc:
         self._gateways: set[IPv4Network] = set()
         self._public: set[str] = set()
         self._rules = ""
-        here, there = (str(LINK_NETWORKS[4 * number + side]) for side in (1, 2))
-        self._there = there
+        internet_side, vpc_side = (str(LINK_NETWORKS[4 * number + side]) for side in (1, 2))
+        self._vpc_side = vpc_side
         add_namespace(id)
         _route_packets(id)
         ip("link", "add", f"vpc{number}", "type", "veth", "peer", "name", "internet", "netns", id)
-        ip("address", "add", f"{here}/30", "dev", f"vpc{number}")
+        ip("address", "add", f"{internet_side}/30", "dev", f"vpc{number}")
         ip("link", "set", f"vpc{number}", "up")
-        ip("address", "add", f"{there}/30", "dev", "internet", namespace=id)
+        ip("address", "add", f"{vpc_side}/30", "dev", "internet", namespace=id)
         ip("link", "set", "internet", "up", namespace=id)
-        ip("route", "add", "default", "via", here, namespace=id)
-        # Link-local addresses never leave a link.
+        ip("route", "add", "default", "via", internet_side, namespace=id)
+        # Link-local addresses are not routed.
         ip("route", "add", "unreachable", "169.254.0.0/16", namespace=id)
-        # Nor do private ones leave a VPC: a packet for a machine that is not there yet is lost, as in AWS.
+        # Packets to a private address that no machine has are dropped, as in AWS.
         for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"):
             ip("route", "add", "blackhole", private, namespace=id)
         ip("link", "add", "subnets", "type", "bridge", namespace=id)
         ip("link", "set", "subnets", "up", namespace=id)
         ip("address", "add", f"{addresses.METADATA}/32", "dev", "subnets", namespace=id)
 
-    def listen_for_metadata(self) -> socket.socket:
-        """Where the VPC's machines find the metadata service."""
+    def open_metadata_listener(self) -> socket.socket:
+        """Returns a listening socket for the VPC's metadata service."""
 
-        def there() -> socket.socket:
+        def listen() -> socket.socket:
             with Path("/run/netns", self.id).open("rb") as namespace:
                 setns(namespace.fileno(), CLONE_NEWNET)
             return socket.create_server((addresses.METADATA, 80), backlog=128)
 
-        with ThreadPoolExecutor(1) as thread:  # a thread has a network of its own
-            return thread.submit(there).result()
+        with ThreadPoolExecutor(1) as thread:  # setns changes the calling thread only
+            return thread.submit(listen).result()
 
     def attach(self, instance: Instance) -> None:
-        """Makes the instance's namespace and plugs it in; the machine finds its network ready when it boots."""
+        """Creates the instance's network namespace and connects it to the VPC, before the machine boots."""
         if instance.network not in self._gateways:
             gateway = f"{instance.network[1]}/{instance.network.prefixlen}"
             ip("address", "add", gateway, "dev", "subnets", namespace=self.id)
             self._gateways.add(instance.network)
         add_namespace(instance.id)
-        port = _port(instance)
+        port = _bridge_port(instance)
         ip(
             "link",
             "add",
@@ -212,7 +215,7 @@ class Vpc:
             "peer",
             "name",
             "ens5",
-            # By its private address, so that neighbours find a machine that takes another's place at once, as in AWS.
+            # Derived from the private address, so that neighbours reach a replaced machine at once, as in AWS.
             "address",
             "02:00:" + ":".join(f"{byte:02x}" for byte in IPv4Address(instance.private_address).packed),
             "netns",
@@ -225,9 +228,8 @@ class Vpc:
         ip("link", "set", "ens5", "up", namespace=instance.id)
         ip("route", "add", "default", "via", str(instance.network[1]), namespace=instance.id)
 
-    def translate(self, instances: Iterable[Instance]) -> None:
-        """Follows the public addresses of the machines that are up."""
-        instances = list(instances)
+    def update_nat(self, instances: Sequence[Instance]) -> None:
+        """Updates NAT rules and routes to the public addresses of the running instances."""
         rules = render_vpc(instances)
         if rules == self._rules:
             return
@@ -235,21 +237,23 @@ class Vpc:
         self._rules = rules
         public = {instance.public_address for instance in instances if instance.public_address}
         for address in sorted(public - self._public):
-            ip("route", "replace", address, "via", self._there, "src", addresses.OPERATOR)
+            ip("route", "replace", address, "via", self._vpc_side, "src", addresses.OPERATOR)
         for address in sorted(self._public - public):
             subprocess.run(
-                ["ip", "route", "del", address, "via", self._there], check=False, stderr=subprocess.DEVNULL
+                ["ip", "route", "del", address, "via", self._vpc_side], check=False, stderr=subprocess.DEVNULL
             )
         self._public = public
 
     def remove(self) -> None:
-        self.translate([])
+        """Removes the namespace and the routes to it."""
+        self.update_nat([])
         ip("netns", "del", self.id)
 
     def detach(self, instance: Instance) -> None:
-        ip("link", "del", _port(instance), namespace=self.id)
+        """Removes the instance's network namespace."""
+        ip("link", "del", _bridge_port(instance), namespace=self.id)
         ip("netns", "del", instance.id)
 
 
-def _port(instance: Instance) -> str:
+def _bridge_port(instance: Instance) -> str:
     return f"i{instance.id[-12:]}"

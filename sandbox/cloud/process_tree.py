@@ -1,7 +1,7 @@
-"""The cloud is one process tree with a network, mounts and process ids of its own, so that its end is the end of all of it.
+"""The process tree of the local cloud, in its own network, mount and PID namespaces.
 
-keeper      on the host: holds the lock, sweeps up when everything else is gone, however it ended
-└─ init     process 1 of the tree: reaps; when it dies the kernel kills whatever else is in there
+keeper      runs on the host, holds the lock and cleans up after the tree has ended
+└─ init     process 1 of the PID namespace: reaps processes; when it ends, the kernel kills the rest of the tree
    └─ daemon
 """
 
@@ -39,8 +39,8 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind))
 
 
-def inotify_instance() -> int:
-    """A file descriptor of one more; OSError where the host allows none."""
+def open_inotify_instance() -> int:
+    """Returns the file descriptor of a new inotify instance; raises OSError if the host's limit is reached."""
     descriptor: int = _libc.inotify_init1(os.O_CLOEXEC)
     _check(min(descriptor, 0))
     return descriptor
@@ -51,7 +51,7 @@ def mount(source: str, target: str, filesystem: str = "", flags: int = 0, option
 
 
 def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
-    """Mounts `layers` (first on top) at `target`; what is written there goes to `upper`."""
+    """Mounts an overlay of `layers` (the topmost first) at `target`; `upper` receives the writes."""
     for folder in (upper, work, target):
         folder.mkdir(parents=True, exist_ok=True)
     options = f"lowerdir={':'.join(map(str, layers))},upperdir={upper},workdir={work}"
@@ -60,35 +60,36 @@ def mount_overlay(layers: Sequence[Path], upper: Path, work: Path, target: Path)
     except OSError as error:
         raise OSError(
             error.errno,
-            f"{upper} cannot be laid over a machine image ({error.strerror}):"
-            " SANDBOX_STATE and XDG_CACHE_HOME must be on a disk, not on an overlay or a network",
+            f"{upper} cannot be the upper layer of an overlay mount ({error.strerror}):"
+            " put SANDBOX_STATE and XDG_CACHE_HOME on a disk, not on an overlay or network file system",
         ) from error
 
 
 def die_with_parent() -> None:
+    """Makes the kernel kill this process when its parent ends."""
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
 
 
-def private_mounts() -> None:
-    """A mount table of this process's own: the host's changes still arrive, none goes back."""
+def unshare_mounts() -> None:
+    """Creates a mount namespace; mounts of the host still propagate into it, none propagate back."""
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_SLAVE)
 
 
-def own_proc() -> None:
-    """/proc of the process id namespace that this process is in."""
+def mount_proc() -> None:
+    """Mounts /proc for the PID namespace of this process."""
     mount("proc", "/proc", "proc")
 
 
 class Lock:
-    """Held by the keeper for as long as its tree lives."""
+    """The lock file that the keeper holds while the tree runs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def take(self) -> int | None:
-        """The descriptor that holds the lock, or None when another process holds it."""
-        # User data holds the machines' host keys: what is in here is root's alone.
+        """Returns a descriptor that holds the lock, or None if another process holds it."""
+        # The folder is private to root: user data contains the machines' host keys.
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -99,32 +100,33 @@ class Lock:
                 return None
             if self.path.exists() and os.fstat(descriptor).st_ino == self.path.stat().st_ino:
                 return descriptor
-            os.close(descriptor)  # its last holder has removed the file
+            os.close(descriptor)  # the last holder has removed the file
 
 
 @dataclass(frozen=True)
 class HostView:
-    """Descriptors by which a process of the tree gets back what the tree does not have: the host's network and mounts."""
+    """Descriptors of the host's namespaces, with which a process of the tree can return to them."""
 
     network: int
     mounts: int
     root: int
-    """The root directory in those mounts, which is another than theirs for a process in a chroot."""
+    """The root directory, which differs from that of the mount namespace in a chroot."""
 
     @classmethod
-    def here(cls) -> "HostView":
+    def open(cls) -> "HostView":
         return cls(*(os.open(path, os.O_RDONLY) for path in ("/proc/self/ns/net", "/proc/self/ns/mnt", "/")))
 
     def enter(self) -> None:
+        """Moves this process to the host's network and mounts."""
         setns(self.network, CLONE_NEWNET)
         setns(self.mounts, CLONE_NEWNS)
         os.fchdir(self.root)
         os.chroot(".")
 
 
-def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[], None]) -> None:
-    """Runs `daemon` in a new tree until it ends or this process is told to end."""
-    view = HostView.here()
+def run_keeper(daemon: Callable[[HostView], None], pid_file: Path, clean_up: Callable[[], None]) -> None:
+    """Runs `daemon` in a new process tree until it ends or this process is terminated."""
+    view = HostView.open()
     unshare(CLONE_NEWPID)
     init = os.fork()
     if init == 0:
@@ -133,14 +135,14 @@ def keep(daemon: Callable[[HostView], None], pid_file: Path, sweep: Callable[[],
         signal.signal(number, lambda _number, _frame: os.kill(init, signal.SIGKILL))
     pid_file.write_text(f"{os.getpid()} {init}\n")
     os.waitpid(init, 0)
-    sweep()
+    clean_up()
 
 
 def _init(daemon: Callable[[HostView], None], view: HostView) -> None:
     die_with_parent()
     unshare(CLONE_NEWNET)
-    private_mounts()
-    own_proc()
+    unshare_mounts()
+    mount_proc()
     child = os.fork()
     if child == 0:
         status = 1
@@ -163,9 +165,10 @@ def run_inside(
     environment: Mapping[str, str],
     files: Mapping[Path, Path],
 ) -> int:
-    """Runs a command in the tree, with the host's files but for `files` (path → shown there); returns its exit code.
+    """Runs a command in the tree and returns its exit code.
 
-    The command is asked for inside, where process ids are the tree's.
+    The command sees the host's files, except for `files` (path → replacement). `command` is called inside the
+    tree's PID namespace.
     """
     for kind, flag in (("pid", CLONE_NEWPID), ("net", CLONE_NEWNET)):
         with Path(f"/proc/{init}/ns/{kind}").open("rb") as namespace:
@@ -174,40 +177,43 @@ def run_inside(
     if child == 0:
         try:
             die_with_parent()
-            private_mounts()
-            own_proc()
-            for path, shown in files.items():
-                mount(str(shown), str(path.resolve()), flags=MS_BIND)
+            unshare_mounts()
+            mount_proc()
+            for path, replacement in files.items():
+                mount(str(replacement), str(path.resolve()), flags=MS_BIND)
             argv = list(command())
             os.execvpe(argv[0], argv, dict(environment))
         except OSError as error:
-            print(f"cannot run that in the local cloud: {error}", file=sys.stderr)
+            print(f"cannot run the command in the local cloud: {error}", file=sys.stderr)
             sys.stderr.flush()
         finally:
             os._exit(127)
-    # A terminal sends its signals to both; the command decides what they mean. What is sent to this process is passed on.
+    # A terminal sends SIGINT and SIGQUIT to both processes. Other signals are forwarded to the command.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda received, _: os.kill(child, received))
     while os.WIFSTOPPED(state := os.waitpid(child, os.WUNTRACED)[1]):
-        # A machine that shuts down stops all its processes before it kills them, and nsenter stops with what it runs.
+        # systemd stops all processes before it kills them at shutdown, and nsenter stops with its child.
         if os.WSTOPSIG(state) == signal.SIGSTOP:
             os.kill(child, signal.SIGCONT)
     status = os.waitstatus_to_exitcode(state)
     return status if status >= 0 else 128 - status
 
 
-def end(pid_file: Path, lock: Lock) -> int | None:
-    """Ends the tree, if there is one, and returns when all of it is gone, with the descriptor that holds the lock now."""
+def end_tree(pid_file: Path, lock: Lock) -> int | None:
+    """Ends the tree and returns the lock's descriptor when all processes have ended.
+
+    Returns None if the lock is still held after 20 seconds.
+    """
     deadline = time.monotonic() + 20
     while (descriptor := lock.take()) is None and time.monotonic() < deadline:
-        with contextlib.suppress(OSError, LookupError):  # still on its way up, or already on its way down
+        with contextlib.suppress(OSError, LookupError):  # the tree is still starting or already ending
             os.kill(int(pid_file.read_text().split()[0]), signal.SIGTERM)
         time.sleep(0.05)
     return descriptor
 
 
-def quietly(*command: str) -> None:
-    """Runs a command whose failure says that there was nothing to do."""
+def run_quietly(*command: str) -> None:
+    """Runs a command and ignores its output and failure."""
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""EC2 security groups as nftables text. Pure: rules and members in, one machine's whole ruleset out."""
+"""Renders EC2 security groups as the nftables ruleset of a machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _PROTOCOLS = {"1": "icmp", "6": "tcp", "17": "udp"}
 
 @dataclass(frozen=True, order=True)
 class Rule:
-    """One permission of a group: who (networks and groups) may use which protocol and ports."""
+    """An ingress or egress rule: peers (CIDR blocks and groups), protocol and ports."""
 
     protocol: str
     from_port: int = -1
@@ -23,6 +23,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class Group:
+    """A security group with its rules."""
+
     id: str
     name: str
     ingress: tuple[Rule, ...] = ()
@@ -30,11 +32,11 @@ class Group:
 
 
 Members = Mapping[str, Sequence[str]]
-"""Group id → private addresses of the machines in it."""
+"""Private addresses of the instances in each group, by group id."""
 
 
 def render(groups: Iterable[Group], members: Members) -> str:
-    """The ruleset of a machine that is in `groups`: stateful, what no rule permits is dropped without a word, as in EC2."""
+    """Returns the ruleset of a machine in `groups`: stateful; drops all traffic that no rule allows."""
     ordered = sorted(groups, key=lambda group: group.id)
     lines = [
         "table inet security_groups",
@@ -44,39 +46,41 @@ def render(groups: Iterable[Group], members: Members) -> str:
         "    type filter hook input priority filter; policy drop;",
         "    iifname lo accept",
         "    ct state established,related accept",
-        *_chain(((group, group.ingress) for group in ordered), "saddr", members),
+        *_render_rules(((group, group.ingress) for group in ordered), "saddr", members),
         "  }",
         "  chain egress {",
         "    type filter hook output priority filter; policy drop;",
         "    oifname lo accept",
         "    ct state established,related accept",
-        "    # as the VPC's resolver and the metadata service, which no group can close",
+        "    # the VPC's resolver and the metadata service: security groups do not apply to them",
         f"    ip daddr {addresses.DNS} meta l4proto {{ tcp, udp }} th dport 53 accept",
         f"    ip daddr {addresses.METADATA} tcp dport 80 accept",
-        *_chain(((group, group.egress) for group in ordered), "daddr", members),
+        *_render_rules(((group, group.egress) for group in ordered), "daddr", members),
         "  }",
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _chain(
+def _render_rules(
     groups: Iterable[tuple[Group, tuple[Rule, ...]]], direction: str, members: Members
 ) -> Iterable[str]:
     for group, rules in groups:
         yield f"    # {group.id} {' '.join(group.name.split())}"
         for rule in sorted(rules):
-            # Collapsed because nftables refuses a set with overlaps. Empty: a group that nobody is in.
-            peers = collapse_addresses(map(IPv4Network, (*rule.networks, *_in(rule.groups, members))))
-            if who := ", ".join(map(str, sorted(peers))):
-                yield f"    ip {direction} {{ {who} }} {_what(rule)}accept"
+            # nftables rejects a set with overlaps. The set is empty if the group has no members.
+            peers = collapse_addresses(
+                map(IPv4Network, (*rule.networks, *_addresses_of(rule.groups, members)))
+            )
+            if addresses_text := ", ".join(map(str, sorted(peers))):
+                yield f"    ip {direction} {{ {addresses_text} }} {_render_match(rule)}accept"
 
 
-def _in(groups: Iterable[str], members: Members) -> Iterable[str]:
+def _addresses_of(groups: Iterable[str], members: Members) -> Iterable[str]:
     return (address for group in groups for address in members.get(group, ()))
 
 
-def _what(rule: Rule) -> str:
+def _render_match(rule: Rule) -> str:
     protocol = _PROTOCOLS.get(rule.protocol, rule.protocol)
     if protocol == ANY:
         return ""

@@ -1,4 +1,4 @@
-"""Whether a request was signed by whom it says: AWS's Signature Version 4, with botocore's own signer turned round."""
+"""Verifies AWS Signature Version 4: signs a request again with botocore and compares the signatures."""
 
 import enum
 import hashlib
@@ -14,11 +14,11 @@ from botocore.awsrequest import AWSRequest, HTTPHeaders
 
 from sandbox.cloud.credentials import Credentials
 
-SKEW = timedelta(minutes=15)
+MAX_CLOCK_SKEW = timedelta(minutes=15)
 
 
-class Reason(enum.Enum):
-    """Why a request is refused: the code in XML APIs and the one in JSON APIs."""
+class ErrorCode(enum.Enum):
+    """AWS error codes: the code in XML APIs and the code in JSON APIs."""
 
     UNSIGNED = "MissingAuthenticationToken", "MissingAuthenticationTokenException"
     INCOMPLETE = "IncompleteSignature", "IncompleteSignatureException"
@@ -29,32 +29,39 @@ class Reason(enum.Enum):
 
 
 class RefusedError(Exception):
-    def __init__(self, reason: Reason, message: str) -> None:
+    """A request fails authentication or authorization."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.code = code
 
 
 @dataclass(frozen=True)
 class Request:
+    """An HTTP request."""
+
     method: str
     target: str
-    """Path and query, as they were sent."""
+    """Path and query as sent, still encoded."""
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes
 
 
-class _Recomputed(SigV4Auth):
+class _SignatureChecker(SigV4Auth):
     def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
-        return request.headers  # what the client signed, where botocore would choose
+        return request.headers  # only those that the client signed
 
 
 def verify(
     request: Request, scope: str, find: Callable[[str], Credentials | None], now: datetime
 ) -> Credentials:
-    """Whose request it is; `scope` is region and service, as in eu-west-1/secretsmanager."""
+    """Returns the credentials that signed a request; raises RefusedError if the signature is invalid.
+
+    `scope` is region and service: eu-west-1/secretsmanager. `find` returns credentials by access key.
+    """
     if not (authorization := request.headers.get("authorization")):
-        raise RefusedError(Reason.UNSIGNED, "Request is missing Authentication Token")
+        raise RefusedError(ErrorCode.UNSIGNED, "Request is missing Authentication Token")
     parts = dict(re.findall(r"(Credential|SignedHeaders|Signature)=([^,\s]+)", authorization))
     signed = parts.get("SignedHeaders", "").split(";")
     date = request.headers.get("x-amz-date", "")
@@ -65,28 +72,30 @@ def verify(
         or not re.fullmatch(r"\d{8}T\d{6}Z", date)
         or any(name not in request.headers for name in signed)
     ):
-        raise RefusedError(Reason.INCOMPLETE, f"Authorization header is not complete: {authorization}")
+        raise RefusedError(ErrorCode.INCOMPLETE, f"Authorization header is not complete: {authorization}")
 
     given = find(access_key)
     if given is None or not hmac.compare_digest(
         request.headers.get("x-amz-security-token", "").encode(), given.token.encode()
     ):
-        raise RefusedError(Reason.UNKNOWN_TOKEN, "The security token included in the request is invalid.")
+        raise RefusedError(ErrorCode.UNKNOWN_TOKEN, "The security token included in the request is invalid.")
     if now > given.expires:
-        raise RefusedError(Reason.EXPIRED_TOKEN, "The security token included in the request is expired")
+        raise RefusedError(ErrorCode.EXPIRED_TOKEN, "The security token included in the request is expired")
 
-    must = {"host", *(name for name in request.headers if name.startswith("x-amz-"))}
-    if unsigned := must - set(signed):
-        raise _wrong(f"Headers of the request are not signed: {', '.join(sorted(unsigned))}")
+    required = {"host", *(name for name in request.headers if name.startswith("x-amz-"))}
+    if unsigned := required - set(signed):
+        raise _wrong_signature(f"Headers of the request are not signed: {', '.join(sorted(unsigned))}")
     if credential_scope != f"{date[:8]}/{scope}/aws4_request":
-        raise _wrong(f"Credential should be scoped to {scope}, not {credential_scope}.")
-    if abs(now - datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)) > SKEW:
-        raise _wrong(f"Signature expired: {date} is more than 15 min. away from {now:%Y%m%dT%H%M%SZ}")
+        raise _wrong_signature(f"Credential should be scoped to {scope}, not {credential_scope}.")
+    if abs(now - datetime.strptime(date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)) > MAX_CLOCK_SKEW:
+        raise _wrong_signature(
+            f"Signature expired: {date} is more than 15 min. away from {now:%Y%m%dT%H%M%SZ}"
+        )
     digest = hashlib.sha256(request.body).hexdigest()
     if request.headers.get("x-amz-content-sha256", digest) != digest:
-        raise _wrong("The provided 'x-amz-content-sha256' header does not match what was computed.")
+        raise _wrong_signature("The provided 'x-amz-content-sha256' header does not match what was computed.")
     if not hmac.compare_digest(_signature(request, signed, date, scope, given), parts["Signature"]):
-        raise _wrong(
+        raise _wrong_signature(
             "The request signature we calculated does not match the signature you provided."
             " Check your AWS Secret Access Key and signing method."
         )
@@ -95,7 +104,7 @@ def verify(
 
 def _signature(request: Request, signed: list[str], date: str, scope: str, given: Credentials) -> str:
     region, service = scope.split("/")
-    signer = _Recomputed(
+    signer = _SignatureChecker(
         botocore_credentials.Credentials(given.access_key, given.secret_key), service, region
     )
     unsigned = AWSRequest(
@@ -109,5 +118,5 @@ def _signature(request: Request, signed: list[str], date: str, scope: str, given
     return str(signer.signature(to_sign, unsigned))
 
 
-def _wrong(message: str) -> RefusedError:
-    return RefusedError(Reason.WRONG_SIGNATURE, message)
+def _wrong_signature(message: str) -> RefusedError:
+    return RefusedError(ErrorCode.WRONG_SIGNATURE, message)

@@ -1,6 +1,6 @@
-# The two commands of the README are `make up` and `make test`. `make help` lists the rest.
-# STACK=sandbox (default) is the local cloud on this machine, and so are the test clusters on it; any other stack is
-# yours, through the pulumi on PATH.
+# The README uses `make up` and `make test`. `make help` lists all targets.
+# STACK=sandbox (the default) and the sandbox's test clusters run in the local cloud on this machine. Any other stack runs in
+# your AWS account, with the pulumi on PATH.
 
 STACK ?= sandbox
 export PULUMI_STACK := $(STACK)
@@ -17,29 +17,29 @@ RECOVER := .venv/bin/python -m operations.recovery $(STACK)
 TEST_CLUSTERS := .venv/bin/python -m operations.test_clusters
 endif
 
-# What no environment may ever do (docs/policies.md).
+# The rules for every environment (docs/policies.md).
 POLICIES := --policy-pack policy $(if $(wildcard policy/$(STACK).json),--policy-pack-config policy/$(STACK).json)
 
-# For what runs pulumi itself.
-export PATH := $(CURDIR)/.venv/plugins:$(CURDIR)/.venv/engine:$(PATH)
+# The engine that setup installed serves where no pulumi is on PATH.
+export PATH := $(PATH):$(CURDIR)/.venv/engine
 
-# Where it is set, every run of Pulumi compiles pulumi_aws anew: 4 s each.
+# With this variable set, every run of Pulumi compiles pulumi_aws again, which takes 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON_FILES := __main__.py cluster components operations policy sandbox tests bench
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests .ci | grep -v __pycache__)
 
-# What failed, or violates a policy, leaves no plan: nobody can deploy it by mistake.
+# A preview that fails or violates a policy leaves no plan, so nobody can deploy it by mistake.
 save_plan = $(if $(PLAN),--save-plan "$(PLAN)" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
 
-in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "make $@ looks into the sandbox only, not into stack $(STACK)." >&2; exit 1; }
+in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "STACK=$(STACK) is not in the sandbox; make $@ works in the sandbox only." >&2; exit 1; }
 
-known_format = @case "$(FORMAT)" in "" | markdown) ;; *) echo "FORMAT=$(FORMAT): there is markdown; leave it out for plain text." >&2; exit 1 ;; esac
+known_format = @case "$(FORMAT)" in "" | markdown) ;; *) echo "FORMAT=$(FORMAT) is unknown; give FORMAT=markdown, or leave it out for plain text." >&2; exit 1 ;; esac
 
-# Anything else would be asked of the real pulumi, though a test cluster may be meant that is gone.
+# Without this check, the name of a test cluster that no longer exists would reach your AWS account.
 up down preview outputs drift status logs shell cluster: known-stack
 known-stack:
-	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),not given): there is no such stack on the sandbox, nor its Pulumi.STACK.yaml here. make stack makes one; for a test cluster: make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
+	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),empty): the sandbox has no such stack, and Pulumi.STACK.yaml does not exist here. Create a stack with make stack; remove a test cluster with make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration check format
@@ -47,22 +47,24 @@ known-stack:
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
 
-setup: ## Install everything that the sandbox and the tests need on this machine
+setup: ## Install what the sandbox and the tests need on this machine
 	@sandbox/bin/setup
 
-up: ## Bring the cluster up (AMS_ZIP=path: with a real Ant Media Server on the sandbox; PLAN=file: only what was reviewed)
+up: ## Create or update the cluster (AMS_ZIP=path: a real Ant Media Server in the sandbox; PLAN=file: only the reviewed changes)
 ifneq ($(PLAN),)
 	@$(RECOVER)
-	@.venv/bin/python -m operations.plan.apply "$(PLAN)" $(PULUMI) up $(POLICIES)
+	@sandbox/bin/progress .venv/bin/python -m operations.plan apply "$(PLAN)" $(PULUMI) up $(POLICIES) </dev/null
+	@sandbox/bin/read-outputs $(PULUMI)
 else ifeq ($(STACK),sandbox)
 	@sandbox/bin/setup
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
 else
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
+	@sandbox/bin/read-outputs $(PULUMI)
 endif
 
-down: ## Take the cluster away, and with it the local cloud
+down: ## Destroy the cluster (STACK=sandbox: and the local cloud)
 ifeq ($(STACK),sandbox)
 	@sandbox/bin/down
 else ifdef ON_SANDBOX
@@ -72,7 +74,7 @@ else
 	$(PULUMI) destroy
 endif
 
-preview: ## Show what `make up` would change (FORMAT=markdown: as the comment of a pull request; PLAN=file: saves it for `make up`)
+preview: ## Show what `make up` would change (FORMAT=markdown: as a pull-request comment; PLAN=file: save it for `make up`)
 	$(known_format)
 	@$(if $(PLAN),rm -f "$(PLAN)")
 ifeq ($(FORMAT),markdown)
@@ -84,7 +86,7 @@ endif
 outputs: ## Print the stack's outputs as JSON
 	@$(PULUMI) stack output --json
 
-drift: ## Report what was changed by hand in the cloud and on the machines (FORMAT=markdown: as an issue)
+drift: ## Report manual changes in the cloud and on the machines (FORMAT=markdown: as an issue)
 	$(known_format)
 ifdef ON_SANDBOX
 	@sandbox/bin/drift $(FORMAT)
@@ -92,27 +94,27 @@ else
 	@.venv/bin/python -m operations.drift $(STACK) $(FORMAT)
 endif
 
-status: ## Show the machines, HAProxy's servers and the certificate; fails when something is wrong
+status: ## Show the machines, HAProxy's servers and the certificate; fails if one of them is unhealthy
 ifdef ON_SANDBOX
 	@sandbox/bin/status
 else
 	@.venv/bin/python -m operations.status
 endif
 
-logs: ## Print the logs of a machine (MACHINE=edge1), or of the local cloud
+logs: ## Print the logs of a machine (MACHINE=edge1) or of the local cloud
 	$(in_sandbox)
 	@sandbox/bin/cloud logs $(MACHINE)
 
 shell: ## Open a root shell on a machine (MACHINE=edge1)
 	$(in_sandbox)
-	@[ -n "$(MACHINE)" ] || { echo "Which machine? For example: make shell MACHINE=edge1" >&2; exit 1; }
+	@[ -n "$(MACHINE)" ] || { echo "MACHINE is empty; give a machine's name, for example: make shell MACHINE=edge1" >&2; exit 1; }
 	@sandbox/bin/cloud shell $(MACHINE)
 
-stack: ## Make a new stack with its SSH keys and passwords as encrypted configuration (STACK=dev)
-	@[ "$(STACK)" != sandbox ] || { echo "Which stack? For example: make stack STACK=dev (make up makes the sandbox's)" >&2; exit 1; }
+stack: ## Create a stack, with SSH keys and passwords as encrypted configuration (STACK=dev)
+	@[ "$(STACK)" != sandbox ] || { echo "STACK is sandbox, which make up creates; give another name, for example: make stack STACK=dev" >&2; exit 1; }
 	@.venv/bin/python -m operations.new_stack $(STACK)
 
-cluster: ## Bring a test cluster up that is like STACK, or prolong it (NAME=pr-123 TTL=4h)
+cluster: ## Create a test cluster with the settings of STACK, or extend its lifetime (NAME=pr-123 TTL=4h)
 ifdef ON_SANDBOX
 	@sandbox/bin/setup
 	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
@@ -120,27 +122,26 @@ else
 	@$(TEST_CLUSTERS) up -- "$(NAME)" "$(TTL)" $(STACK)
 endif
 
-cluster-down: ## Take a test cluster down (NAME=pr-123, STACK as it was like)
+cluster-down: ## Destroy a test cluster (NAME=pr-123, STACK as in make cluster)
 	@$(TEST_CLUSTERS) down -- "$(NAME)"
 
-clusters: ## List the test clusters and when they expire (STACK=dev: in your account)
+clusters: ## List the test clusters and their expiry times (STACK=dev: in your account)
 	@$(TEST_CLUSTERS) list
 
-clusters-down-expired: ## Take down the test clusters that have expired, and only those
+clusters-down-expired: ## Destroy the expired test clusters
 	@$(TEST_CLUSTERS) down-expired
 
-test: ## Everything that .ci/run checks: format, lint, types, unit, integration and end-to-end tests
+test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
 	@sandbox/bin/setup
-	@echo "==> Checks and tests without a cluster, two at a time (5 minutes); each shows its output when it is through"
+	@echo "==> Checks and tests without a cluster, two in parallel (5 minutes); the output of each appears when it ends"
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-sandbox check test-unit test-integration
-	@echo "==> Tests of a whole cluster (20 minutes)"
+	@echo "==> End-to-end tests (20 minutes)"
 	.venv/bin/pytest -q tests/e2e
 
-# The first of them mostly waits for machines, the others compute.
 test-sandbox test-unit test-integration: test-%:
 	.venv/bin/pytest -q tests/$*
 
-check: ## Format, lint, types, shell scripts, workflows
+check: ## Check format, lint, types, shell scripts and workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/basedpyright

@@ -1,35 +1,60 @@
-# Part of setup: the real Pulumi engine, always, and official plugins where they can be had.
+# Part of setup: installs the Pulumi engine, and the plugins into the sandbox's own PULUMI_HOME.
 # shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup's
 
 readonly engine_version=3.259.0 aws_version=7.51.1 command_version=1.2.1
+# Touched when a download was tried.
+readonly download_tried=$cache/download-tried-$engine_version-$aws_version-$command_version
 
-# The one on PATH if it is new enough, else the pinned official release, else one built from Go modules.
+# Prefers the engine on PATH if it is new enough, then the official release, then a build from Go modules.
 find_engine() {
   local on_path engine=$cache/engine/$engine_version
-  if on_path=$(command -v pulumi) && newer_or_same "$("$on_path" version 2>/dev/null)"; then
+  if on_path=$(command -v pulumi) && is_new_enough "$("$on_path" version 2>/dev/null)"; then
     link_engine "$(dirname "$(readlink -f "$on_path")")"
     return
   fi
-  if [[ ! -x $engine/pulumi ]]; then
-    rm -rf "$engine.new"
-    mkdir -p "$engine.new"
-    if ! download_release "$engine.new"; then
-      echo "==> No Pulumi release can be downloaded here; building the engine from its Go modules"
-      command -v go >/dev/null || fail "Neither a Pulumi release nor Go is to be had: install Pulumi $engine_version or Go 1.26, then run this again."
-      step "Building Pulumi $engine_version (5 to 7 minutes on two cores)" build_engine "$engine.new"
-    fi
-    rm -rf "$engine"
-    mv "$engine.new" "$engine"
+  # A release has the language host beside the engine. A build has not, so the release is tried again.
+  if [[ ! -x $engine/pulumi ]] || { [[ ! -x $engine/pulumi-language-python ]] && can_download; }; then
+    install_engine "$engine"
   fi
   link_engine "$engine"
 }
 
-newer_or_same() {
-  printf '%s\n' "v$engine_version" "$1" | sort --version-sort --check=quiet
+is_new_enough() {
+  printf '%s\n' "$engine_version" "${1#v}" | sort --version-sort --check=quiet
 }
 
 link_engine() {
   ln -sfn "$1" "$venv/engine"
+}
+
+install_engine() {
+  local engine=$1
+  rm -rf "$engine.new"
+  mkdir -p "$engine.new"
+  if ! download_release "$engine.new"; then
+    if [[ -x $engine/pulumi ]]; then
+      return
+    fi
+    echo "==> The Pulumi release cannot be downloaded; building the engine from its Go modules"
+    command -v go >/dev/null || fail "Pulumi cannot be downloaded, and Go is not installed: install Pulumi $engine_version or Go 1.26, then run this again."
+    step "Building Pulumi $engine_version (5 to 7 minutes on two cores)" build_engine "$engine.new"
+  fi
+  rm -rf "$engine"
+  mv "$engine.new" "$engine"
+}
+
+# Succeeds at most once a day, and only with the internet: an offline machine must not wait at every set-up.
+can_download() {
+  if [[ -z ${downloads:-} ]]; then
+    downloads=no
+    if [[ -z $(find "$download_tried" -mmin -1440 2>/dev/null) ]]; then
+      touch "$download_tried"
+      if curl --silent --head --connect-timeout 3 --max-time 5 --output /dev/null https://github.com; then
+        downloads=yes
+      fi
+    fi
+  fi
+  [[ $downloads == yes ]]
 }
 
 download_release() {
@@ -52,8 +77,8 @@ download_release() {
   ) >>"$log" 2>&1
 }
 
-# The -X is what a release build does: the Automation API refuses an engine without a version. It is built a fifth faster
-# with more memory before Go collects its garbage, and without the notes for debuggers that -w takes out again.
+# The Automation API refuses an engine without a version, so -X sets it as a release build does. A higher GOGC and no debug
+# information (which -w would strip anyway) make the build a fifth faster.
 build_engine() {
   local target=$1
   cd "$root/sandbox/engine" || return
@@ -62,25 +87,36 @@ build_engine() {
     github.com/pulumi/pulumi/pkg/v3/cmd/pulumi
 }
 
-# A stand-in is put on PATH (in .venv/plugins) only for a plugin that is neither installed nor to be had.
+# Only the sandbox uses this PULUMI_HOME, so no other stack finds a stand-in.
 find_plugins() {
-  local pulumi=$venv/engine/pulumi plugins=$venv/plugins name version
-  [[ -e $plugins/chosen ]] && return
-  rm -rf "$plugins"
-  mkdir -p "$plugins"
-  if [[ ! -x $venv/engine/pulumi-language-python ]] && ! command -v pulumi-language-python >/dev/null; then
-    stand_in pulumi-language-python
+  if [[ ! -x $venv/engine/pulumi-language-python ]]; then
+    install_stand_in "language-python-v$engine_version"
   fi
-  while read -r name version; do
-    if ! PULUMI_SKIP_UPDATE_CHECK=1 timeout 300 "$pulumi" plugin install resource "$name" "$version" >>"$log" 2>&1; then
-      stand_in "pulumi-resource-$name"
-    fi
-  done <<<"aws $aws_version
-command $command_version"
-  touch "$plugins/chosen"
+  find_plugin aws "$aws_version"
+  find_plugin command "$command_version"
 }
 
-stand_in() {
-  echo "    the official $1 is not to be had here: its stand-in serves"
-  ln -sfn "$root/sandbox/plugins/$1" "$venv/plugins/$1"
+# Links the official plugin from the user's plugin folder. A stand-in serves until it can be downloaded.
+find_plugin() {
+  local name=$1 version=$2 plugin=resource-$1-v$2 official own
+  official=${PULUMI_HOME:-$HOME/.pulumi}/plugins/$plugin
+  own=$venv/pulumi-home/plugins/$plugin
+  if [[ ! -x $official/pulumi-resource-$name ]] && can_download; then
+    PULUMI_SKIP_UPDATE_CHECK=1 timeout 300 "$venv/engine/pulumi" plugin install resource "$name" "$version" >>"$log" 2>&1 || true
+  fi
+  if [[ ! -x $official/pulumi-resource-$name ]]; then
+    install_stand_in "$plugin"
+  elif [[ ! -L $own/pulumi-resource-$name ]]; then
+    rm -rf "$own"
+    mkdir -p "$venv/pulumi-home/plugins"
+    cp --recursive --symbolic-link "$official" "$own"
+  fi
+}
+
+install_stand_in() {
+  local plugin=$1
+  if [[ ! -x $venv/pulumi-home/plugins/$plugin/pulumi-${plugin%-v*} ]]; then
+    echo "    using the stand-in for pulumi-${plugin%-v*}: the official plugin cannot be downloaded"
+    "$root/sandbox/plugins/install" "$venv/pulumi-home" "$plugin"
+  fi
 }

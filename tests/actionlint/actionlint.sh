@@ -1,9 +1,9 @@
-# Part of setup: actionlint, which checks the workflows. No registry ships the program itself.
+# Part of setup: installs actionlint, which checks the workflows.
 # shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup's
 
 readonly actionlint_version=1.7.12
 
-# The one on PATH, else built from its Go modules, else the release that its Python package downloads and verifies.
+# Prefers the one on PATH, then a build from Go modules, then the release that its Python package downloads and verifies.
 find_actionlint() {
   local cached=$cache/actionlint/$actionlint_version on_path
   if on_path=$(command -v actionlint); then

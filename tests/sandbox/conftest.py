@@ -1,4 +1,4 @@
-"""What the tests share: of the plugin stand-ins, a stack and a machine to run commands on; of the local cloud, one with two machines."""
+"""Fixtures: a Pulumi stack with the stand-in plugins, an sshd to run commands on, a local cloud and two machines in it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +8,14 @@ import pytest
 
 from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, launch_pair
 from tests.sandbox.plugins.plugin_sshd import Sshd
-from tests.sandbox.plugins.plugin_stack import Stack
+from tests.sandbox.plugins.plugin_stack import Stack, install_stand_ins
 
 
 @pytest.fixture(scope="session")
 def pulumi_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("home")
+    install_stand_ins(home)
+    return home
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small Pulumi stack of the tests' own: the real engine, the stand-in plugins, state in a temporary folder."""
+"""A small Pulumi stack: the real engine, the stand-in plugins, state in a temporary folder."""
 
 import json
 import os
@@ -6,32 +6,41 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tests.project import PROJECT
 
-PLUGINS = PROJECT / "sandbox/plugins"
+LANGUAGE_HOST = f"language-python-v{version('pulumi')}"
 PROJECT_FILE = "name: plugins\nruntime: python\n"
 PASSPHRASE = "the tests' passphrase"
 
 
+def install_stand_ins(home: Path) -> None:
+    """Installs the three stand-in plugins into a PULUMI_HOME."""
+    plugins = [f"resource-{name}-v{version(f'pulumi_{name}')}" for name in ("aws", "command")]
+    subprocess.run([PROJECT / "sandbox/plugins/install", home, LANGUAGE_HOST, *plugins], check=True)
+
+
 class Stack:
-    """One program and its stack. `program` is its source, changed at will between runs."""
+    """A stack and its program, whose source may change between runs."""
 
     def __init__(self, folder: Path, home: Path, project: str = PROJECT_FILE) -> None:
         self.folder = folder
         (folder / "state").mkdir(parents=True)
         (folder / "Pulumi.yaml").write_text(project)
         self.environment = {
-            "PATH": os.pathsep.join([str(PLUGINS), str(Path(sys.prefix) / "engine"), os.environ["PATH"]]),
+            # On PATH the stand-in takes precedence over the language host of an official release.
+            "PATH": os.pathsep.join(
+                [str(home / "plugins" / LANGUAGE_HOST), str(Path(sys.prefix) / "engine"), os.environ["PATH"]]
+            ),
             "HOME": str(home),
             "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": f"file://{folder}/state",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
-            "SANDBOX_PYTHON": sys.executable,
         }
         self.run("stack", "init", "test")
         self.salt = (folder / "Pulumi.test.yaml").read_text().split()[1]
@@ -41,15 +50,15 @@ class Stack:
         return self
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Writes the stack's file, in which `config set` would take a run of pulumi for each setting."""
+        """Writes the settings into the stack's file, which is faster than `pulumi config set` for each."""
         (self.folder / "Pulumi.test.yaml").write_text(
             json.dumps({"encryptionsalt": self.salt, "config": dict(settings)})
         )
 
     def run(self, *arguments: str, fails: bool = False, timeout: float = 60) -> str:
-        """What pulumi prints, diagnostics included; the outcome must be the one expected."""
+        """Runs pulumi and returns its output and diagnostics. `fails` is the expected outcome."""
         pulumi = shutil.which("pulumi", path=self.environment["PATH"])
-        assert pulumi, "the engine is neither on PATH nor in the virtual environment: run sandbox/bin/setup"
+        assert pulumi, "pulumi is not installed: run sandbox/bin/setup"
         done = subprocess.run(
             [pulumi, "--non-interactive", "--color=never", *arguments],
             cwd=self.folder,
@@ -70,18 +79,19 @@ class Stack:
     def preview(self, *arguments: str) -> str:
         return self.run("preview", "--diff", *arguments)
 
-    def planned(self) -> dict[str, str]:
-        """What a preview would do with each resource, by name."""
-        printed = self.run("preview", "--json")  # the engine's warnings come before the document
+    def preview_operations(self) -> dict[str, str]:
+        """Returns the operation of a preview on each resource, by the resource's name."""
+        printed = self.run("preview", "--json")  # starts with warnings of the engine
         steps: list[dict[str, Any]] = json.loads(printed[printed.index("{\n") :])["steps"]
         return {step["urn"].rsplit("::", 1)[-1]: step["op"] for step in steps}
 
     def outputs(self) -> dict[str, Any]:
+        """Returns the stack's outputs."""
         outputs: dict[str, Any] = self.resources()["plugins-test"]["outputs"]
         return outputs
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """The state as it is stored, secrets encrypted."""
+        """Returns the resources in the state by name, with encrypted secrets."""
         (file,) = self.folder.glob("state/.pulumi/stacks/plugins/test.json")
         deployment = json.loads(file.read_text())["checkpoint"]["latest"] or {}
         return {resource["urn"].rsplit("::", 1)[-1]: resource for resource in deployment.get("resources", [])}

@@ -147,7 +147,7 @@ def second_run(tmp_path_factory: pytest.TempPathFactory, pulumi_home: Path, sshd
     stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "old")).up()
     assert len(marks(sshd)) == 5
     sshd.scratch("marks").unlink()
-    planned = stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "new")).planned()
+    planned = stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "new")).preview_operations()
     stack.up()
     did: dict[str, list[str]] = {}
     for name, what in (line.split() for line in marks(sshd)):

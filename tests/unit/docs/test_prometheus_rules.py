@@ -1,4 +1,4 @@
-"""The alert rules in docs/ ask for nothing that the load balancer does not tell."""
+"""Checks that the alert rules in docs/ use only metrics that the load balancer exports."""
 
 import re
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ from tests.project import PROJECT
 
 SCRIPT = (PROJECT / "templates/scripts/balancer/record-certificate.sh").read_text()
 
-RECORDED = set(re.findall(r"gauge (\w+) ", SCRIPT))
-OF_PROMETHEUS_AND_NODE_EXPORTER = {"up", "node_systemd_unit_state", "node_systemd_timer_last_trigger_seconds"}
+OWN_METRICS = set(re.findall(r"gauge (\w+) ", SCRIPT))
+STANDARD_METRICS = {"up", "node_systemd_unit_state", "node_systemd_timer_last_trigger_seconds"}
 
-# What may stand in an expression beside metrics.
-WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "time", "absent", "sum"}
+# Operators and functions of PromQL that the rules use.
+PROMQL_WORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "time", "absent", "sum"}
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -24,19 +24,19 @@ def rules() -> Iterator[dict[str, Any]]:
 
 
 def metrics(expression: str) -> set[str]:
-    """The names in an expression that are neither PromQL's nor labels."""
+    """Returns the metric names in an expression."""
     without_labels = re.sub(r"\{[^}]*\}|\b(by|without|on|ignoring) *\([^)]*\)", "", expression)
-    return set(re.findall(r"\b[a-z_]\w*\b", without_labels)) - WORDS
+    return set(re.findall(r"\b[a-z_]\w*\b", without_labels)) - PROMQL_WORDS
 
 
-def test_every_metric_is_one_that_the_load_balancer_has() -> None:
-    own = {rule["record"] for rule in rules() if "record" in rule}
-    asked_for = set[str]().union(*(metrics(rule["expr"]) for rule in rules()))
-    assert asked_for - own - OF_PROMETHEUS_AND_NODE_EXPORTER == RECORDED
-    assert asked_for <= own | OF_PROMETHEUS_AND_NODE_EXPORTER | RECORDED
+def test_every_metric_is_exported() -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    used = set[str]().union(*(metrics(rule["expr"]) for rule in rules()))
+    assert used - recorded - STANDARD_METRICS == OWN_METRICS
+    assert used <= recorded | STANDARD_METRICS | OWN_METRICS
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
+def test_every_alert_has_severity_summary_and_description() -> None:
     alerts = [rule for rule in rules() if "alert" in rule]
     assert len(alerts) == 5
     for alert in alerts:

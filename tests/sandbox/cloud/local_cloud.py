@@ -81,7 +81,7 @@ class Sandbox:
     def init(self) -> int:
         return int((self.state / "pid").read_text().split()[1])
 
-    def on_its_internet(self, function: Callable[[], T]) -> T:
+    def call_on_internet(self, function: Callable[[], T]) -> T:
         def there() -> T:
             with Path(f"/proc/{self.init()}/ns/net").open("rb") as network:
                 setns(network.fileno(), CLONE_NEWNET)
@@ -100,7 +100,7 @@ class Sandbox:
             except OSError:
                 return None
 
-        return self.on_its_internet(ask)
+        return self.call_on_internet(ask)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -120,7 +120,7 @@ class Machine:
     group: str
 
     def api(self) -> dict[str, Any]:
-        answer = self.sandbox.on_its_internet(lambda: self.ec2.describe_instances(InstanceIds=[self.id]))
+        answer = self.sandbox.call_on_internet(lambda: self.ec2.describe_instances(InstanceIds=[self.id]))
         instance: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
         return instance
 
@@ -144,7 +144,7 @@ class Machine:
     def _ingress(self, verb: str, port: int, peers: dict[str, Any]) -> None:
         permission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peers}
         call = getattr(self.ec2, f"{verb}_security_group_ingress")
-        self.sandbox.on_its_internet(lambda: call(GroupId=self.group, IpPermissions=[permission]))
+        self.sandbox.call_on_internet(lambda: call(GroupId=self.group, IpPermissions=[permission]))
 
 
 WORLD = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
@@ -194,7 +194,7 @@ def launch_pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
             machines.append(Machine(sandbox, ec2, id, name, address, group))
         return machines
 
-    front, back = sandbox.on_its_internet(launch)
+    front, back = sandbox.call_on_internet(launch)
     for machine in (front, back):
         machine.permit(80, **WORLD)
         machine.permit(22, **OPERATOR)

@@ -16,7 +16,7 @@ from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, eventually
 
 METADATA = f"http://{addresses.METADATA}/latest"
 ROLE, SECRET = "balancer", "letsencrypt"
-CHALLENGE = f"_acme-challenge.{addresses.ENTRANCE}"
+CHALLENGE = f"_acme-challenge.{addresses.DOMAIN}"
 TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -86,7 +86,7 @@ def role(sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]) -> Role:
     def make() -> Role:
         zone, other = (
             route53.create_hosted_zone(Name=name, CallerReference=name)["HostedZone"]["Id"].rpartition("/")[2]
-            for name in (f"{addresses.ENTRANCE}.", "other.test.")
+            for name in (f"{addresses.DOMAIN}.", "other.test.")
         )
         secret = client("secretsmanager").create_secret(Name=SECRET, SecretString="nothing yet")["ARN"]
         client("secretsmanager").create_secret(Name="another", SecretString="somebody else's")
@@ -122,7 +122,7 @@ def role(sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]) -> Role:
         ec2.associate_iam_instance_profile(InstanceId=front.id, IamInstanceProfile={"Name": "profile"})
         return Role(front, zone, other)
 
-    return sandbox.on_its_internet(make)
+    return sandbox.call_on_internet(make)
 
 
 def test_metadata_needs_a_token_and_takes_no_other_machines(pair: tuple[Machine, Machine]) -> None:
@@ -213,8 +213,8 @@ def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
         (role.zone, CHALLENGE, "TXT", text),
         (role.zone, f"{CHALLENGE}.", "TXT", text),
         (role.zone, CHALLENGE, "A", ["198.51.100.9"]),
-        (role.zone, addresses.ENTRANCE, "TXT", text),
-        (role.zone, f"_acme-challenge.www.{addresses.ENTRANCE}", "TXT", text),
+        (role.zone, addresses.DOMAIN, "TXT", text),
+        (role.zone, f"_acme-challenge.www.{addresses.DOMAIN}", "TXT", text),
         (role.other_zone, CHALLENGE, "TXT", text),
     ]
     (tmp_path / "demand").write_text(json.dumps([role.credentials(), changes]))
@@ -224,7 +224,7 @@ def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
     def ask() -> DNSRecord:
         return DNSRecord.parse(DNSRecord.question(CHALLENGE, "TXT").send(addresses.DNS, timeout=2))
 
-    answer = sandbox.on_its_internet(ask)
+    answer = sandbox.call_on_internet(ask)
     assert sorted(b"".join(record.rdata.data) for record in answer.rr) == [b"one", b"two wordsand more"]
 
 
@@ -238,12 +238,12 @@ def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandb
 
     for action in ("CREATE", "DELETE", "CREATE"):
         for name in ("b.other.test", "a.other.test"):
-            sandbox.on_its_internet(lambda name=name, action=action: change(action, name))
+            sandbox.call_on_internet(lambda name=name, action=action: change(action, name))
 
 
 def test_a_machine_that_restarts_finds_its_metadata_again(ec2: Any, pair: tuple[Machine, Machine]) -> None:
     _, back = pair
-    back.sandbox.on_its_internet(lambda: ec2.reboot_instances(InstanceIds=[back.id]))
+    back.sandbox.call_on_internet(lambda: ec2.reboot_instances(InstanceIds=[back.id]))
     eventually(lambda: not back.answers())
     eventually(back.answers)
     assert metadata(back, "meta-data/instance-id") == (200, back.id)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.cloud import host
-from sandbox.cloud.capacity import refuse
+from sandbox.cloud.capacity import respond_limit_exceeded
 
 COUNT = """
 from sandbox.cloud.capacity import Capacity
 capacity = Capacity()
-print([capacity.take() for _ in range(3)])
+print([capacity.reserve() for _ in range(3)])
 """
 
 
@@ -36,7 +36,7 @@ def test_who_asks_for_too_many_is_told_what_would_do() -> None:
         said.append(status)
         return said.append
 
-    (answer,) = refuse(start_response)
+    (answer,) = respond_limit_exceeded(start_response)
     assert said == ["400 Bad Request"]
     assert b"<Code>InstanceLimitExceeded</Code>" in answer
     assert b"sysctl -w fs.inotify.max_user_instances=1024" in answer

@@ -55,15 +55,17 @@ def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
 ) -> None:
     _, back = pair
     drawn = back.public
-    elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
+    elastic = sandbox.call_on_internet(lambda: ec2.allocate_address(Domain="vpc"))
     allocation = elastic["AllocationId"]
-    link = sandbox.on_its_internet(lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id))
+    link = sandbox.call_on_internet(
+        lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id)
+    )
     eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR)
     assert sandbox.answer(drawn, 80) is None
-    sandbox.on_its_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
+    sandbox.call_on_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
     eventually(back.answers)
     assert sandbox.answer(elastic["PublicIp"], 80) is None
-    sandbox.on_its_internet(lambda: ec2.release_address(AllocationId=allocation))
+    sandbox.call_on_internet(lambda: ec2.release_address(AllocationId=allocation))
 
 
 def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
@@ -77,11 +79,11 @@ def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
         table = tables[0]["RouteTableId"]
         getattr(ec2, action)(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", **target)
 
-    gateways = sandbox.on_its_internet(ec2.describe_internet_gateways)["InternetGateways"]
+    gateways = sandbox.call_on_internet(ec2.describe_internet_gateways)["InternetGateways"]
     gateway = next(item for item in gateways if any(link["VpcId"] == vpc for link in item["Attachments"]))
-    sandbox.on_its_internet(lambda: route("delete_route"))
+    sandbox.call_on_internet(lambda: route("delete_route"))
     eventually(lambda: not front.answers())
-    sandbox.on_its_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
+    sandbox.call_on_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
     eventually(front.answers)
 
 
@@ -95,7 +97,7 @@ def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_c
         route53 = session.client("route53", endpoint_url=addresses.API_URL)
         zone = route53.list_hosted_zones_by_name(DNSName=addresses.ZONE)["HostedZones"][0]
         record = {
-            "Name": addresses.ENTRANCE,
+            "Name": addresses.DOMAIN,
             "Type": "A",
             "TTL": 60,
             "ResourceRecords": [{"Value": front.public}],
@@ -105,9 +107,9 @@ def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_c
             ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]},
         )
 
-    sandbox.on_its_internet(add_record)
-    assert front.run("getent", "hosts", addresses.ENTRANCE).split()[0] == front.public
-    assert sandbox("exec", "--", "getent", "hosts", addresses.ENTRANCE).split()[0] == front.public
+    sandbox.call_on_internet(add_record)
+    assert front.run("getent", "hosts", addresses.DOMAIN).split()[0] == front.public
+    assert sandbox("exec", "--", "getent", "hosts", addresses.DOMAIN).split()[0] == front.public
     assert front.run("sh", "-c", "getent hosts www.example.com || echo unknown") == "unknown\n"
     with socket.create_connection((LOOPBACK, 80), timeout=5) as side:
         assert side.recv(100).decode() == addresses.OPERATOR
@@ -130,7 +132,7 @@ def test_packages_come_in_and_nothing_goes_out(sandbox: Sandbox, pair: tuple[Mac
     front.run("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
     assert sandbox.status()["escaped_packets"] == 0
     with pytest.raises(ConnectionRefusedError):
-        sandbox.on_its_internet(lambda: socket.create_connection((package_address(0), 80), timeout=2))
+        sandbox.call_on_internet(lambda: socket.create_connection((package_address(0), 80), timeout=2))
     front.run("sh", "-c", "curl -s -m2 http://192.0.2.1:81/ || true")
     sandbox("exec", "--", "sh", "-c", "curl -s -m2 https://192.0.2.2/ || true")
     status = sandbox.status()
@@ -164,10 +166,10 @@ def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_w
         id: str = answer["Instances"][0]["InstanceId"]
         return id
 
-    id = sandbox.on_its_internet(launch)
+    id = sandbox.call_on_internet(launch)
     eventually(lambda: sandbox.state_of(id) == "stopped")
-    assert "no machine image stands behind ami-0ffffffffffffffff" in sandbox("logs", id)
-    sandbox.on_its_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
+    assert "no machine image exists for ami-0ffffffffffffffff" in sandbox("logs", id)
+    sandbox.call_on_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
     eventually(lambda: sandbox.state_of(id) is None)
 
 
@@ -200,10 +202,10 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
             "shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic"
         )
 
-    elastic = sandbox.on_its_internet(lambda: ec2.allocate_address(Domain="vpc"))
+    elastic = sandbox.call_on_internet(lambda: ec2.allocate_address(Domain="vpc"))
 
     def by_a_stop_and_a_start() -> None:
-        sandbox.on_its_internet(
+        sandbox.call_on_internet(
             lambda: ec2.associate_address(AllocationId=elastic["AllocationId"], InstanceId=back.id)
         )
         ec2_here("stop_instances")
@@ -211,7 +213,7 @@ def test_a_disk_outlives_reboot_and_stop_but_not_termination(
         ec2_here("start_instances")
 
     def ec2_here(action: str) -> None:
-        sandbox.on_its_internet(lambda: getattr(ec2, action)(InstanceIds=[back.id]))
+        sandbox.call_on_internet(lambda: getattr(ec2, action)(InstanceIds=[back.id]))
 
     for again in (
         lambda: back.sandbox.attempt("shell", back.id, "systemctl", "reboot"),

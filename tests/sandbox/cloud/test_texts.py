@@ -75,7 +75,7 @@ table inet security_groups {
     type filter hook output priority filter; policy drop;
     oifname lo accept
     ct state established,related accept
-    # as the VPC's resolver and the metadata service, which no group can close
+    # the VPC's resolver and the metadata service: security groups do not apply to them
     ip daddr 203.0.113.53 meta l4proto { tcp, udp } th dport 53 accept
     ip daddr 169.254.169.254 tcp dport 80 accept
     # sg-1 nodes
@@ -145,7 +145,7 @@ table ip vpc {
 
 
 def test_the_seed_carries_the_user_data_untouched_and_the_name_as_on_ec2() -> None:
-    assert machines.seed(instance(8, None), b"\x1f\x8bzipped") == {
+    assert machines.render_seed(instance(8, None), b"\x1f\x8bzipped") == {
         "user-data": b"\x1f\x8bzipped",
         "meta-data": b"""\
 {
@@ -154,7 +154,7 @@ def test_the_seed_carries_the_user_data_untouched_and_the_name_as_on_ec2() -> No
 }
 """,
     }
-    assert machines.seed(instance(8, None), b"")["user-data"] == b"#cloud-config\n{}\n"
+    assert machines.render_seed(instance(8, None), b"")["user-data"] == b"#cloud-config\n{}\n"
 
 
 ONE_LINE = """\
@@ -184,7 +184,7 @@ Enabled: no
 
 
 def test_sources_of_either_format_become_debian_13s_at_the_same_place() -> None:
-    assert apt.render_sources(apt.for_trixie(list(apt.parse_one_line(ONE_LINE)))) == (
+    assert apt.render_sources(apt.convert_to_trixie(list(apt.parse_one_line(ONE_LINE)))) == (
         f"deb [signed-by={apt.KEYRING}] http://mirror.example:8081/debian trixie main\n"
         f"deb [signed-by={apt.KEYRING}] https://mirror.example/security trixie-security main\n"
     )
@@ -207,18 +207,20 @@ Acquire::https::Proxy::direct.example "DIRECT";
 Acquire::Changelogs::URI::Origin::Debian "https://metadata.example/changelogs";
 DPkg::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb || true";
 """
-    configuration = apt.carried_configuration(dump)
+    configuration = apt.select_configuration(dump)
     assert configuration == (
         'Acquire::Check-Valid-Until "false";\n'
         'Acquire::http::Proxy "http://user:word@10.9.8.7:3128/";\n'
         'Acquire::https::Proxy::direct.example "DIRECT";\n'
     )
-    servers = apt.upstreams([Source("https://mirror.example/debian", "trixie", ("main",))], configuration)
+    servers = apt.find_upstreams(
+        [Source("https://mirror.example/debian", "trixie", ("main",))], configuration
+    )
     assert servers == [Upstream("10.9.8.7", 3128), Upstream("mirror.example", 443)]
     # A machine has no way to an address of the host's network: it gets a name, which leads to the relay.
-    assert "http://user:word@packages-10-9-8-7.test:3128/" in apt.with_names(configuration, servers)
+    assert "http://user:word@packages-10-9-8-7.test:3128/" in apt.rename_upstreams(configuration, servers)
     sources = "deb http://localhost:9999/debian trixie main\n"
-    renamed = apt.with_names(sources, [Upstream("localhost", 9999)])
+    renamed = apt.rename_upstreams(sources, [Upstream("localhost", 9999)])
     assert renamed == "deb http://packages-localhost.test:9999/debian trixie main\n"
 
 

@@ -1,4 +1,4 @@
-"""Clients that say exactly what a test wants said; nothing here tidies a path, a header or a byte."""
+"""Clients that send requests byte for byte, without normalizing paths or headers: HTTP, HTTP/2, WebSocket, RTMP."""
 
 import json
 import socket
@@ -25,18 +25,22 @@ class Response:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     @property
-    def seen(self) -> "Seen":
-        """What the node says reached it."""
+    def received(self) -> "ReceivedRequest":
+        """The request as the node received it."""
         content = json.loads(self.body)
-        return Seen(content["node"], content["target"], [(name, value) for name, value in content["headers"]])
+        return ReceivedRequest(
+            content["node"], content["target"], [(name, value) for name, value in content["headers"]]
+        )
 
     @property
     def node(self) -> str:
-        return self.seen.node
+        return self.received.node
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReceivedRequest:
+    """A request as a dummy node received it."""
+
     node: str
     target: str
     headers: list[tuple[str, str]]
@@ -67,30 +71,33 @@ def read_response(connection: socket.socket, method: str = "GET") -> Response:
     return Response(response.status, response.getheaders(), response.read())
 
 
-def exchange(
+def send_request(
     connection: socket.socket, head: str | bytes, body: bytes = b"", method: str = "GET"
 ) -> Response:
+    """Sends the lines of `head`, an empty line and the body, and returns the response."""
     connection.sendall((head.encode("latin-1") if isinstance(head, str) else head) + b"\r\n" + body)
     return read_response(connection, method)
 
 
-def https(port: int, target: str, headers: str = "", method: str = "GET", body: bytes = b"") -> Response:
-    """One request over TLS on a connection of its own; `headers` are whole lines."""
+def request_https(
+    port: int, target: str, headers: str = "", method: str = "GET", body: bytes = b""
+) -> Response:
+    """Sends a request over TLS on a new connection. `headers` are whole lines."""
     length = f"Content-Length: {len(body)}\r\n" if body else ""
     head = f"{method} {target} HTTP/1.1\r\nHost: {DOMAIN}:{port}\r\n{length}{headers}"
     with connect_tls(port) as connection:
-        return exchange(connection, head, body, method)
+        return send_request(connection, head, body, method)
 
 
-def http(port: int, target: str, host: str | None = DOMAIN) -> Response:
-    """One request in the clear; without a host in HTTP/1.0."""
+def request_http(port: int, target: str, host: str | None = DOMAIN) -> Response:
+    """Sends a GET request over plain HTTP on a new connection: HTTP/1.0 without `host`, else HTTP/1.1."""
     head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n" if host else f"GET {target} HTTP/1.0\r\n"
     with connect(port) as connection:
-        return exchange(connection, head)
+        return send_request(connection, head)
 
 
 def open_websocket(port: int, target: str) -> tuple[ssl.SSLSocket, str]:
-    """An upgraded connection, and the name of the node that took it."""
+    """Returns an upgraded connection and the name of its node."""
     connection = connect_tls(port)
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {DOMAIN}\r\n{WEBSOCKET}\r\n".encode())
     received = b""
@@ -104,7 +111,7 @@ def open_websocket(port: int, target: str) -> tuple[ssl.SSLSocket, str]:
 
 
 def open_rtmp() -> tuple[socket.socket, str]:
-    """A connection after the first half of RTMP's handshake, and the node that answered."""
+    """Returns a connection after the first half of RTMP's handshake, and the name of its node."""
     connection = connect(1935)
     connection.sendall(b"\x03" + bytes(1536))
     answer = connection.recv(4096)
@@ -118,26 +125,26 @@ def echoes(connection: socket.socket) -> bool:
 
 
 class HTTP2:
-    """Enough of HTTP/2 to send any header and read status and data: literal header fields, one stream."""
+    """A minimal HTTP/2 client: one stream, header fields sent as literals."""
 
     def __init__(self, port: int) -> None:
         self._socket = connect_tls(port, "h2")
         assert self._socket.selected_alpn_protocol() == "h2"
-        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(4, 0, 0, b""))
+        self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._encode_frame(4, 0, 0, b""))
 
     @staticmethod
-    def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    def _encode_frame(type: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([type, flags]) + stream.to_bytes(4, "big") + payload
 
-    def request(self, headers: list[tuple[str, str]], end: bool = True) -> None:
+    def send_headers(self, headers: list[tuple[str, str]], end_stream: bool = True) -> None:
         block = b"".join(
             b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode("latin-1")
             for name, value in headers
         )
-        self._socket.sendall(self._frame(1, 4 | (1 if end else 0), 1, block))
+        self._socket.sendall(self._encode_frame(1, 4 | (1 if end_stream else 0), 1, block))
 
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(self._frame(0, 0, 1, data))
+    def send_data(self, data: bytes) -> None:
+        self._socket.sendall(self._encode_frame(0, 0, 1, data))
 
     def _receive(self, length: int) -> bytes:
         data = b""
@@ -147,19 +154,19 @@ class HTTP2:
             data += more
         return data
 
-    def read(self, wanted: int) -> bytes:
-        """The payload of the stream's next frame of a kind (0 data, 1 headers); `RST` or `GOAWAY` when refused."""
+    def read_frame(self, type: int) -> bytes:
+        """Returns the payload of the next frame of a type (0 data, 1 headers), or `RST` or `GOAWAY` if the request is refused."""
         while True:
             head = self._receive(9)
             payload = self._receive(int.from_bytes(head[:3], "big"))
             if head[3] in (3, 7):
                 return {3: b"RST", 7: b"GOAWAY"}[head[3]]
-            if head[3] == wanted and head[5:9] == b"\x00\x00\x00\x01":
+            if head[3] == type and head[5:9] == b"\x00\x00\x00\x01":
                 return payload
 
-    def status(self) -> str:
-        """Of the response: from HPACK's static table, or spelled out."""
-        block = self.read(1)
+    def read_status(self) -> str:
+        """Returns the status of the response, encoded as an index into HPACK's static table or as a literal."""
+        block = self.read_frame(1)
         static = {0x88: "200", 0x8B: "304", 0x8C: "400", 0x8D: "404", 0x8E: "500"}
         if block[:1] == b"\x48":
             return block[2:5].decode()

@@ -1,4 +1,4 @@
-"""The load balancer's world: HAProxy and every node at their real ports, on a network of the tests' own."""
+"""Fixtures: HAProxy and dummy nodes on their real ports and addresses, in network namespaces."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from tests.integration.haproxy.clients import CLIENT
 from tests.integration.haproxy.dummy_node import Node
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
-from tests.integration.haproxy.network_namespace import Network, own_network
+from tests.integration.haproxy.network_namespace import Network, separate_networks
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
 EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))
@@ -25,13 +25,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def network() -> Iterator[Network]:
-    with own_network(BALANCER, [server.address for server in ORIGINS + EDGES], [CLIENT]) as network:
+    with separate_networks(BALANCER, [server.address for server in ORIGINS + EDGES], [CLIENT]) as network:
         yield network
 
 
 @pytest.fixture(scope="module")
 def nodes(network: Network) -> Iterator[dict[str, Node]]:
-    with network.at_nodes():
+    with network.enter_nodes():
         running = {server.name: Node(server.name, server.address) for server in ORIGINS + EDGES}
     yield running
     for node in running.values():

@@ -1,4 +1,4 @@
-"""A media node as far as HAProxy can tell: AMS's habits, and an answer that says what reached it."""
+"""A dummy media node: behaves like AMS towards HAProxy and responds with the request that it received."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ class _Server(ThreadingTCPServer):
         return connection, client
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that leave in the middle are part of the tests."""
+        """Ignores connections that clients close early: tests do that."""
 
     def stop(self) -> None:
         self.shutdown()
@@ -42,22 +42,22 @@ class _Server(ThreadingTCPServer):
 
 
 class Node:
-    """One dummy AMS: HTTP on 5080, RTMP on 1935, both on the node's own address."""
+    """A dummy AMS: HTTP on 5080 and RTMP on 1935 of one address."""
 
     def __init__(self, name: str, address: str, http: int = 5080, rtmp: int | None = 1935) -> None:
         self.name = name
         self.address = address
         self.healthy = True
         self.connections = 0
-        """HTTP connections accepted, health checks aside."""
-        self.dropped: list[str] = []
-        """Methods of requests that were taken and never answered."""
+        """Number of HTTP connections, without those of health checks."""
+        self.dropped_methods: list[str] = []
+        """Methods of the requests that the node read and did not answer."""
         self._servers = [_Server(self, http, _HTTP)]
         if rtmp:
             self._servers.append(_Server(self, rtmp, _RTMP))
 
     def stop(self) -> None:
-        """As a crash: nobody listens, and what was open is cut."""
+        """Closes the listeners and all connections, as a crash does."""
         for server in self._servers:
             server.stop()
 
@@ -82,9 +82,9 @@ class _HTTP(BaseHTTPRequestHandler):
             node.connections += 1
         if self._upgrade():
             return
-        self._take_body()
+        self._read_body()
         if path == "/LiveApp/drop":
-            node.dropped.append(self.command)
+            node.dropped_methods.append(self.command)
             self.close_connection = True
             return
         seconds = parse_qs(urlsplit(target).query).get("seconds")
@@ -98,16 +98,21 @@ class _HTTP(BaseHTTPRequestHandler):
             headers.append(("Strict-Transport-Security", "max-age=31536000;includeSubDomains"))
         if "/streams/" in path:
             headers.append(("Cache-Control", "max-age=10"))
-        seen = {"node": node.name, "target": target, "method": self.command, "headers": self.headers.items()}
-        self._answer(404 if path.endswith("/missing.m3u8") else 200, json.dumps(seen).encode(), headers)
+        received = {
+            "node": node.name,
+            "target": target,
+            "method": self.command,
+            "headers": self.headers.items(),
+        }
+        self._answer(404 if path.endswith("/missing.m3u8") else 200, json.dumps(received).encode(), headers)
 
     do_POST = do_PUT = do_OPTIONS = do_DELETE = do_GET  # noqa: N815 - the base class's convention
 
-    def _take_body(self) -> None:
+    def _read_body(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _upgrade(self) -> bool:
-        """AMS says 101 to h2c as readily as to a WebSocket. What follows is echoed, after the node's name."""
+        """Answers an upgrade with 101, then sends the node's name and echoes. AMS upgrades to h2c as well as to WebSocket."""
         protocols = ", ".join(self.headers.get_all("Upgrade") or []).lower()
         if not protocols:
             return False
@@ -116,7 +121,7 @@ class _HTTP(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("Connection", "Upgrade")
         self.send_header("Upgrade", "h2c" if "h2c" in protocols else "websocket")
-        self.send_header("X-Seen-Upgrade", protocols)
+        self.send_header("X-Received-Upgrade", protocols)
         self.send_header("Sec-WebSocket-Accept", accept)
         self.end_headers()
         self.close_connection = True
@@ -136,7 +141,7 @@ class _HTTP(BaseHTTPRequestHandler):
 
 
 class _RTMP(BaseRequestHandler):
-    """No judge of what it is sent: the balancer has to be."""
+    """Accepts any bytes: HAProxy must reject what is not RTMP."""
 
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
 

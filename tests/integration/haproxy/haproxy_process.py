@@ -1,4 +1,4 @@
-"""The HAProxy of Debian 13 on the rendered file, started as its systemd unit starts it."""
+"""Runs the HAProxy of Debian 13 with a rendered haproxy.cfg, as its systemd unit does."""
 
 import contextlib
 import os
@@ -16,20 +16,20 @@ BALANCER = "10.0.0.4"
 USER, PASSWORD = "admin", "correct horse"
 CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWORD}"\n'
 
-# Where the machines have them, and so the tree.
+# Mounted at the path at which they are installed on a machine.
 _FOLDER = PROJECT / "templates/scripts"
 SCRIPTS = f"{_FOLDER}/every-machine:{_FOLDER}/balancer"
 _INSTALLED_SCRIPTS = "usr/local/lib/ant-media-cluster"
-_ROTATE = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
+_ROTATE_SCRIPT = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
 
-# An overlay of the tree for this process alone; /dev/log reaches into the chroot as the unit binds it there.
+# Mounts an overlay for this process alone, and /dev/log into the chroot, as the unit does.
 _START = f"""
 set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 mount -t proc proc "$FOLDER/root/proc"
 mount --bind "$FOLDER/log" "$FOLDER/root/var/lib/haproxy/dev"
 mount -t overlay overlay -o "lowerdir=$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
-chroot "$FOLDER/root" bash {_ROTATE}
+chroot "$FOLDER/root" bash {_ROTATE_SCRIPT}
 exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
 """
 
@@ -41,7 +41,7 @@ KEY_TYPES = {
 
 
 def make_certificate(folder: Path, key_type: str = "ecdsa") -> Path:
-    """Certificate and key in one file, as HAProxy wants them; the authority that vouches for it is `authority` beside it."""
+    """Returns a file with certificate and key, as HAProxy reads them. The CA certificate is the file `authority` beside it."""
 
     def make(name: str, *options: str) -> bytes:
         key, certificate = folder / f"{name}.key", folder / name
@@ -60,7 +60,7 @@ def make_certificate(folder: Path, key_type: str = "ecdsa") -> Path:
 
 
 class HAProxy:
-    """One HAProxy, master and workers. Everything of it ends with `stop`, or with the tests' process."""
+    """An HAProxy with master and workers. All its processes end with `stop` or with the tests' process."""
 
     def __init__(self, layers: str, folder: Path, certificate: Path) -> None:
         self._layers = layers
@@ -116,14 +116,14 @@ class HAProxy:
         )
 
     def _write(self, text: str) -> None:
-        """Into the tree before it is mounted, and through the process's own mount afterwards."""
+        """Writes haproxy.cfg: into the overlay's upper folder before it is mounted, later through the mount of the process."""
         folder = self._configuration
         if self._process:
             folder = self.root / "etc/haproxy"
         (folder / "haproxy.cfg").write_text(text)
 
     def validate(self, text: str) -> tuple[int, str]:
-        """Exit code and words of `haproxy -c`."""
+        """Returns the exit code and the output of `haproxy -c`."""
         self._write(text)
         process = self._popen("-c", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/credentials.cfg")
         output, _ = process.communicate(timeout=20)
@@ -135,8 +135,8 @@ class HAProxy:
         self._process = self._popen("-Ws", "-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock", *files)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and self._process.poll() is None:
-            # The worker serves before its master does, which starts itself over once the worker runs.
-            if "Name: HAProxy" in self.ask("show info") and " worker " in self.master("show proc"):
+            # The worker is ready before the master, which re-executes itself when the worker runs.
+            if "Name: HAProxy" in self.ask("show info") and " worker " in self.ask_master("show proc"):
                 return
             time.sleep(0.02)
         self.stop()
@@ -144,31 +144,31 @@ class HAProxy:
         raise RuntimeError(f"HAProxy did not start: {output}")
 
     def reload(self, text: str) -> None:
-        """A new file and a new worker; the old worker keeps its connections."""
+        """Reloads with a new configuration, which must succeed."""
         answer = self.try_reload(text)
         assert answer.startswith("Success=1"), answer
 
     def try_reload(self, text: str) -> str:
-        """What the master says of it."""
+        """Reloads with a new configuration and returns the master's response."""
         self._write(text)
-        return self.master("reload")
+        return self.ask_master("reload")
 
     def rotate_ticket_keys(self) -> subprocess.CompletedProcess[str]:
-        """As systemd does twice a day."""
-        command = ["chroot", str(self.root), "bash", _ROTATE]
+        """Runs rotate-ticket-keys.sh, as a systemd timer does twice a day."""
+        command = ["chroot", str(self.root), "bash", _ROTATE_SCRIPT]
         return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
     def stop(self) -> None:
         if self._process:
             self._process.terminate()
             self._process.wait(timeout=10)
-            # A master that is ended while it starts itself over leaves its worker; systemd would end the worker too.
+            # A master that is terminated while it re-executes itself leaves its worker running. systemd would kill the worker too.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def root(self) -> Path:
-        """Its file system, as it sees it."""
+        """The root of its file system."""
         assert self._process
         return Path(f"/proc/{self._process.pid}/root")
 
@@ -183,15 +183,16 @@ class HAProxy:
             except OSError as error:
                 return str(error)
 
-    def master(self, command: str) -> str:
+    def ask_master(self, command: str) -> str:
+        """Returns the master's response to a command on its socket."""
         return self._ask("run/haproxy-master.sock", command)
 
     def ask(self, command: str) -> str:
-        """The newest worker's answer to a command on its runtime socket."""
+        """Returns the newest worker's response to a command on the runtime socket."""
         return self._ask("run/haproxy/admin.sock", command)
 
-    def status(self) -> dict[str, str]:
-        """UP, DOWN, … by `backend/server`."""
+    def server_states(self) -> dict[str, str]:
+        """Returns UP, DOWN, … by `backend/server`."""
         rows = [
             line.split(",")
             for line in self.ask("show stat -1 4 -1").splitlines()
@@ -199,8 +200,8 @@ class HAProxy:
         ]
         return {f"{row[0]}/{row[1]}": row[17] for row in rows}
 
-    def log(self, text: str, seconds: float = 2) -> list[str]:
-        """The lines of the log that contain `text`, as soon as there is one."""
+    def find_log_lines(self, text: str, seconds: float = 2) -> list[str]:
+        """Returns the log lines that contain `text`. Waits up to `seconds` for the first one."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not any(text in line for line in self._log):
             time.sleep(0.02)

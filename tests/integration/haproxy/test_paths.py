@@ -1,15 +1,15 @@
-"""A path that AMS may read otherwise than HAProxy does never reaches a node.
+"""HAProxy denies paths that AMS normalizes differently.
 
-AMS serves `/LiveApp/..;/rest` as `/rest`: a rule on path prefixes alone can be walked around.
+AMS serves `/LiveApp/..;/rest` as `/rest`, so a rule on path prefixes alone can be bypassed.
 """
 
 import pytest
 
-from tests.integration.haproxy.clients import HTTP2, connect_tls, exchange, https
+from tests.integration.haproxy.clients import HTTP2, connect_tls, request_https, send_request
 from tests.integration.haproxy.conftest import Balancer
 from tests.integration.haproxy.haproxy_process import DOMAIN
 
-TRICKS = (
+TRAVERSAL_PATHS = (
     "/LiveApp/../rest/v2/version",
     "/LiveApp/..",
     "/LiveApp/..;/rest/v2/version",
@@ -39,9 +39,9 @@ TRICKS = (
     "/LiveApp/%u002e%u002e/rest",
 )
 
-ODD_BYTES = (b"\x00", b"\x01", b"\x0b", b"\x1f", b"\x7f", b"\x80", b"\xc0\xae", b"\xff")
+INVALID_BYTES = (b"\x00", b"\x01", b"\x0b", b"\x1f", b"\x7f", b"\x80", b"\xc0\xae", b"\xff")
 
-HARMLESS = (
+VALID_TARGETS = (
     "/LiveApp/",
     "/LiveApp/streams/a.b-c_d.m3u8",
     "/LiveApp/streams/name%20with%20spaces.mp4",
@@ -52,18 +52,18 @@ HARMLESS = (
 
 
 @pytest.mark.parametrize("port", [443, 5443, 4444])
-@pytest.mark.parametrize("path", TRICKS)
-def test_a_tricky_path_is_refused(balancer: Balancer, port: int, path: str) -> None:
+@pytest.mark.parametrize("path", TRAVERSAL_PATHS)
+def test_path_that_bypasses_prefix_rules_is_denied(balancer: Balancer, port: int, path: str) -> None:
     target = path.replace(" ", "+")
-    assert https(port, target).status == 400
-    assert https(port, f"{target}?target=origin").status == 400
+    assert request_https(port, target).status == 400
+    assert request_https(port, f"{target}?target=origin").status == 400
 
 
 @pytest.mark.parametrize("port", [443, 4444])
-@pytest.mark.parametrize("octets", ODD_BYTES)
-def test_a_byte_that_no_path_has_is_refused(balancer: Balancer, port: int, octets: bytes) -> None:
+@pytest.mark.parametrize("octets", INVALID_BYTES)
+def test_invalid_byte_in_path_is_denied(balancer: Balancer, port: int, octets: bytes) -> None:
     with connect_tls(port) as connection:
-        response = exchange(
+        response = send_request(
             connection, b"GET /LiveApp/" + octets + b" HTTP/1.1\r\nHost: " + DOMAIN.encode() + b"\r\n"
         )
     assert response.status == 400
@@ -80,21 +80,21 @@ def test_a_byte_that_no_path_has_is_refused(balancer: Balancer, port: int, octet
         "/rest",
     ],
 )
-def test_http2_is_no_way_around(balancer: Balancer, path: str) -> None:
+def test_http2_paths_are_denied_too(balancer: Balancer, path: str) -> None:
     client = HTTP2(443)
-    client.request([(":method", "GET"), (":scheme", "https"), (":authority", DOMAIN), (":path", path)])
+    client.send_headers([(":method", "GET"), (":scheme", "https"), (":authority", DOMAIN), (":path", path)])
     try:
-        assert client.status() in ("400", "404", repr(b"RST"), repr(b"GOAWAY"))
+        assert client.read_status() in ("400", "404", repr(b"RST"), repr(b"GOAWAY"))
     finally:
         client.close()
 
 
 @pytest.mark.parametrize("port", [443, 4444])
-@pytest.mark.parametrize("target", HARMLESS)
-def test_a_harmless_path_arrives_unchanged(balancer: Balancer, port: int, target: str) -> None:
-    response = https(port, target)
+@pytest.mark.parametrize("target", VALID_TARGETS)
+def test_valid_target_reaches_the_node_unchanged(balancer: Balancer, port: int, target: str) -> None:
+    response = request_https(port, target)
     assert response.status == 200
-    assert response.seen.target == target
+    assert response.received.target == target
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "GET"])
@@ -112,7 +112,7 @@ def test_a_harmless_path_arrives_unchanged(balancer: Balancer, port: int, target
         "x:/LiveApp/",
     ],
 )
-def test_no_other_form_of_target_reaches_the_root_application(
+def test_root_application_is_not_reached_by_other_forms_of_target(
     balancer: Balancer, method: str, target: str
 ) -> None:
-    assert https(443, target, method=method).status in (400, 404)
+    assert request_https(443, target, method=method).status in (400, 404)

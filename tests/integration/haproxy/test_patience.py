@@ -1,4 +1,4 @@
-"""How long a silence may be on each kind of connection. The scenarios wait side by side; each test asks for one."""
+"""Timeouts of each kind of connection. All scenarios run at the same time; each test checks the result of one."""
 
 import subprocess
 import time
@@ -12,133 +12,144 @@ from tests.integration.haproxy.clients import (
     connect,
     connect_tls,
     echoes,
-    exchange,
-    https,
     open_rtmp,
     open_websocket,
     read_response,
+    request_https,
+    send_request,
 )
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
 from tests.integration.haproxy.haproxy_process import DOMAIN
 from tests.integration.haproxy.network_namespace import Network
 
-# Longer than the guide's five seconds for everything.
-SILENCE = 6
+# Longer than the five seconds of all timeouts in the guide.
+PAUSE = 6
 
 
-def slow_answer() -> int:
-    return https(443, f"/LiveApp/rest/v2/slow?seconds={SILENCE}").status
+def receive_slow_response() -> int:
+    return request_https(443, f"/LiveApp/rest/v2/slow?seconds={PAUSE}").status
 
 
-def blocking_playlist() -> int:
-    return https(5443, f"/LiveApp/streams/ll.m3u8?_HLS_msn=7&_HLS_part=1&seconds={SILENCE}").status
+def request_blocking_playlist() -> int:
+    return request_https(5443, f"/LiveApp/streams/ll.m3u8?_HLS_msn=7&_HLS_part=1&seconds={PAUSE}").status
 
 
-def stalling_upload() -> int:
+def stall_upload() -> int:
     with connect_tls(4444) as connection:
         connection.sendall(
             f"POST /LiveApp/rest/v2/vods HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: 10\r\n\r\n12345".encode()
         )
-        time.sleep(SILENCE)
+        time.sleep(PAUSE)
         connection.sendall(b"67890")
         return read_response(connection, "POST").status
 
 
-def silent_websocket() -> bool:
+def pause_websocket() -> bool:
     connection, _ = open_websocket(5443, "/LiveApp/websocket")
     with connection:
-        time.sleep(SILENCE)
+        time.sleep(PAUSE)
         return echoes(connection)
 
 
-def silent_rtmp() -> bool:
+def pause_rtmp() -> bool:
     connection, _ = open_rtmp()
     with connection:
-        time.sleep(SILENCE)
+        time.sleep(PAUSE)
         return echoes(connection)
 
 
-def idle_keep_alive() -> int:
+def pause_between_requests() -> int:
     with connect_tls(443) as connection:
         head = f"GET /LiveApp/ HTTP/1.1\r\nHost: {DOMAIN}\r\n"
-        exchange(connection, head)
-        time.sleep(SILENCE)
-        return exchange(connection, head).status
+        send_request(connection, head)
+        time.sleep(PAUSE)
+        return send_request(connection, head).status
 
 
-def seconds_until_closed(port: int, say: bytes = b"") -> float:
-    """How long a client is borne that connects and goes no further."""
+def measure_seconds_until_closed(port: int, data: bytes = b"") -> float:
+    """Connects, sends only `data`, and returns the seconds until HAProxy closes the connection."""
     with connect(port) as connection:
         start = time.monotonic()
-        connection.sendall(say)
+        connection.sendall(data)
         connection.recv(1)
         return time.monotonic() - start
 
 
-SCENARIOS = (slow_answer, blocking_playlist, stalling_upload, silent_websocket, silent_rtmp, idle_keep_alive)
+SCENARIOS = (
+    receive_slow_response,
+    request_blocking_playlist,
+    stall_upload,
+    pause_websocket,
+    pause_rtmp,
+    pause_between_requests,
+)
 
 
-class Waiting:
-    """All scenarios, started at once."""
+class RunningScenarios:
+    """The scenarios, started at the same time."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._results = {scenario.__name__: pool.submit(scenario) for scenario in SCENARIOS}
-        self.closings: dict[int, Future[float]] = {
-            port: pool.submit(seconds_until_closed, port) for port in (1935, 6080, 443)
+        self.idle_clients: dict[int, Future[float]] = {
+            port: pool.submit(measure_seconds_until_closed, port) for port in (1935, 6080, 443)
         }
-        self.half_a_request = pool.submit(seconds_until_closed, 80, b"GET / HTTP/1.1\r\nHost: x\r\n")
+        self.partial_request = pool.submit(measure_seconds_until_closed, 80, b"GET / HTTP/1.1\r\nHost: x\r\n")
 
-    def outcome(self, scenario: str) -> int | bool:
+    def result(self, scenario: str) -> int | bool:
         return self._results[scenario].result(30)
 
 
 @pytest.fixture(scope="module")
-def waiting(balancer: Balancer) -> Iterator[Waiting]:
+def scenarios(balancer: Balancer) -> Iterator[RunningScenarios]:
     with ThreadPoolExecutor(16) as pool:
-        yield Waiting(pool)
+        yield RunningScenarios(pool)
 
 
-def test_a_slow_answer_arrives(waiting: Waiting) -> None:
-    """The guide: 504 after five seconds."""
-    assert waiting.outcome("slow_answer") == 200
+def test_slow_response_arrives(scenarios: RunningScenarios) -> None:
+    """The guide's configuration returns 504 after five seconds."""
+    assert scenarios.result("receive_slow_response") == 200
 
 
-def test_a_blocking_low_latency_playlist_arrives(waiting: Waiting) -> None:
-    assert waiting.outcome("blocking_playlist") == 200
+def test_blocking_low_latency_playlist_arrives(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("request_blocking_playlist") == 200
 
 
-def test_an_upload_may_stall(waiting: Waiting) -> None:
-    assert waiting.outcome("stalling_upload") == 200
+def test_upload_may_pause(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("stall_upload") == 200
 
 
-def test_a_silent_websocket_lives(waiting: Waiting) -> None:
-    assert waiting.outcome("silent_websocket") is True
+def test_inactive_websocket_stays_open(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("pause_websocket") is True
 
 
-def test_a_silent_rtmp_session_lives(waiting: Waiting) -> None:
-    assert waiting.outcome("silent_rtmp") is True
+def test_inactive_rtmp_session_stays_open(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("pause_rtmp") is True
 
 
-def test_an_idle_viewer_keeps_its_connection_between_segments(waiting: Waiting) -> None:
-    assert waiting.outcome("idle_keep_alive") == 200
+def test_connection_stays_open_between_segments(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("pause_between_requests") == 200
 
 
 @pytest.mark.parametrize("port", [1935, 6080, 443])
-def test_who_connects_and_says_nothing_holds_no_slot(waiting: Waiting, port: int) -> None:
-    assert 9 < waiting.closings[port].result(30) < 20
+def test_connection_without_data_is_closed(scenarios: RunningScenarios, port: int) -> None:
+    assert 9 < scenarios.idle_clients[port].result(30) < 20
 
 
-def test_half_a_request_is_not_waited_for(waiting: Waiting) -> None:
-    assert 9 < waiting.half_a_request.result(30) < 20
+def test_partial_request_is_closed(scenarios: RunningScenarios) -> None:
+    assert 9 < scenarios.partial_request.result(30) < 20
 
 
-def test_a_node_that_is_gone_without_a_word_is_noticed(balancer: Balancer, network: Network) -> None:
-    """As the file has it after 30 seconds for one that is written to and 2 minutes for a silent one; here in a hurry."""
-    hurried = render_haproxy_cfg(CLUSTER).replace("tcp-ut 30s", "tcp-ut 2s").replace("tcpka-idle 1m", "tcpka-idle 1s")
-    balancer.haproxy.reload(hurried.replace("tcpka-intvl 15s", "tcpka-intvl 1s"))
+def test_connections_to_a_lost_node_are_closed(balancer: Balancer, network: Network) -> None:
+    """haproxy.cfg closes an active connection after 30 seconds, an inactive one after 2 minutes. The test shortens both."""
+    shortened = (
+        render_haproxy_cfg(CLUSTER)
+        .replace("tcp-ut 30s", "tcp-ut 2s")
+        .replace("tcpka-idle 1m", "tcpka-idle 1s")
+    )
+    balancer.haproxy.reload(shortened.replace("tcpka-intvl 15s", "tcpka-intvl 1s"))
     rtmp, _ = open_rtmp()
     websocket, _ = open_websocket(443, "/LiveApp/websocket")
-    with network.at_nodes():
+    with network.enter_nodes():
         subprocess.run(["ip", "address", "flush", "dev", "balancer"], check=True)
     with rtmp, websocket:
         rtmp.sendall(b"a frame that nobody will acknowledge")

@@ -1,4 +1,4 @@
-"""HAProxy 3.0 takes the rendered file without a warning for every size of cluster."""
+"""HAProxy 3.0 accepts the rendered file without warnings for every size of cluster."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.haproxy_config import Server, render_haproxy_cfg
-from tests.integration.haproxy.clients import https, open_rtmp
+from tests.integration.haproxy.clients import open_rtmp, request_https
 from tests.integration.haproxy.conftest import CLUSTER
 from tests.integration.haproxy.dummy_node import Node
 from tests.integration.haproxy.haproxy_process import HAProxy
@@ -25,7 +25,7 @@ def test_haproxy_accepts_the_file(
     assert haproxy.validate(render_haproxy_cfg(config)) == (0, "")
 
 
-def test_without_edges_the_origin_serves_their_ports(
+def test_without_edges_the_origin_serves_all_ports(
     layers: str, certificate: Path, nodes: dict[str, Node], tmp_path: Path
 ) -> None:
     haproxy = HAProxy(layers, tmp_path, certificate)
@@ -33,8 +33,8 @@ def test_without_edges_the_origin_serves_their_ports(
     try:
         for port in (443, 5443):
             for target in ("/LiveApp/", "/LiveApp/?target=edge", "/LiveApp/?target=origin"):
-                assert https(port, target).node == "origin1"
-        assert https(5443, "/rest/v2/liveness").status == 404
+                assert request_https(port, target).node == "origin1"
+        assert request_https(5443, "/rest/v2/liveness").status == 404
         connection, node = open_rtmp()
         connection.close()
         assert node == "origin1"

@@ -1,4 +1,4 @@
-"""The quality of TLS on every port that speaks it, by Mozilla's measure."""
+"""TLS settings of every port, checked against Mozilla's recommendations."""
 
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SSLYZE = PROJECT / ".venv/sslyze/bin/sslyze"
 def authority(
     request: pytest.FixtureRequest, layers: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """Whoever vouches for the certificate of the HAProxy that runs."""
+    """Starts HAProxy and returns the CA certificate of its certificate."""
     certificate = make_certificate(tmp_path_factory.mktemp("certificate"), request.param)
     haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate)
     haproxy.start(render_haproxy_cfg(CLUSTER))
@@ -28,14 +28,16 @@ def authority(
     haproxy.stop()
 
 
-def test_sslyze_finds_mozillas_intermediate_profile(authority: Path) -> None:
-    """Certificate, versions, ciphers, curves and known weaknesses; it does not know the post-quantum exchange yet."""
+def test_tls_complies_with_mozillas_intermediate_profile(authority: Path) -> None:
+    """sslyze checks certificate, versions, ciphers, curves and vulnerabilities. It does not know the post-quantum key exchange."""
     servers = [f"{DOMAIN}:{port}{{{BALANCER}}}" for port in TLS_PORTS]
     options = ["--mozilla_config=intermediate", f"--certinfo_ca_file={authority}"]
     scan = subprocess.run([SSLYZE, *options, *servers], capture_output=True, text=True, timeout=60)
-    _, _, verdict = scan.stdout.partition("COMPLIANCE AGAINST TLS CONFIGURATION")
-    found = {line.strip() for line in verdict.splitlines() if DOMAIN in line or "*" in line}
-    assert found == {f"{DOMAIN}:{port}: OK - Compliant." for port in TLS_PORTS}, scan.stdout + scan.stderr
+    _, _, result = scan.stdout.partition("COMPLIANCE AGAINST TLS CONFIGURATION")
+    compliance = {line.strip() for line in result.splitlines() if DOMAIN in line or "*" in line}
+    assert compliance == {f"{DOMAIN}:{port}: OK - Compliant." for port in TLS_PORTS}, (
+        scan.stdout + scan.stderr
+    )
 
 
 @pytest.mark.parametrize("port", TLS_PORTS)

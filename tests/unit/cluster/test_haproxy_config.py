@@ -1,4 +1,4 @@
-"""What haproxy.cfg says, word by word. That HAProxy accepts and obeys it: tests/integration."""
+"""Tests the rendered text of haproxy.cfg. tests/integration/haproxy tests it with HAProxy."""
 
 import difflib
 import os
@@ -21,7 +21,7 @@ from cluster.haproxy_config import (
 GOLDEN = Path(__file__).parent / "haproxy"
 
 
-def cluster(origins: int, edges: int) -> HAProxyConfig:
+def config_of(origins: int, edges: int) -> HAProxyConfig:
     return HAProxyConfig(
         domain="live.example.com",
         origins=tuple(Server(f"origin{n}", f"10.0.{n // 200}.{8 + n % 200}") for n in range(1, origins + 1)),
@@ -32,25 +32,25 @@ def cluster(origins: int, edges: int) -> HAProxyConfig:
     )
 
 
-def servers(text: str) -> list[str]:
+def server_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if re.match(r" +server (origin|edge)", line)]
 
 
 @pytest.mark.parametrize(("origins", "edges"), [(1, 0), (1, 1), (2, 2)])
-def test_the_whole_file_is_what_was_reviewed(origins: int, edges: int) -> None:
-    """After a change that is meant: UPDATE_GOLDEN=1 pytest …/test_haproxy_config.py, and review the diff."""
+def test_rendered_file_equals_the_golden_file(origins: int, edges: int) -> None:
+    """After an intended change run UPDATE_GOLDEN=1 pytest …/test_haproxy_config.py, and review the diff."""
     golden = GOLDEN / f"{origins}-origins-{edges}-edges.cfg"
-    text = render_haproxy_cfg(cluster(origins, edges))
+    text = render_haproxy_cfg(config_of(origins, edges))
     if os.environ.get("UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
 
 
 @given(st.integers(1, 12), st.integers(1, 40))
-def test_one_more_edge_adds_server_lines_and_changes_nothing_else(origins: int, edges: int) -> None:
+def test_another_edge_only_adds_server_lines(origins: int, edges: int) -> None:
     before, after = (
-        render_haproxy_cfg(cluster(origins, edges)),
-        render_haproxy_cfg(cluster(origins, edges + 1)),
+        render_haproxy_cfg(config_of(origins, edges)),
+        render_haproxy_cfg(config_of(origins, edges + 1)),
     )
     changes = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-?"]
     assert len(changes) == 2
@@ -58,29 +58,29 @@ def test_one_more_edge_adds_server_lines_and_changes_nothing_else(origins: int, 
 
 
 @given(st.integers(1, 12), st.integers(0, 40))
-def test_every_node_is_checked_once_and_tracked_elsewhere(origins: int, edges: int) -> None:
-    config = cluster(origins, edges)
-    lines = servers(render_haproxy_cfg(config))
+def test_each_node_has_one_health_check_and_is_tracked_elsewhere(origins: int, edges: int) -> None:
+    config = config_of(origins, edges)
+    lines = server_lines(render_haproxy_cfg(config))
     checked = [line.split()[1] for line in lines if " check " in line]
     assert sorted(checked) == sorted(node.name for node in (*config.origins, *config.edges))
     assert all(" track " in line for line in lines if " check " not in line)
 
 
-def test_without_edges_nothing_names_them() -> None:
+def test_without_edges_no_directive_names_them() -> None:
     directives = [
-        line for line in render_haproxy_cfg(cluster(2, 0)).splitlines() if not line.strip().startswith("#")
+        line for line in render_haproxy_cfg(config_of(2, 0)).splitlines() if not line.strip().startswith("#")
     ]
     assert not [line for line in directives if "edge" in line]
 
 
 @given(st.integers(512, 4 * 1024 * 1024))
-def test_connections_always_fit_the_files_and_the_files_the_limit_of_systemd(memory_mib: int) -> None:
+def test_connection_limit_fits_the_file_limit_of_systemd(memory_mib: int) -> None:
     limits = calculate_connection_limits(memory_mib)
     assert 2 * limits.maxconn < limits.ulimit_n <= FILE_LIMIT
     assert limits.maxconn * 64 <= memory_mib * 1024 / 2
 
 
-def test_connections_grow_with_the_machine() -> None:
+def test_connection_limit_grows_with_memory() -> None:
     assert [calculate_connection_limits(gib * 1024).maxconn for gib in (1, 2, 4, 16)] == [
         8192,
         16384,
@@ -91,13 +91,13 @@ def test_connections_grow_with_the_machine() -> None:
 
 
 @given(st.text(max_size=20))
-def test_what_reaches_the_file_is_one_plain_word_or_refused(word: str) -> None:
+def test_values_in_the_file_are_single_words_or_refused(word: str) -> None:
     accepted = re.compile(r"[A-Za-z0-9._-]+")
     for config in (
-        lambda: replace(cluster(1, 1), domain=word),
-        lambda: replace(cluster(1, 1), applications=(word,)),
-        lambda: replace(cluster(1, 1), origins=(Server(word, "10.0.0.8"),)),
-        lambda: replace(cluster(1, 1), origins=(Server("origin1", word),)),
+        lambda: replace(config_of(1, 1), domain=word),
+        lambda: replace(config_of(1, 1), applications=(word,)),
+        lambda: replace(config_of(1, 1), origins=(Server(word, "10.0.0.8"),)),
+        lambda: replace(config_of(1, 1), origins=(Server("origin1", word),)),
     ):
         try:
             config()
@@ -107,13 +107,13 @@ def test_what_reaches_the_file_is_one_plain_word_or_refused(word: str) -> None:
 
 
 @pytest.mark.parametrize("application", ["", ".", "..", "LiveApp/rest", "Live App", "LiveApp\n"])
-def test_an_application_is_one_path_segment(application: str) -> None:
+def test_application_is_one_path_segment(application: str) -> None:
     with pytest.raises(ValueError, match="application"):
-        replace(cluster(1, 1), applications=(application,))
+        replace(config_of(1, 1), applications=(application,))
 
 
-def test_a_cluster_without_origin_or_with_two_nodes_of_one_name_is_refused() -> None:
+def test_missing_origin_and_duplicate_node_names_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one origin"):
-        cluster(0, 1)
+        config_of(0, 1)
     with pytest.raises(ValueError, match="repeat"):
-        replace(cluster(1, 0), edges=(Server("origin1", "10.0.0.9"),))
+        replace(config_of(1, 0), edges=(Server("origin1", "10.0.0.9"),))

@@ -1,6 +1,6 @@
 from cluster.port_table import SecurityGroup, egress_rules, ingress_rules
 
-# The design's port table: who may open what on whom.
+# security group, ports, source, name
 WITHOUT_OPTIONS = """
 load-balancer  80/tcp           world          http
 load-balancer  443/tcp          world          publish
@@ -24,7 +24,7 @@ database       6379/tcp         nodes          registry
 """
 
 
-def table(srt: bool, database: bool) -> str:
+def format_rules(srt: bool, database: bool) -> str:
     lines = [""]
     for rule in ingress_rules(srt, database):
         ports = f"{rule.from_port}-{rule.to_port}" if rule.from_port != rule.to_port else f"{rule.from_port}"
@@ -34,23 +34,23 @@ def table(srt: bool, database: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_rules_are_the_designs_port_table():
-    assert table(srt=False, database=False) == WITHOUT_OPTIONS
-    assert table(srt=True, database=True) == WITHOUT_OPTIONS + SRT + DATABASE
+def test_ingress_rules_for_each_option():
+    assert format_rules(srt=False, database=False) == WITHOUT_OPTIONS
+    assert format_rules(srt=True, database=True) == WITHOUT_OPTIONS + SRT + DATABASE
 
 
-def test_every_rule_has_a_name_of_its_own_and_a_description_that_aws_takes():
-    everything = ingress_rules(srt=True, database=True)
-    assert len({(rule.security_group, rule.name) for rule in everything}) == len(everything)
+def test_rule_names_are_unique_and_aws_allows_the_descriptions():
+    every_rule = ingress_rules(srt=True, database=True)
+    assert len({(rule.security_group, rule.name) for rule in every_rule}) == len(every_rule)
     allowed = set(" ._-:/()#,@[]+=&;{}!$*")
-    for rule in (*everything, *egress_rules(database=True)):
+    for rule in (*every_rule, *egress_rules(database=True)):
         assert 0 < len(rule.description) <= 255
         assert all(
             letter.isascii() and (letter.isalnum() or letter in allowed) for letter in rule.description
         )
 
 
-def test_every_machine_is_in_a_group_that_lets_it_out():
+def test_every_machine_has_an_egress_rule():
     assert [rule.security_group for rule in egress_rules(database=True)] == [
         SecurityGroup.LOAD_BALANCER,
         SecurityGroup.NODES,

@@ -1,5 +1,7 @@
 """Tests of the policy rules: inputs that each rule refuses or allows, and the program itself, which violates none."""
 
+import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +13,17 @@ import yaml
 from policy.ingress import INGRESS_RULE_TYPE, LEGACY_RULE_TYPE, SECURITY_GROUP_TYPES
 from policy.resource import SECRET, UNKNOWN, Resource
 from policy.rules import RULES, find_violations, is_taggable, read_config
+from tests.project import PROJECT
 from tests.unit.program import PROGRAM, TAGS, run, without_secrets
 
 PROD = read_config("prod")
 
 
-def ingress_rule(port: int, to: int | None = None, on: str = "load-balancer", **source: Any) -> Resource:
-    """Returns an ingress rule as the program defines it. `of` names a source security group; other sources are inputs."""
-    dependencies = {"securityGroupId": [f"firewall-{on}"]}
-    if "of" in source:
-        dependencies["referencedSecurityGroupId"] = [f"firewall-{source.pop('of')}"]
+def ingress_rule(port: int, to: int | None = None, group: str = "load-balancer", **source: Any) -> Resource:
+    """Returns an ingress rule as the program defines it. `source_group` names a security group; others are inputs."""
+    dependencies = {"securityGroupId": [f"firewall-{group}"]}
+    if "source_group" in source:
+        dependencies["referencedSecurityGroupId"] = [f"firewall-{source.pop('source_group')}"]
         source["referencedSecurityGroupId"] = UNKNOWN
     inputs = {
         "ipProtocol": "tcp",
@@ -123,7 +126,7 @@ CASES = {
         allowed={
             "administrators": ingress_rule(22, cidrIpv4="203.0.113.0/24"),
             "a company's network": ingress_rule(4444, cidrIpv4="10.0.0.0/8"),
-            "the load balancer's group": ingress_rule(22, on="nodes", of="load-balancer"),
+            "the load balancer's group": ingress_rule(22, group="nodes", source_group="load-balancer"),
             "HTTPS": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
             "UDP": ingress_rule(4000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
             "an egress rule": legacy_rule("egress", fromPort=0, toPort=65535, cidrBlocks=["0.0.0.0/0"]),
@@ -132,7 +135,7 @@ CASES = {
     ),
     "public-database": Cases(
         refused={
-            "Valkey": (ingress_rule(6379, on="database", cidrIpv4="10.0.0.0/16"), "Redis and Valkey"),
+            "Valkey": (ingress_rule(6379, group="database", cidrIpv4="10.0.0.0/16"), "Redis and Valkey"),
             "MongoDB in a range": (
                 security_group(ingress_block(27000, 28000, cidrBlocks=["203.0.113.20/32"])),
                 "MongoDB",
@@ -144,7 +147,7 @@ CASES = {
             "RDS": (rds_instance(publiclyAccessible=True), "publiclyAccessible is True"),
         },
         allowed={
-            "Valkey to the nodes": ingress_rule(6379, on="database", of="nodes"),
+            "Valkey to the nodes": ingress_rule(6379, group="database", source_group="nodes"),
             "PostgreSQL to a group": security_group(ingress_block(5432, securityGroups=["sg-1"])),
             "RDS": rds_instance(publiclyAccessible=False),
             "UDP on the same port": ingress_rule(5000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
@@ -159,19 +162,19 @@ CASES = {
             "another protocol": (ingress_rule(443, ipProtocol="udp", cidrIpv4="0.0.0.0/0"), "443/udp"),
             "a wider range": (ingress_rule(443, 444, cidrIpv4="0.0.0.0/0"), "443-444/tcp"),
             "another group": (
-                ingress_rule(443, on="nodes", cidrIpv4="0.0.0.0/0"),
+                ingress_rule(443, group="nodes", cidrIpv4="0.0.0.0/0"),
                 "443/tcp on firewall-nodes",
             ),
             "addresses instead of a group": (
-                ingress_rule(5080, on="nodes", cidrIpv4="0.0.0.0/0"),
+                ingress_rule(5080, group="nodes", cidrIpv4="0.0.0.0/0"),
                 "on firewall-nodes to 0.0.0.0/0; cluster/port_table.py allows only load-balancer, nodes",
             ),
             "another source group": (
-                ingress_rule(6379, on="database", of="load-balancer"),
+                ingress_rule(6379, group="database", source_group="load-balancer"),
                 "to firewall-load-balancer",
             ),
             "a source group outside the stack": (
-                ingress_rule(5080, on="nodes", referencedSecurityGroupId="sg-1"),
+                ingress_rule(5080, group="nodes", referencedSecurityGroupId="sg-1"),
                 "to sg-1",
             ),
             "a prefix list": (ingress_rule(22, prefixListId="pl-1"), "to pl-1"),
@@ -192,10 +195,12 @@ CASES = {
         allowed={
             "a listed port": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
             "narrower networks": ingress_rule(1935, cidrIpv4="203.0.113.0/24"),
-            "a source group": ingress_rule(5080, on="nodes", of="load-balancer"),
+            "a source group": ingress_rule(5080, group="nodes", source_group="load-balancer"),
             "a group as its own source": security_group(ingress_block(5000, self=True)),
-            "a listed range": ingress_rule(50000, 60000, on="nodes", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
-            "SRT": ingress_rule(4200, on="origins", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
+            "a listed range": ingress_rule(
+                50000, 60000, group="nodes", ipProtocol="udp", cidrIpv4="0.0.0.0/0"
+            ),
+            "SRT": ingress_rule(4200, group="origins", ipProtocol="udp", cidrIpv4="0.0.0.0/0"),
             "an unknown source": ingress_rule(22, cidrIpv4=UNKNOWN),
             "an unknown group and source": Resource(
                 INGRESS_RULE_TYPE, "rule", {**ingress_rule(22).inputs, "referencedSecurityGroupId": UNKNOWN}
@@ -441,6 +446,15 @@ def test_rule_allows(rule: str, resources: Resource | Sequence[Resource]) -> Non
 def test_every_rule_has_refused_and_allowed_cases() -> None:
     assert CASES.keys() == RULES.keys()
     assert all(cases.refused and cases.allowed for cases in CASES.values())
+
+
+def test_rules_need_only_the_standard_library() -> None:
+    # policy/.venv contains pulumi_policy, but not the packages of the program.
+    code = "import sys, policy.rules; print([name for name in ('pulumi', 'pydantic', 'yaml') if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
 
 
 def test_stack_configuration_overrides_the_default() -> None:

@@ -1,4 +1,4 @@
-"""A local cloud of a test's own with machines in it, seen through boto3 and from its internet."""
+"""A local cloud with machines for tests, driven through its command line and boto3."""
 
 import json
 import os
@@ -22,29 +22,29 @@ LOOPBACK = "127.77.0.77"
 USER_DATA = """\
 #cloud-config
 write_files:
-- path: /usr/local/bin/who-are-you
+- path: /usr/local/bin/client-address
   content: |
-    # Tells whoever connects what address they come from.
+    # Answers every connection with the client's address.
     import socketserver, sys
     class Answer(socketserver.BaseRequestHandler):
         def handle(self):
             self.request.sendall(self.client_address[0].encode())
     socketserver.ThreadingTCPServer.allow_reuse_address = True
     socketserver.ThreadingTCPServer(("", int(sys.argv[1])), Answer).serve_forever()
-- path: /etc/systemd/system/who-are-you@.service
+- path: /etc/systemd/system/client-address@.service
   content: |
     [Service]
-    ExecStart=/usr/bin/python3 /usr/local/bin/who-are-you %i
+    ExecStart=/usr/bin/python3 /usr/local/bin/client-address %i
     [Install]
     WantedBy=multi-user.target
 runcmd:
 - hostname > /root/user-data-ran
-- systemctl enable --now who-are-you@80 who-are-you@8080
+- systemctl enable --now client-address@80 client-address@8080
 """
 
 
 class Sandbox:
-    """A local cloud of the test's own, and ways to act in it."""
+    """A local cloud for one test module, with its own state folder and loopback address."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
@@ -65,8 +65,8 @@ class Sandbox:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def attempt(self, *arguments: str) -> str:
-        """The output, or nothing where it fails, as it may while a machine goes down or comes up."""
+    def try_run(self, *arguments: str) -> str:
+        """Returns the output, or "" if the command fails, as it may while a machine restarts."""
         done = self._run(*arguments)
         return done.stdout if done.returncode == 0 else ""
 
@@ -78,35 +78,37 @@ class Sandbox:
         machines = self.status()["machines"]
         return next((machine["state"] for machine in machines if machine["instance_id"] == instance), None)
 
-    def init(self) -> int:
+    def init_pid(self) -> int:
         return int((self.state / "pid").read_text().split()[1])
 
     def call_on_internet(self, function: Callable[[], T]) -> T:
-        def there() -> T:
-            with Path(f"/proc/{self.init()}/ns/net").open("rb") as network:
+        """Calls a function in the internet namespace."""
+
+        def call() -> T:
+            with Path(f"/proc/{self.init_pid()}/ns/net").open("rb") as network:
                 setns(network.fileno(), CLONE_NEWNET)
             return function()
 
-        with ThreadPoolExecutor(1) as thread:  # a thread has a network of its own
-            return thread.submit(there).result()
+        with ThreadPoolExecutor(1) as thread:  # setns changes the calling thread only
+            return thread.submit(call).result()
 
-    def answer(self, address: str, port: int, source: str = addresses.OPERATOR) -> str | None:
-        """What a server there says first; None when nobody lets us through within a second."""
+    def read_greeting(self, address: str, port: int, source: str = addresses.OPERATOR) -> str | None:
+        """Returns the first data that a server sends, or None if there is no connection within a second."""
 
-        def ask() -> str | None:
+        def connect() -> str | None:
             try:
                 with socket.create_connection((address, port), timeout=1, source_address=(source, 0)) as side:
                     return side.recv(100).decode()
             except OSError:
                 return None
 
-        return self.call_on_internet(ask)
+        return self.call_on_internet(connect)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "the condition is not met after 30 seconds"
         time.sleep(0.1)
 
 
@@ -119,29 +121,29 @@ class Machine:
     private: str
     group: str
 
-    def api(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         answer = self.sandbox.call_on_internet(lambda: self.ec2.describe_instances(InstanceIds=[self.id]))
         instance: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
         return instance
 
     @property
     def public(self) -> str:
-        address: str = self.api()["PublicIpAddress"]
+        address: str = self.describe()["PublicIpAddress"]
         return address
 
     def run(self, *command: str) -> str:
         return self.sandbox("shell", self.name, *command)
 
     def answers(self, port: int = 80) -> bool:
-        return self.sandbox.answer(self.public, port) is not None
+        return self.sandbox.read_greeting(self.public, port) is not None
 
-    def permit(self, port: int, **peers: Any) -> None:
-        self._ingress("authorize", port, peers)
+    def authorize_ingress(self, port: int, **peers: Any) -> None:
+        self._change_ingress("authorize", port, peers)
 
-    def forbid(self, port: int, **peers: Any) -> None:
-        self._ingress("revoke", port, peers)
+    def revoke_ingress(self, port: int, **peers: Any) -> None:
+        self._change_ingress("revoke", port, peers)
 
-    def _ingress(self, verb: str, port: int, peers: dict[str, Any]) -> None:
+    def _change_ingress(self, verb: str, port: int, peers: dict[str, Any]) -> None:
         permission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peers}
         call = getattr(self.ec2, f"{verb}_security_group_ingress")
         self.sandbox.call_on_internet(lambda: call(GroupId=self.group, IpPermissions=[permission]))
@@ -152,13 +154,16 @@ OPERATOR = {"IpRanges": [{"CidrIp": f"{addresses.OPERATOR}/32"}]}
 
 
 def client(service: str) -> Any:
-    """Of the API; what it does is to be done on the cloud's internet."""
+    """Returns a client of the AWS API; call it through `Sandbox.call_on_internet`."""
     session = boto3.Session("test", "test", region_name=addresses.REGION)
     return session.client(service, endpoint_url=addresses.API_URL)
 
 
 def launch_pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
-    """`front` and `back`, in one public subnet, each in a security group of its own: 80 for the world, 22 for the operator."""
+    """Launches `front` and `back` in one public subnet, each with its own security group.
+
+    Port 80 is open to all, port 22 to the operator.
+    """
 
     def launch() -> list[Machine]:
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -196,8 +201,8 @@ def launch_pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
 
     front, back = sandbox.call_on_internet(launch)
     for machine in (front, back):
-        machine.permit(80, **WORLD)
-        machine.permit(22, **OPERATOR)
+        machine.authorize_ingress(80, **WORLD)
+        machine.authorize_ingress(22, **OPERATOR)
     for machine in (front, back):
-        eventually(machine.answers)
+        wait_until(machine.answers)
     return front, back

@@ -1,4 +1,4 @@
-"""What machines of the local cloud see of AWS: their metadata, their role's credentials, and the APIs that take those."""
+"""Instance metadata, role credentials and AWS endpoints, used from machines. Needs root and the sandbox's packages."""
 
 import json
 import shlex
@@ -12,7 +12,7 @@ import pytest
 from dnslib import DNSRecord
 
 from sandbox.cloud import addresses
-from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, eventually
+from tests.sandbox.cloud.local_cloud import Machine, Sandbox, client, wait_until
 
 METADATA = f"http://{addresses.METADATA}/latest"
 ROLE, SECRET = "balancer", "letsencrypt"
@@ -26,7 +26,7 @@ TRUST = {
 
 
 def curl(machine: Machine, *arguments: str) -> tuple[int, str]:
-    """Status and text; 0 where there is no answer."""
+    """Returns status and body; status 0 if there is no response."""
     command = shlex.join(["curl", "-s", "-m5", "-w", "\n%{http_code}", *arguments])
     text, _, status = machine.run("sh", "-c", f"{command} || true").rpartition("\n")
     return int(status), text
@@ -46,7 +46,7 @@ def metadata(machine: Machine, path: str, key: str | None = None) -> tuple[int, 
 
 @dataclass
 class Role:
-    """The role `balancer`, which may read and write one secret and one name's TXT records in one zone; `front` has it."""
+    """The role of machine `front`. It may read and write one secret and the TXT records of one name in one zone."""
 
     machine: Machine
     zone: str
@@ -59,9 +59,9 @@ class Role:
         return given
 
     def secrets(
-        self, operation: str, demand: dict[str, str], without: Sequence[str] = (), **other: str
+        self, operation: str, parameters: dict[str, str], without: Sequence[str] = (), **other: str
     ) -> tuple[int, Any]:
-        """What Secrets Manager says to curl, with the credentials or some in their place."""
+        """Calls Secrets Manager with the role's credentials, `other` replacing some and `without` headers."""
         given = self.credentials() | other
         headers = {
             "x-amz-target": f"secretsmanager.{operation}",
@@ -73,7 +73,7 @@ class Role:
             *("--user", f"{given['AccessKeyId']}:{given['SecretAccessKey']}"),
             *("--aws-sigv4", f"aws:amz:{addresses.REGION}:secretsmanager"),
             *(f"-H{name}: {value}" for name, value in headers.items() if name not in without),
-            *("-d", json.dumps(demand), f"https://{addresses.SECRETS_MANAGER_NAME}/"),
+            *("-d", json.dumps(parameters), f"https://{addresses.SECRETS_MANAGER_NAME}/"),
         )
         return status, json.loads(text)
 
@@ -83,7 +83,7 @@ def role(sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]) -> Role:
     front, _ = pair
     iam, route53 = client("iam"), client("route53")
 
-    def make() -> Role:
+    def create() -> Role:
         zone, other = (
             route53.create_hosted_zone(Name=name, CallerReference=name)["HostedZone"]["Id"].rpartition("/")[2]
             for name in (f"{addresses.DOMAIN}.", "other.test.")
@@ -122,30 +122,30 @@ def role(sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]) -> Role:
         ec2.associate_iam_instance_profile(InstanceId=front.id, IamInstanceProfile={"Name": "profile"})
         return Role(front, zone, other)
 
-    return sandbox.call_on_internet(make)
+    return sandbox.call_on_internet(create)
 
 
-def test_metadata_needs_a_token_and_takes_no_other_machines(pair: tuple[Machine, Machine]) -> None:
+def test_metadata_requires_the_machines_own_token(pair: tuple[Machine, Machine]) -> None:
     front, back = pair
     assert curl(front, f"{METADATA}/meta-data/instance-id") == (401, "")
     assert metadata(front, "meta-data/instance-id", token(back)) == (401, "")
     assert curl(front, "-X", "PUT", f"{METADATA}/api/token")[0] == 400
-    by_proxy = ("-H", "X-Forwarded-For: 192.0.2.1", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60")
-    assert curl(front, "-X", "PUT", *by_proxy, f"{METADATA}/api/token")[0] == 403
+    forwarded = ("-H", "X-Forwarded-For: 192.0.2.1", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60")
+    assert curl(front, "-X", "PUT", *forwarded, f"{METADATA}/api/token")[0] == 403
 
 
-def test_metadata_tells_each_machine_about_itself(pair: tuple[Machine, Machine]) -> None:
+def test_metadata_describes_the_requesting_machine(pair: tuple[Machine, Machine]) -> None:
     front, back = pair
-    api, key = front.api(), token(front)
+    description, key = front.describe(), token(front)
     expected = {
         "instance-id": front.id,
-        "ami-id": api["ImageId"],
-        "instance-type": api["InstanceType"],
+        "ami-id": description["ImageId"],
+        "instance-type": description["InstanceType"],
         "hostname": front.run("hostname", "--fqdn").strip(),
         "local-ipv4": front.private,
         "public-ipv4": front.public,
         "placement/region": addresses.REGION,
-        "placement/availability-zone": api["Placement"]["AvailabilityZone"],
+        "placement/availability-zone": description["Placement"]["AvailabilityZone"],
         "placement/": "availability-zone\nregion",
     }
     assert {path: metadata(front, f"meta-data/{path}", key)[1] for path in expected} == expected
@@ -155,14 +155,14 @@ def test_metadata_tells_each_machine_about_itself(pair: tuple[Machine, Machine])
     assert (identity["instanceId"], identity["region"]) == (back.id, addresses.REGION)
 
 
-def test_a_machine_without_a_role_has_no_credentials(role: Role, pair: tuple[Machine, Machine]) -> None:
+def test_machine_without_role_has_no_credentials(role: Role, pair: tuple[Machine, Machine]) -> None:
     _, back = pair
     assert metadata(back, "meta-data/iam/security-credentials/") == (404, "")
     assert metadata(back, f"meta-data/iam/security-credentials/{ROLE}") == (404, "")
     assert metadata(role.machine, "meta-data/iam/security-credentials/") == (200, ROLE)
 
 
-def test_a_role_reads_and_writes_the_secret_that_it_may_and_no_other(role: Role) -> None:
+def test_role_reads_and_writes_only_its_secret(role: Role) -> None:
     status, _ = role.secrets("PutSecretValue", {"SecretId": SECRET, "SecretString": "an archive: ä"})
     assert status == 200
     status, answer = role.secrets("GetSecretValue", {"SecretId": SECRET})
@@ -173,17 +173,17 @@ def test_a_role_reads_and_writes_the_secret_that_it_may_and_no_other(role: Role)
         assert f"assumed-role/{ROLE}/{role.machine.id} is not authorized" in answer["Message"]
 
 
-def test_who_signs_wrongly_or_shows_no_token_is_refused(role: Role) -> None:
-    def kind(without: Sequence[str] = (), **other: str) -> str:
+def test_wrong_signature_or_token_is_rejected(role: Role) -> None:
+    def error_type(without: Sequence[str] = (), **other: str) -> str:
         status, answer = role.secrets("GetSecretValue", {"SecretId": SECRET}, without, **other)
         assert status == 400
-        refusal: str = answer["__type"]
-        return refusal
+        error: str = answer["__type"]
+        return error
 
-    assert kind(SecretAccessKey="x") == "InvalidSignatureException"
-    assert kind(Token="x") == "UnrecognizedClientException"
-    assert kind(without=["x-amz-security-token"]) == "UnrecognizedClientException"
-    assert kind(AccessKeyId="test", SecretAccessKey="test") == "UnrecognizedClientException"
+    assert error_type(SecretAccessKey="x") == "InvalidSignatureException"
+    assert error_type(Token="x") == "UnrecognizedClientException"
+    assert error_type(without=["x-amz-security-token"]) == "UnrecognizedClientException"
+    assert error_type(AccessKeyId="test", SecretAccessKey="test") == "UnrecognizedClientException"
     status, text = curl(role.machine, f"https://{addresses.ROUTE53_NAME}/2013-04-01/hostedzone")
     assert status == 403
     assert "<Code>MissingAuthenticationToken</Code>" in text
@@ -205,7 +205,7 @@ for zone, name, kind, values in changes:
 """
 
 
-def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
+def test_role_changes_only_its_record_and_dns_answers_at_once(
     sandbox: Sandbox, role: Role, tmp_path: Path
 ) -> None:
     text = ['"one"', '"two words" "and more"']
@@ -217,8 +217,8 @@ def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
         (role.zone, f"_acme-challenge.www.{addresses.DOMAIN}", "TXT", text),
         (role.other_zone, CHALLENGE, "TXT", text),
     ]
-    (tmp_path / "demand").write_text(json.dumps([role.credentials(), changes]))
-    script = f"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true {sys.executable} -c {shlex.quote(CHANGE)} <{tmp_path}/demand"
+    (tmp_path / "input").write_text(json.dumps([role.credentials(), changes]))
+    script = f"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true {sys.executable} -c {shlex.quote(CHANGE)} <{tmp_path}/input"
     assert sandbox("exec", "--", "sh", "-c", script).splitlines() == ["INSYNC"] * 2 + ["AccessDenied 403"] * 4
 
     def ask() -> DNSRecord:
@@ -228,7 +228,7 @@ def test_a_role_changes_one_record_set_which_dns_has_at_once_and_no_other(
     assert sorted(b"".join(record.rdata.data) for record in answer.rr) == [b"one", b"two wordsand more"]
 
 
-def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandbox, role: Role) -> None:
+def test_deleted_records_can_be_created_again_in_any_order(sandbox: Sandbox, role: Role) -> None:
     def change(action: str, name: str) -> None:
         record = {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "198.51.100.9"}]}
         changes = [{"Action": action, "ResourceRecordSet": record}]
@@ -241,28 +241,28 @@ def test_records_that_were_deleted_can_be_made_again_in_any_order(sandbox: Sandb
             sandbox.call_on_internet(lambda name=name, action=action: change(action, name))
 
 
-def test_a_machine_that_restarts_finds_its_metadata_again(ec2: Any, pair: tuple[Machine, Machine]) -> None:
+def test_metadata_works_after_a_restart(ec2: Any, pair: tuple[Machine, Machine]) -> None:
     _, back = pair
     back.sandbox.call_on_internet(lambda: ec2.reboot_instances(InstanceIds=[back.id]))
-    eventually(lambda: not back.answers())
-    eventually(back.answers)
+    wait_until(lambda: not back.answers())
+    wait_until(back.answers)
     assert metadata(back, "meta-data/instance-id") == (200, back.id)
 
 
-def test_nothing_of_all_this_tried_to_leave(sandbox: Sandbox, role: Role) -> None:
+def test_no_packet_was_rejected_by_the_egress_filter(sandbox: Sandbox, role: Role) -> None:
     assert sandbox.status()["escaped_destinations"] == []
 
 
-def test_no_machine_answers_for_anothers_metadata_and_the_internet_has_none(
+def test_metadata_is_reachable_only_through_the_own_gateway(
     sandbox: Sandbox, pair: tuple[Machine, Machine]
 ) -> None:
     front, back = pair
 
-    def by_way_of(gateway: str) -> str:
+    def request_through(gateway: str) -> str:
         route = f"{addresses.METADATA} via {gateway}"
-        ask = f"curl -s -m2 -o /dev/null -w '%{{http_code}}' {METADATA}/"
-        return f"ip route add {route} && {{ {ask} || true; ip route del {route}; }}"
+        request = f"curl -s -m2 -o /dev/null -w '%{{http_code}}' {METADATA}/"
+        return f"ip route add {route} && {{ {request} || true; ip route del {route}; }}"
 
-    assert back.run("sh", "-c", by_way_of("10.0.32.1")) == "401"
-    assert back.run("sh", "-c", by_way_of(front.private)) == "000"
-    assert sandbox("exec", "--", "sh", "-c", by_way_of("100.64.0.2")) == "000"
+    assert back.run("sh", "-c", request_through("10.0.32.1")) == "401"
+    assert back.run("sh", "-c", request_through(front.private)) == "000"
+    assert sandbox("exec", "--", "sh", "-c", request_through("100.64.0.2")) == "000"

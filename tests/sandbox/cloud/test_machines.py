@@ -1,4 +1,4 @@
-"""The local cloud with real machines in it, seen through boto3 and from its internet. Needs root and the sandbox's packages."""
+"""Machines and networks of a running local cloud. Needs root and the sandbox's packages."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import pytest
 from sandbox.cloud import addresses
 from sandbox.cloud.machines import control_group
 from sandbox.cloud.network import package_address
-from tests.sandbox.cloud.local_cloud import CLOUD, LOOPBACK, Machine, Sandbox, eventually
+from tests.sandbox.cloud.local_cloud import CLOUD, LOOPBACK, Machine, Sandbox, wait_until
 
 
-def test_user_data_has_run_and_the_machine_is_called_as_on_ec2(pair: tuple[Machine, Machine]) -> None:
+def test_user_data_has_run_and_hostname_is_as_on_ec2(pair: tuple[Machine, Machine]) -> None:
     front, _ = pair
     assert front.run("cat", "/root/user-data-ran") == "ip-10-0-32-8\n"
     assert front.run("hostname", "--fqdn") == "ip-10-0-32-8.eu-west-1.compute.internal\n"
@@ -24,55 +24,53 @@ def test_user_data_has_run_and_the_machine_is_called_as_on_ec2(pair: tuple[Machi
     assert front.run("systemctl", "is-system-running", "--wait") == "running\n"
 
 
-def test_a_port_is_open_to_those_whom_a_rule_names_and_to_nobody_else(
-    sandbox: Sandbox, pair: tuple[Machine, Machine]
-) -> None:
+def test_port_is_open_only_to_the_peers_of_its_rules(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
     front, back = pair
-    assert str(sandbox.answer(front.public, 22)).startswith("SSH-2.0")
-    assert sandbox.answer(front.public, 22, source=addresses.STRANGER) is None
-    assert sandbox.answer(front.public, 80, source=addresses.STRANGER) == addresses.STRANGER
-    assert sandbox.answer(front.public, 8080) is None
+    assert str(sandbox.read_greeting(front.public, 22)).startswith("SSH-2.0")
+    assert sandbox.read_greeting(front.public, 22, source=addresses.STRANGER) is None
+    assert sandbox.read_greeting(front.public, 80, source=addresses.STRANGER) == addresses.STRANGER
+    assert sandbox.read_greeting(front.public, 8080) is None
 
-    ask = ("curl", "-s", "--http0.9", "--max-time", "1", f"http://{back.private}:8080")
+    request = ("curl", "-s", "--http0.9", "--max-time", "1", f"http://{back.private}:8080")
     members = {"UserIdGroupPairs": [{"GroupId": front.group}]}
-    back.permit(8080, **members)
-    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == front.private)
-    assert sandbox.answer(back.public, 8080) is None
-    back.forbid(8080, **members)
-    eventually(lambda: front.run("sh", "-c", f"{' '.join(ask)} || true") == "")
+    back.authorize_ingress(8080, **members)
+    wait_until(lambda: front.run("sh", "-c", f"{' '.join(request)} || true") == front.private)
+    assert sandbox.read_greeting(back.public, 8080) is None
+    back.revoke_ingress(8080, **members)
+    wait_until(lambda: front.run("sh", "-c", f"{' '.join(request)} || true") == "")
 
 
-def test_a_machine_meets_another_and_itself_at_public_addresses_with_its_own(
+def test_machine_reaches_others_and_itself_at_public_addresses(
     pair: tuple[Machine, Machine],
 ) -> None:
     front, back = pair
-    for there in (back, front):
-        assert front.run("curl", "-s", "--http0.9", "-m2", f"http://{there.public}:80") == front.public
+    for target in (back, front):
+        assert front.run("curl", "-s", "--http0.9", "-m2", f"http://{target.public}:80") == front.public
 
 
-def test_an_elastic_address_takes_the_place_of_the_one_drawn_and_gives_it_back(
+def test_elastic_ip_replaces_the_public_address_until_released(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:
     _, back = pair
-    drawn = back.public
+    assigned = back.public
     elastic = sandbox.call_on_internet(lambda: ec2.allocate_address(Domain="vpc"))
     allocation = elastic["AllocationId"]
     link = sandbox.call_on_internet(
         lambda: ec2.associate_address(AllocationId=allocation, InstanceId=back.id)
     )
-    eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) == addresses.OPERATOR)
-    assert sandbox.answer(drawn, 80) is None
+    wait_until(lambda: sandbox.read_greeting(elastic["PublicIp"], 80) == addresses.OPERATOR)
+    assert sandbox.read_greeting(assigned, 80) is None
     sandbox.call_on_internet(lambda: ec2.disassociate_address(AssociationId=link["AssociationId"]))
-    eventually(back.answers)
-    assert sandbox.answer(elastic["PublicIp"], 80) is None
+    wait_until(back.answers)
+    assert sandbox.read_greeting(elastic["PublicIp"], 80) is None
     sandbox.call_on_internet(lambda: ec2.release_address(AllocationId=allocation))
 
 
-def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
+def test_subnet_without_internet_gateway_route_is_isolated(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:
     front, _ = pair
-    vpc = front.api()["VpcId"]
+    vpc = front.describe()["VpcId"]
 
     def route(action: str, **target: str) -> None:
         tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
@@ -82,12 +80,12 @@ def test_a_subnet_without_a_route_to_an_internet_gateway_is_cut_off(
     gateways = sandbox.call_on_internet(ec2.describe_internet_gateways)["InternetGateways"]
     gateway = next(item for item in gateways if any(link["VpcId"] == vpc for link in item["Attachments"]))
     sandbox.call_on_internet(lambda: route("delete_route"))
-    eventually(lambda: not front.answers())
+    wait_until(lambda: not front.answers())
     sandbox.call_on_internet(lambda: route("create_route", GatewayId=gateway["InternetGatewayId"]))
-    eventually(front.answers)
+    wait_until(front.answers)
 
 
-def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_cluster(
+def test_route_53_names_resolve_and_loopback_forwards_to_the_cluster(
     sandbox: Sandbox, pair: tuple[Machine, Machine]
 ) -> None:
     front, _ = pair
@@ -115,7 +113,7 @@ def test_names_are_route_53s_and_no_others_and_the_hosts_loopback_leads_to_the_c
         assert side.recv(100).decode() == addresses.OPERATOR
 
 
-def test_the_operator_trusts_all_of_the_cloud_and_a_machine_aws_alone(
+def test_operator_trusts_all_servers_and_machines_only_aws(
     sandbox: Sandbox, pair: tuple[Machine, Machine]
 ) -> None:
     front, _ = pair
@@ -124,10 +122,12 @@ def test_the_operator_trusts_all_of_the_cloud_and_a_machine_aws_alone(
     assert "newOrder" in json.loads(sandbox("exec", "--", "curl", "-sS", directory))
     assert "ErrorResponse" in sandbox("exec", "--", "curl", "-sS", zones)
     assert "ErrorResponse" in front.run("curl", "-sS", zones)
-    assert front.run("sh", "-c", f"curl -s {directory} || echo $?") == "60\n"  # not trusted
+    assert front.run("sh", "-c", f"curl -s {directory} || echo $?") == "60\n"  # certificate not trusted
 
 
-def test_packages_come_in_and_nothing_goes_out(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
+def test_machines_install_packages_and_all_other_egress_is_rejected(
+    sandbox: Sandbox, pair: tuple[Machine, Machine]
+) -> None:
     front, _ = pair
     front.run("apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any")
     assert sandbox.status()["escaped_packets"] == 0
@@ -140,7 +140,7 @@ def test_packages_come_in_and_nothing_goes_out(sandbox: Sandbox, pair: tuple[Mac
     assert status["escaped_destinations"] == ["192.0.2.1 tcp 81", "192.0.2.2 tcp 443"]
 
 
-def test_the_operator_has_the_hosts_files_folder_and_exit_codes(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_exec_keeps_files_working_directory_and_exit_code(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here\n")
     script = 'cat file; echo "$AWS_ACCESS_KEY_ID $AWS_REGION"; exit 7'
     command = [CLOUD, "exec", "--", "sh", "-c", script]
@@ -156,10 +156,10 @@ def test_the_operator_has_the_hosts_files_folder_and_exit_codes(sandbox: Sandbox
     assert (done.returncode, done.stdout) == (7, "here\ntest eu-west-1\n")
 
 
-def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_why(
+def test_instance_of_missing_image_is_stopped_with_the_reason_on_its_console(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:
-    subnet = pair[0].api()["SubnetId"]
+    subnet = pair[0].describe()["SubnetId"]
 
     def launch() -> str:
         answer = ec2.run_instances(ImageId="ami-0ffffffffffffffff", MinCount=1, MaxCount=1, SubnetId=subnet)
@@ -167,76 +167,76 @@ def test_an_instance_of_an_image_that_is_not_there_is_off_and_its_console_says_w
         return id
 
     id = sandbox.call_on_internet(launch)
-    eventually(lambda: sandbox.state_of(id) == "stopped")
+    wait_until(lambda: sandbox.state_of(id) == "stopped")
     assert "no machine image exists for ami-0ffffffffffffffff" in sandbox("logs", id)
     sandbox.call_on_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
-    eventually(lambda: sandbox.state_of(id) is None)
+    wait_until(lambda: sandbox.state_of(id) is None)
 
 
-def test_a_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
+def test_second_start_changes_nothing(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
     before = sandbox.status()
     sandbox("start")
     assert sandbox.status() == before
 
 
-def test_a_command_ends_with_the_machine_that_it_runs_on(pair: tuple[Machine, Machine]) -> None:
+def test_command_ends_when_its_machine_reboots(pair: tuple[Machine, Machine]) -> None:
     _, back = pair
     with subprocess.Popen([CLOUD, "shell", back.id, "sleep", "100"], env=back.sandbox.environment) as command:
-        eventually(lambda: back.sandbox.attempt("shell", back.id, "pgrep", "-x", "sleep") != "")
-        back.sandbox.attempt("shell", back.id, "systemctl", "reboot")
+        wait_until(lambda: back.sandbox.try_run("shell", back.id, "pgrep", "-x", "sleep") != "")
+        back.sandbox.try_run("shell", back.id, "systemctl", "reboot")
         try:
             assert command.wait(timeout=20) != 0
         finally:
             command.kill()
-    eventually(back.answers)
+    wait_until(back.answers)
 
 
-def test_a_disk_outlives_reboot_and_stop_but_not_termination(
+def test_disk_survives_reboot_and_stop_but_not_termination(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:
     _, back = pair
-    back.run("sh", "-c", "echo kept > /root/disk")
+    back.run("sh", "-c", "echo data > /root/disk")
 
-    def up_since() -> str:
-        return back.sandbox.attempt(
+    def boot_time() -> str:
+        return back.sandbox.try_run(
             "shell", back.id, "systemctl", "show", "--property=UserspaceTimestampMonotonic"
         )
 
     elastic = sandbox.call_on_internet(lambda: ec2.allocate_address(Domain="vpc"))
 
-    def by_a_stop_and_a_start() -> None:
+    def stop_and_start() -> None:
         sandbox.call_on_internet(
             lambda: ec2.associate_address(AllocationId=elastic["AllocationId"], InstanceId=back.id)
         )
-        ec2_here("stop_instances")
-        eventually(lambda: sandbox.answer(elastic["PublicIp"], 80) is None)
-        ec2_here("start_instances")
+        call_ec2("stop_instances")
+        wait_until(lambda: sandbox.read_greeting(elastic["PublicIp"], 80) is None)
+        call_ec2("start_instances")
 
-    def ec2_here(action: str) -> None:
+    def call_ec2(action: str) -> None:
         sandbox.call_on_internet(lambda: getattr(ec2, action)(InstanceIds=[back.id]))
 
-    for again in (
-        lambda: back.sandbox.attempt("shell", back.id, "systemctl", "reboot"),
-        lambda: ec2_here("reboot_instances"),
-        by_a_stop_and_a_start,
+    for restart in (
+        lambda: back.sandbox.try_run("shell", back.id, "systemctl", "reboot"),
+        lambda: call_ec2("reboot_instances"),
+        stop_and_start,
     ):
-        before = up_since()
-        again()
-        eventually(lambda before=before: up_since() not in ("", before) and back.answers())
-        assert back.run("cat", "/root/disk") == "kept\n"
+        before = boot_time()
+        restart()
+        wait_until(lambda before=before: boot_time() not in ("", before) and back.answers())
+        assert back.run("cat", "/root/disk") == "data\n"
     assert back.public == elastic["PublicIp"]
 
-    sandbox.attempt("shell", back.id, "systemctl", "poweroff")
-    eventually(lambda: back.api()["State"]["Name"] == "stopped")
+    sandbox.try_run("shell", back.id, "systemctl", "poweroff")
+    wait_until(lambda: back.describe()["State"]["Name"] == "stopped")
 
     folder = sandbox.state / "machines" / back.id
     assert folder.exists()
-    ec2_here("terminate_instances")
-    eventually(lambda: not folder.exists())
+    call_ec2("terminate_instances")
+    wait_until(lambda: not folder.exists())
     assert [machine["name"] for machine in sandbox.status()["machines"]] == ["a-stack-front"]
 
 
-def test_killed_anywhere_it_starts_afresh_and_stopped_it_leaves_nothing(sandbox: Sandbox, pair: Any) -> None:
+def test_killed_cloud_starts_again_and_stopped_cloud_leaves_nothing(sandbox: Sandbox, pair: Any) -> None:
     before = sandbox.status()
     keeper, init = map(int, (sandbox.state / "pid").read_text().split())
     for victim in (keeper, init):
@@ -245,7 +245,7 @@ def test_killed_anywhere_it_starts_afresh_and_stopped_it_leaves_nothing(sandbox:
     after = sandbox.status()
     assert after["boot_id"] != before["boot_id"]
     assert after["machines"] == []
-    network = Path(f"/proc/{sandbox.init()}/ns/net").stat().st_ino
+    network = Path(f"/proc/{sandbox.init_pid()}/ns/net").stat().st_ino
     sandbox("stop")
     assert not sandbox.state.exists()
     assert str(sandbox.state) not in Path("/proc/mounts").read_text()

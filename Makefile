@@ -89,9 +89,9 @@ outputs: ## Print the stack's outputs as JSON
 drift: ## Report manual changes in the cloud and on the machines (FORMAT=markdown: as an issue)
 	$(known_format)
 ifdef ON_SANDBOX
-	@sandbox/bin/drift $(FORMAT)
+	@sandbox/bin/drift $(if $(FORMAT),--format $(FORMAT))
 else
-	@.venv/bin/python -m operations.drift $(STACK) $(FORMAT)
+	@.venv/bin/python -m operations.drift $(STACK) $(if $(FORMAT),--format $(FORMAT))
 endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails if one of them is unhealthy

@@ -1,13 +1,17 @@
-"""Pulumi's command line, on this project."""
+"""Pulumi's command line."""
 
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+"""The checkout, which is the Pulumi project."""
 
 
-def pulumi(*arguments: str, stdin: str | None = None) -> str:
-    """Pulumi's standard output. What it says on standard error is the user's to read."""
+def run_pulumi(*arguments: str, stdin: str | None = None, folder: Path = ROOT) -> str:
+    """Runs Pulumi in a project's folder and returns its standard output. Its standard error is passed through.
+
+    Raises `CalledProcessError` when Pulumi fails.
+    """
     return subprocess.run(
-        ["pulumi", *arguments], cwd=ROOT, input=stdin, stdout=subprocess.PIPE, text=True, check=True
+        ["pulumi", *arguments], cwd=folder, input=stdin, stdout=subprocess.PIPE, text=True, check=True
     ).stdout

@@ -1,4 +1,4 @@
-"""A stack's settings file, Pulumi.NAME.yaml, and the secrets in it."""
+"""Reads and writes a stack's settings file, Pulumi.NAME.yaml, and the encrypted secrets in it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any, cast
 
 import yaml
 
-# What only this stack's own secrets can be decrypted with.
-_KEYS = ("encryptionsalt", "encryptedkey")
+from cluster.settings.model import NAMESPACE
+from operations.command_line import new_parser, run_command
+
+# The keys that Pulumi encrypts and decrypts the stack's secrets with.
+_ENCRYPTION_KEYS = ("encryptionsalt", "encryptedkey")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The settings, empty where there is no such file."""
+    """Returns the settings, or an empty dictionary if the file does not exist."""
     return cast(dict[str, Any], yaml.safe_load(path.read_text()) or {}) if path.exists() else {}
 
 
@@ -20,17 +23,17 @@ def write(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without what is encrypted, nor that by which it is."""
-    bare = {key: value for key, value in settings.items() if key not in _KEYS}
-    return {**bare, "config": _bare(settings.get("config", {}))}
+    """Returns the settings without encrypted values and without the keys that decrypt them."""
+    plain = {key: value for key, value in settings.items() if key not in _ENCRYPTION_KEYS}
+    return {**plain, "config": _drop_secrets(settings.get("config", {}))}
 
 
-def _bare(value: Any) -> Any:
+def _drop_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         items = cast(dict[str, Any], value).items()
-        return {key: _bare(inner) for key, inner in items if not _is_secret(inner)}
+        return {key: _drop_secrets(inner) for key, inner in items if not _is_secret(inner)}
     if isinstance(value, list):
-        return [_bare(inner) for inner in cast(list[Any], value) if not _is_secret(inner)]
+        return [_drop_secrets(inner) for inner in cast(list[Any], value) if not _is_secret(inner)]
     return value
 
 
@@ -38,8 +41,51 @@ def _is_secret(value: Any) -> bool:
     return isinstance(value, dict) and "secure" in value
 
 
-def with_secrets_of(before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, completed by the encrypted ones of ``before`` and that by which they are."""
-    secrets = {key: value for key, value in before.get("config", {}).items() if _is_secret(value)}
-    keys = {key: before[key] for key in _KEYS if key in before}
+def add_secrets(settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings with the encrypted values of `source` and the keys that decrypt them.
+
+    Values that the settings have themselves take precedence.
+    """
+    secrets = {key: value for key, value in source.get("config", {}).items() if _is_secret(value)}
+    keys = {key: source[key] for key in _ENCRYPTION_KEYS if key in source}
     return {**settings, **keys, "config": {**secrets, **settings.get("config", {})}}
+
+
+def add_acme_root(settings: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """Returns the settings with `acme.root`, where they have `acme` without a root."""
+    config = settings.get("config", {})
+    key = f"{NAMESPACE}:acme"
+    acme = {key: {"root": root, **config[key]}} if key in config else {}
+    return {**settings, "config": {**config, **acme}}
+
+
+def main() -> None:
+    parser = new_parser(
+        "operations.stack_file",
+        "Writes a stack's settings file.",
+        {0: "the file was written", 1: "a file could not be read or written"},
+    )
+    merge = parser.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "merge",
+        help="write the settings of one file to another, whose secrets stay",
+        description="Writes the settings of SOURCE to TARGET and keeps the secrets that TARGET has.",
+    )
+    merge.add_argument("source", metavar="SOURCE", type=Path, help="the file to read settings from")
+    merge.add_argument(
+        "target", metavar="TARGET", type=Path, help="the file to write; created if it does not exist"
+    )
+    merge.add_argument(
+        "--acme-root",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="PEM file with the root certificate of the ACME server; becomes acme.root unless SOURCE sets it",
+    )
+    arguments = parser.parse_args()
+    settings = add_secrets(read(arguments.source), read(arguments.target))
+    arguments.target.parent.mkdir(parents=True, exist_ok=True)
+    write(arguments.target, add_acme_root(settings, arguments.acme_root.read_text()))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,103 +1,117 @@
-"""Drift as people read it: on a terminal, or as the Markdown of an issue."""
+"""Formats drift as plain text for a terminal, or as Markdown for an issue."""
 
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
-from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unseen
-from operations.markdown import LIMIT, LONG, code, cut, fenced, fitting, folded, shared, size, visible
+from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unreachable
+from operations.markdown import (
+    FOLD_ABOVE,
+    LIMIT,
+    code_block,
+    collapsed,
+    count_bytes,
+    escape_unprintable,
+    fit_sections,
+    format_omission,
+    inline_code,
+    take_fitting,
+)
 
-_ENOUGH = 500
-"""Differences that an issue may show."""
+_MOST_DIFFERENCES = 500
+"""Differences that an issue shows at most."""
 
 
-def marker(stack: str) -> str:
-    """The issue's first line."""
+def issue_marker(stack: str) -> str:
+    """Returns the first line of a stack's issue, which identifies it."""
     return f"<!-- ant-media-cluster drift: {stack} -->"
 
 
-def text(stack: str, drift: Drift) -> str:
+def format_text(stack: str, drift: Drift) -> str:
     lines: list[str] = []
-    for where, differences in groupby(drift.differences, key=lambda one: one.where):
-        lines += [_place(where), ""]
-        for one in differences:
-            lines += [f"  {one.name}: {one.what}", *(f"    {visible(line)}" for line in one.lines), ""]
-    if drift.unseen:
-        lines += ["Not looked at", *(f"  {unseen.where}: {unseen.why}" for unseen in drift.unseen), ""]
-    return "\n".join([*lines, f"{_headline(drift)} {_what_to_do(stack, drift)}".strip()])
+    for place, differences in groupby(drift.differences, key=lambda difference: difference.place):
+        lines += [_capitalize(place), ""]
+        for difference in differences:
+            lines.append(f"  {difference.name}: {difference.summary}")
+            lines += [f"    {escape_unprintable(line)}" for line in difference.lines]
+            lines.append("")
+    if drift.unreachable:
+        lines += ["Not checked", *(f"  {one.place}: {one.reason}" for one in drift.unreachable), ""]
+    return "\n".join([*lines, f"{_headline(drift)} {_next_update(stack, drift)}".strip()])
 
 
-def issue(stack: str, drift: Drift) -> str:
-    """At most `LIMIT` long, and saying so where something is cut."""
-    everything = code(f"make drift STACK={stack}")
-    head = f"{marker(stack)}\n### {code(stack)}: {_headline(drift)}\n"
-    if what := _what_to_do(stack, drift):
-        head += f"\n{what}\n"
-    head += _not_looked_at(drift.unseen, everything)
-    shown = drift.differences[:_ENOUGH]
-    foot = cut(len(drift.differences) - len(shown), len(drift.differences), "differences", everything)
-    sections = [partial(_section, one, everything) for one in shown]
-    return head + "".join(shared(sections, LIMIT - size(head) - size(foot))) + foot
+def format_issue(stack: str, drift: Drift) -> str:
+    """Returns at most `LIMIT` bytes. Says what is left out, if anything is."""
+    full_command = inline_code(f"make drift STACK={stack}")
+    head = f"{issue_marker(stack)}\n### {inline_code(stack)}: {_headline(drift)}\n"
+    if next_update := _next_update(stack, drift):
+        head += f"\n{next_update}\n"
+    head += _list_unreachable(drift.unreachable, full_command)
+    shown = drift.differences[:_MOST_DIFFERENCES]
+    foot = format_omission(
+        len(drift.differences) - len(shown), len(drift.differences), "differences", full_command
+    )
+    sections = [partial(_format_difference, difference, full_command) for difference in shown]
+    return head + "".join(fit_sections(sections, LIMIT - count_bytes(head) - count_bytes(foot))) + foot
 
 
-def _section(one: Difference, everything: str, room: int) -> str:
-    title = f"{_place(one.where)}: {one.name}"
-    content = partial(fenced, "diff", one.lines)
-    if len(one.lines) > LONG:
-        return folded(
-            f"{_escaped(title)} ({_escaped(one.what)})", room, lambda left: content(left, everything)
-        )
-    head = f"\n**{code(one.where)}**: {code(one.name)}, {code(one.what)}\n\n"
-    return head + content(room - size(head), everything)
+def _format_difference(difference: Difference, full_command: str, limit: int) -> str:
+    place, name, summary = difference.place, difference.name, difference.summary
+    content = partial(code_block, "diff", difference.lines)
+    if len(difference.lines) > FOLD_ABOVE:
+        title = f"{_escape(f'{_capitalize(place)}: {name}')} ({_escape(summary)})"
+        return collapsed(title, limit, lambda left: content(left, full_command))
+    head = f"\n**{inline_code(place)}**: {inline_code(name)}, {inline_code(summary)}\n\n"
+    return head + content(limit - count_bytes(head), full_command)
 
 
-def _not_looked_at(unseen: Sequence[Unseen], everything: str) -> str:
-    if not unseen:
+def _list_unreachable(unreachable: Sequence[Unreachable], full_command: str) -> str:
+    if not unreachable:
         return ""
-    lines = [f"> - {code(one.where)}: {code(one.why)}" for one in unseen]
-    shown = fitting(lines, LIMIT // 4)
-    text = "\n".join(["> [!WARNING]", "> **Not looked at:**", *shown])
-    return f"\n{text}\n" + cut(len(lines) - len(shown), len(lines), "places", everything)
+    lines = [f"> - {inline_code(one.place)}: {inline_code(one.reason)}" for one in unreachable]
+    shown = take_fitting(lines, LIMIT // 4)
+    text = "\n".join(["> [!WARNING]", "> **Not checked:**", *shown])
+    return f"\n{text}\n" + format_omission(len(lines) - len(shown), len(lines), "places", full_command)
 
 
-def _escaped(text: str) -> str:
-    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
+def _escape(text: str) -> str:
+    return escape_unprintable(text).replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
 
 
-def _place(where: str) -> str:
-    return where[:1].upper() + where[1:] if where == CLOUD else where
+def _capitalize(place: str) -> str:
+    return place[:1].upper() + place[1:] if place == CLOUD else place
 
 
 def _headline(drift: Drift) -> str:
-    resources = sum(one.where == CLOUD for one in drift.differences)
+    resources = sum(difference.place == CLOUD for difference in drift.differences)
     steps = len(drift.differences) - resources
-    differing = [
-        *([_counted(resources, "resource")] if resources else []),
-        *([f"the work of {_counted(steps, 'step')}"] if steps else []),
+    subjects = [
+        *([_count(resources, "resource")] if resources else []),
+        *([f"the {'result' if steps == 1 else 'results'} of {_count(steps, 'step')}"] if steps else []),
     ]
-    if differing:
-        subject = " and ".join(differing)
-        verb = "differ" if resources > 1 or len(differing) > 1 else "differs"
+    if subjects:
+        subject = " and ".join(subjects)
+        verb = "differs" if len(drift.differences) == 1 else "differ"
         return f"{subject[:1].upper()}{subject[1:]} {verb} from the state."
-    if any(unseen.where == STATE for unseen in drift.unseen):
+    if any(one.place == STATE for one in drift.unreachable):
         return "Nothing was compared."
-    return (
-        "Nothing differs from the state." if not drift.unseen else "Nothing differs as far as could be seen."
-    )
+    if drift.unreachable:
+        return "Nothing differs from the state in the places that were checked."
+    return "Nothing differs from the state."
 
 
-def _what_to_do(stack: str, drift: Drift) -> str:
-    """What the next update is to do about it."""
-    if drift.unmarked:
-        return f"No update was told to put it right: {code(drift.unmarked)}"
-    scripts = len({urn for one in drift.differences for urn in one.marks})
-    resources = sum(one.where == CLOUD and one.healed for one in drift.differences)
-    does = [
-        *([f"runs {_counted(scripts, 'script')} again"] if scripts else []),
-        *([f"puts {_counted(resources, 'resource')} right"] if resources else []),
+def _next_update(stack: str, drift: Drift) -> str:
+    """Returns a sentence on what the next update restores, or an empty string."""
+    if drift.marking_error:
+        return f"The next update does not restore this, because marking it in the state failed: {inline_code(drift.marking_error)}"
+    scripts = len({urn for difference in drift.differences for urn in difference.steps})
+    resources = sum(difference.place == CLOUD and difference.restorable for difference in drift.differences)
+    actions = [
+        *([f"runs {_count(scripts, 'script')} again"] if scripts else []),
+        *([f"restores {_count(resources, 'resource')}"] if resources else []),
     ]
-    return f"`make up STACK={stack}` {' and '.join(does)}." if does else ""
+    return f"`make up STACK={stack}` {' and '.join(actions)}." if actions else ""
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""Looks an AWS resource up by what it was to become: for one whose creation was begun, and nobody saw the end of it."""
+"""Finds AWS resources by the inputs that they were created with, for resources that the state does not track."""
 
 import json
 import zlib
@@ -12,10 +12,10 @@ Inputs = Mapping[str, Any]
 
 
 class Account:
-    """Where a provider's own inputs lead: its region, credentials and endpoints."""
+    """Creates boto3 clients with the region, credentials and endpoints of an AWS provider's inputs."""
 
     def __init__(self, provider: Inputs) -> None:
-        # Everything that is not text stands as JSON in text.
+        # Inputs that are not strings are JSON in strings.
         endpoints: list[dict[str, str]] = json.loads(provider.get("endpoints") or "[]")
         self._endpoints = {service: url for entry in endpoints for service, url in entry.items()}
         self._session: Any = boto3.Session(
@@ -25,7 +25,6 @@ class Account:
             region_name=provider.get("region"),
             profile_name=provider.get("profile"),
         )
-
         self._clients: dict[str, Any] = {}
 
     def __call__(self, service: str) -> Any:
@@ -35,8 +34,8 @@ class Account:
         return self._clients[service]
 
 
-def find(account: Account, type: str, inputs: Inputs) -> list[str]:
-    """The ids of what there is of it, as the provider has ids."""
+def find_ids(account: Account, type: str, inputs: Inputs) -> list[str]:
+    """Returns the ids of matching resources, in the provider's format. Empty for a type without a finder."""
     if type not in FINDERS:
         return []
     try:
@@ -48,35 +47,35 @@ def find(account: Account, type: str, inputs: Inputs) -> list[str]:
         raise
 
 
-def _tags(inputs: Inputs) -> list[dict[str, Any]]:
+def _tag_filters(inputs: Inputs) -> list[dict[str, Any]]:
     tags: Mapping[str, str] = inputs.get("tags") or {}
     return [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
 
 
-def _tagged(
-    describe: str, kind: str, id: str, *more: tuple[str, str]
+def _find_tagged(
+    describe: str, key: str, id: str, *filters: tuple[str, str]
 ) -> Callable[[Account, Inputs], list[str]]:
-    """By its tags, which it has from the moment that it is made, and by inputs that have a filter."""
+    """Returns a finder by tags, which a resource has from its creation on, and by inputs with an EC2 filter."""
 
     def finder(account: Account, inputs: Inputs) -> list[str]:
-        tags = _tags(inputs)
-        filters = [{"Name": name, "Values": [str(inputs[key])]} for key, name in more if key in inputs]
+        tags = _tag_filters(inputs)
+        by_input = [{"Name": name, "Values": [str(inputs[own])]} for own, name in filters if own in inputs]
         if not tags:
             return []
-        found = getattr(account("ec2"), describe)(Filters=[*tags, *filters])[kind]
+        found = getattr(account("ec2"), describe)(Filters=[*tags, *by_input])[key]
         return [str(one[id]) for one in found]
 
     return finder
 
 
-def _instances(account: Account, inputs: Inputs) -> list[str]:
-    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
-    found = account("ec2").describe_instances(Filters=[*_tags(inputs), *alive])["Reservations"]
+def _find_instances(account: Account, inputs: Inputs) -> list[str]:
+    exists = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    found = account("ec2").describe_instances(Filters=[*_tag_filters(inputs), *exists])["Reservations"]
     return [str(one["InstanceId"]) for reservation in found for one in reservation["Instances"]]
 
 
-def _rules(egress: bool) -> Callable[[Account, Inputs], list[str]]:
-    """All rules of a stack have the same tags."""
+def _find_rules(egress: bool) -> Callable[[Account, Inputs], list[str]]:
+    """Returns a finder by protocol, ports and peer, because all rules of a stack have the same tags."""
 
     def finder(account: Account, inputs: Inputs) -> list[str]:
         of_group = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
@@ -94,7 +93,7 @@ def _rules(egress: bool) -> Callable[[Account, Inputs], list[str]]:
     return finder
 
 
-def _route(account: Account, inputs: Inputs) -> list[str]:
+def _find_route(account: Account, inputs: Inputs) -> list[str]:
     table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
     for found in account("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]:
         if any(route.get("DestinationCidrBlock") == destination for route in found["Routes"]):
@@ -102,7 +101,7 @@ def _route(account: Account, inputs: Inputs) -> list[str]:
     return []
 
 
-def _route_table_association(account: Account, inputs: Inputs) -> list[str]:
+def _find_route_table_association(account: Account, inputs: Inputs) -> list[str]:
     of_subnet = [{"Name": "association.subnet-id", "Values": [inputs["subnetId"]]}]
     found = account("ec2").describe_route_tables(Filters=of_subnet)["RouteTables"]
     return [
@@ -113,13 +112,13 @@ def _route_table_association(account: Account, inputs: Inputs) -> list[str]:
     ]
 
 
-def _address_association(account: Account, inputs: Inputs) -> list[str]:
+def _find_address_association(account: Account, inputs: Inputs) -> list[str]:
     found = account("ec2").describe_addresses(AllocationIds=[inputs["allocationId"]])["Addresses"]
     return [str(one["AssociationId"]) for one in found if one.get("InstanceId") == inputs["instanceId"]]
 
 
-def _record(account: Account, inputs: Inputs) -> list[str]:
-    """One of other values was there before, and its creation is refused."""
+def _find_record(account: Account, inputs: Inputs) -> list[str]:
+    """Ignores a record with other values: it existed before, and Route 53 refuses to create another."""
     zone, name, type = inputs["zoneId"], str(inputs["name"]).rstrip(".").lower(), inputs["type"]
     found = account("route53").list_resource_record_sets(
         HostedZoneId=zone, StartRecordName=name, StartRecordType=type, MaxItems="1"
@@ -132,56 +131,58 @@ def _record(account: Account, inputs: Inputs) -> list[str]:
     ]
 
 
-def _ours(inputs: Inputs, tags: list[dict[str, str]]) -> bool:
-    """A name that is not drawn may be another's."""
+def _has_tags(inputs: Inputs, tags: list[dict[str, str]]) -> bool:
+    """True if a resource has the tags of the inputs. A resource that is found by its name may be somebody else's."""
     wanted: Mapping[str, str] = inputs.get("tags") or {}
     return wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
 
 
-def _role(account: Account, inputs: Inputs) -> list[str]:
+def _find_role(account: Account, inputs: Inputs) -> list[str]:
     role = account("iam").get_role(RoleName=inputs["name"])["Role"]
-    return [str(role["RoleName"])] if _ours(inputs, role.get("Tags", [])) else []
+    return [str(role["RoleName"])] if _has_tags(inputs, role.get("Tags", [])) else []
 
 
-def _role_policy(account: Account, inputs: Inputs) -> list[str]:
+def _find_role_policy(account: Account, inputs: Inputs) -> list[str]:
     found = account("iam").get_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
     return [f"{found['RoleName']}:{found['PolicyName']}"]
 
 
-def _instance_profile(account: Account, inputs: Inputs) -> list[str]:
+def _find_instance_profile(account: Account, inputs: Inputs) -> list[str]:
     profile = account("iam").get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]
-    return [str(profile["InstanceProfileName"])] if _ours(inputs, profile.get("Tags", [])) else []
+    return [str(profile["InstanceProfileName"])] if _has_tags(inputs, profile.get("Tags", [])) else []
 
 
-def _secret(account: Account, inputs: Inputs) -> list[str]:
+def _find_secret(account: Account, inputs: Inputs) -> list[str]:
     found = account("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [inputs["name"]]}])
     return [
         str(one["ARN"])
         for one in found["SecretList"]
-        if one["Name"] == inputs["name"] and _ours(inputs, one.get("Tags", []))
+        if one["Name"] == inputs["name"] and _has_tags(inputs, one.get("Tags", []))
     ]
 
 
 FINDERS: Mapping[str, Callable[[Account, Inputs], list[str]]] = {
-    "aws:ec2/vpc:Vpc": _tagged("describe_vpcs", "Vpcs", "VpcId"),
-    "aws:ec2/subnet:Subnet": _tagged("describe_subnets", "Subnets", "SubnetId", ("cidrBlock", "cidr-block")),
-    "aws:ec2/internetGateway:InternetGateway": _tagged(
+    "aws:ec2/vpc:Vpc": _find_tagged("describe_vpcs", "Vpcs", "VpcId"),
+    "aws:ec2/subnet:Subnet": _find_tagged(
+        "describe_subnets", "Subnets", "SubnetId", ("cidrBlock", "cidr-block")
+    ),
+    "aws:ec2/internetGateway:InternetGateway": _find_tagged(
         "describe_internet_gateways", "InternetGateways", "InternetGatewayId"
     ),
-    "aws:ec2/routeTable:RouteTable": _tagged("describe_route_tables", "RouteTables", "RouteTableId"),
-    "aws:ec2/route:Route": _route,
-    "aws:ec2/routeTableAssociation:RouteTableAssociation": _route_table_association,
-    "aws:ec2/securityGroup:SecurityGroup": _tagged(
+    "aws:ec2/routeTable:RouteTable": _find_tagged("describe_route_tables", "RouteTables", "RouteTableId"),
+    "aws:ec2/route:Route": _find_route,
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": _find_route_table_association,
+    "aws:ec2/securityGroup:SecurityGroup": _find_tagged(
         "describe_security_groups", "SecurityGroups", "GroupId", ("name", "group-name")
     ),
-    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _rules(egress=False),
-    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _rules(egress=True),
-    "aws:ec2/instance:Instance": _instances,
-    "aws:ec2/eip:Eip": _tagged("describe_addresses", "Addresses", "AllocationId"),
-    "aws:ec2/eipAssociation:EipAssociation": _address_association,
-    "aws:route53/record:Record": _record,
-    "aws:iam/role:Role": _role,
-    "aws:iam/rolePolicy:RolePolicy": _role_policy,
-    "aws:iam/instanceProfile:InstanceProfile": _instance_profile,
-    "aws:secretsmanager/secret:Secret": _secret,
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _find_rules(egress=False),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _find_rules(egress=True),
+    "aws:ec2/instance:Instance": _find_instances,
+    "aws:ec2/eip:Eip": _find_tagged("describe_addresses", "Addresses", "AllocationId"),
+    "aws:ec2/eipAssociation:EipAssociation": _find_address_association,
+    "aws:route53/record:Record": _find_record,
+    "aws:iam/role:Role": _find_role,
+    "aws:iam/rolePolicy:RolePolicy": _find_role_policy,
+    "aws:iam/instanceProfile:InstanceProfile": _find_instance_profile,
+    "aws:secretsmanager/secret:Secret": _find_secret,
 }

@@ -1,4 +1,4 @@
-"""When test clusters expire, as the engine's state of their stacks says: it needs no file of the checkout."""
+"""The expiry of test clusters, read from the state of their stacks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cluster.settings.stack_checks import parse_expiry, read_tags
+from operations.table import format_table
 
 _PROVIDER = "pulumi:providers:aws"
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A stack that carries an expiry."""
+    """A stack with an expiry."""
 
     name: str
     owner: str
@@ -21,45 +22,42 @@ class Cluster:
 
 
 def read_cluster(name: str, deployment: Mapping[str, Any]) -> Cluster | None:
-    """The test cluster, from what `pulumi stack export` says; None for a stack without expiry."""
+    """Reads a test cluster from the deployment that `pulumi stack export` prints. None for a stack without expiry."""
     resources: Sequence[Mapping[str, Any]] = deployment.get("resources") or []
-    given = [
+    default_tags = [
         resource.get("inputs", {}).get("defaultTags")
         for resource in resources
         if resource["type"] == _PROVIDER
     ]
-    # While an update changes the provider's version there are two; the later expiry is the newer one.
-    found = [
+    # There are two providers while an update changes the provider's version. The later expiry is the newer one.
+    expiries = [
         (expiry, str(tags.get("owner", "-")))
-        for tags in map(read_tags, given)
+        for tags in map(read_tags, default_tags)
         if (expiry := parse_expiry(tags.get("expiry")))
     ]
-    if not found:
+    if not expiries:
         return None
-    expiry, owner = max(found)
-    made = [r for r in resources if r.get("custom") and not r["type"].startswith("pulumi:")]
-    return Cluster(name, owner, expiry, len(made))
+    expiry, owner = max(expiries)
+    cloud_resources = [r for r in resources if r.get("custom") and not r["type"].startswith("pulumi:")]
+    return Cluster(name, owner, expiry, len(cloud_resources))
 
 
-def table(clusters: Sequence[Cluster], now: datetime) -> str:
-    """The first to expire first."""
-    rows = [("NAME", "OWNER", "EXPIRES", "RESOURCES")] + [
-        (cluster.name, cluster.owner, say_when(cluster.expiry, now), str(cluster.resources))
+def format_clusters(clusters: Sequence[Cluster], now: datetime) -> str:
+    """Returns a table, ordered by expiry."""
+    rows = [
+        (cluster.name, cluster.owner, format_expiry(cluster.expiry, now), str(cluster.resources))
         for cluster in sorted(clusters, key=lambda cluster: (cluster.expiry, cluster.name))
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return format_table([("NAME", "OWNER", "EXPIRES", "RESOURCES"), *rows])
 
 
-def say_when(expiry: datetime, now: datetime) -> str:
-    return f"in {_roughly(expiry - now)}" if expiry > now else f"{_roughly(now - expiry)} ago"
+def format_expiry(expiry: datetime, now: datetime) -> str:
+    return f"in {_format_duration(expiry - now)}" if expiry > now else f"{_format_duration(now - expiry)} ago"
 
 
-def _roughly(time: timedelta) -> str:
-    """In its two largest units."""
-    minutes = int(time.total_seconds()) // 60
+def _format_duration(duration: timedelta) -> str:
+    """Returns a duration in its two largest units."""
+    minutes = int(duration.total_seconds()) // 60
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     if days:
         return f"{days} d {hours} h"

@@ -1,4 +1,4 @@
-"""What a test cluster is: a stack like another, under a name, in a network and with an expiry of its own."""
+"""The settings of a test cluster: those of another stack, with its own name, network and expiry."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -13,22 +13,22 @@ from cluster.settings.stack_checks import DEFAULT_TAGS, format_tag_path
 from operations.stack_file import without_secrets
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# cluster/settings/stack_checks.py allows as much, and a label of a host name 63.
+# Within the limits of cluster/settings/stack_checks.py and of a host name's label.
 _LONGEST_NAME = 31
 _TTL = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _SHORTEST, _LONGEST = timedelta(minutes=15), timedelta(days=7)
-# Nothing of a stack in the checkout is in there.
 NETWORKS = IPv4Network("10.128.0.0/9")
+"""The networks of all test clusters. No other stack of the checkout uses them."""
 _NETWORK_PREFIX = 20
 
 
 class RefusedError(ValueError):
-    """Why there cannot be such a test cluster, and what would do."""
+    """A command is refused. The message holds the argument, its value and the remedy."""
 
 
 def read_ttl(text: str) -> timedelta:
-    """How long a test cluster is wanted for, from a text such as 30m, 4h or 2d."""
+    """Reads the time until a test cluster expires: 30m, 4h or 2d."""
     match = _TTL.fullmatch(text)
     ttl = int(match[1]) * _UNITS[match[2]] if match else None
     if ttl is None or not _SHORTEST <= ttl <= _LONGEST:
@@ -38,73 +38,74 @@ def read_ttl(text: str) -> timedelta:
     return ttl
 
 
-def check_name(name: str, taken: Collection[str] = ()) -> None:
-    """`taken` are the names of stacks that are no test clusters."""
+def check_name(name: str, other_stacks: Collection[str] = ()) -> None:
+    """Raises `RefusedError` for an invalid name, or one of the stacks that are not test clusters."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise RefusedError(
             f"NAME is {name or 'not given'}: give lower-case letters, digits and single dashes, a letter first, "
-            f"at most {_LONGEST_NAME} in all, such as pr-123"
+            f"at most {_LONGEST_NAME} characters, such as pr-123"
         )
-    if name in taken:
-        raise RefusedError(
-            f"NAME is {name}, which is a stack that does not expire: give another, such as pr-123"
-        )
+    if name in other_stacks:
+        raise RefusedError(f"NAME is {name}, which is not a test cluster: give another, such as pr-123")
 
 
-def network_of(name: str) -> str:
-    """The test cluster's own network, always the same for a name."""
+def choose_network(name: str) -> str:
+    """Returns the test cluster's network, which follows from its name."""
     networks = 2 ** (_NETWORK_PREFIX - NETWORKS.prefixlen)
-    place = int.from_bytes(sha256(name.encode()).digest()) % networks
-    first = NETWORKS.network_address + place * 2 ** (32 - _NETWORK_PREFIX)
+    index = int.from_bytes(sha256(name.encode()).digest()) % networks
+    first = NETWORKS.network_address + index * 2 ** (32 - _NETWORK_PREFIX)
     return f"{first}/{_NETWORK_PREFIX}"
 
 
 def is_test_cluster(settings: Mapping[str, Any]) -> bool:
-    return _find(settings.get("config", {}), format_tag_path("expiry")) is not None
+    """True if the settings have an expiry."""
+    return _find_value(settings.get("config", {}), format_tag_path("expiry")) is not None
 
 
-def make_settings(like: Mapping[str, Any], stack: str, name: str, expiry: str) -> dict[str, Any]:
-    """The settings of test cluster `name`, from those of the stack that it is made like."""
-    settings = without_secrets(like)
+def create_settings(source: Mapping[str, Any], stack: str, name: str, expiry: str) -> dict[str, Any]:
+    """Returns the settings of test cluster `name` from the settings of the stack `stack`, without its secrets."""
+    settings = without_secrets(source)
     config: dict[str, Any] = settings["config"]
-    if problems := _problems(like.get("config", {}), name):
+    if problems := _find_problems(source.get("config", {}), name):
         lines = (
             f"  {line.replace('pulumi config set', f'pulumi config set --stack {stack}')}"
             for line in problems
         )
-        raise RefusedError("\n".join([f"No test cluster can be made like {stack}:", *lines]))
+        raise RefusedError("\n".join([f"A test cluster cannot use the settings of {stack}:", *lines]))
 
     config[_key("domain")] = f"{name}.{config[_key('domain')]}"
-    config[_key("network")] = {**_object(config, _key("network")), "cidr": network_of(name)}
-    # The other names lead to the other cluster.
+    config[_key("network")] = {**_get_object(config, _key("network")), "cidr": choose_network(name)}
+    # The DNS records of acme.names belong to the other cluster.
     config[_key("acme")] = {
-        key: value for key, value in _object(config, _key("acme")).items() if key != "names"
+        key: value for key, value in _get_object(config, _key("acme")).items() if key != "names"
     }
     config.pop(_key("protect"), None)
-    tags = {**_object(_object(config, DEFAULT_TAGS), "tags"), "stack": name, "expiry": expiry}
-    config[DEFAULT_TAGS] = {**_object(config, DEFAULT_TAGS), "tags": tags}
+    tags = {**_get_object(_get_object(config, DEFAULT_TAGS), "tags"), "stack": name, "expiry": expiry}
+    config[DEFAULT_TAGS] = {**_get_object(config, DEFAULT_TAGS), "tags": tags}
     return settings
 
 
-def _problems(like: Mapping[str, Any], name: str) -> list[str]:
-    by_hand = {key if ":" in key else _key(key): command for key, command in REQUIRED_FROM_USER.items()}
-    by_hand[_key("route53Zone")] = f"pulumi config set {_key('route53Zone')} your-domain.org"
-    if _key("tls") in like:
-        del by_hand[_key("acme.email")]
-    problems = [f"{key} is not set: {command}" for key, command in by_hand.items() if not _find(like, key)]
-    if domain := _find(like, _key("domain")):
+def _find_problems(config: Mapping[str, Any], name: str) -> list[str]:
+    required = {key if ":" in key else _key(key): command for key, command in REQUIRED_FROM_USER.items()}
+    required[_key("route53Zone")] = f"pulumi config set {_key('route53Zone')} your-domain.org"
+    if _key("tls") in config:
+        del required[_key("acme.email")]
+    problems = [
+        f"{key} is not set: {command}" for key, command in required.items() if not _find_value(config, key)
+    ]
+    if domain := _find_value(config, _key("domain")):
         try:
             rules.validate_host_name(f"{name}.{domain}")
         except ValueError as error:
             problems.append(f"{_key('domain')} would be {name}.{domain}: {error}")
-    if _find(like, _key("network.subnets")):
+    if _find_value(config, _key("network.subnets")):
         problems.append(
-            f"{_key('network.subnets')} would be shared, and machines of both clusters have the same addresses there: "
-            "take a stack with a network of its own"
+            f"{_key('network.subnets')} would be shared, and the machines of both clusters would have the same addresses: "
+            "choose a stack that creates its network"
         )
-    if _key("tls") in like:
+    if _key("tls") in config:
         problems.append(
-            f"{_key('tls')} is a certificate with a secret key, which is not copied: take a stack with {_key('acme')}"
+            f"{_key('tls')} is a certificate with a private key, which is not copied: choose a stack with {_key('acme')}"
         )
     return problems
 
@@ -113,15 +114,15 @@ def _key(key: str) -> str:
     return f"{NAMESPACE}:{key}"
 
 
-def _object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """What is there: an object, that object as JSON in text, or nothing."""
+def _get_object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Returns an object that is given as such or as JSON text. Empty for anything else."""
     value = rules.parse_json(parent.get(key))
     return cast(Mapping[str, Any], value) if isinstance(value, dict) else {}
 
 
-def _find(config: Mapping[str, Any], path: str) -> object:
-    """The value at a path such as ant-media-cluster:acme.email, None where there is none."""
+def _find_value(config: Mapping[str, Any], path: str) -> object:
+    """Returns the value at a path such as ant-media-cluster:acme.email, or None."""
     key, *inner = path.split(".")
     if not inner:
         return config.get(key)
-    return _find(_object(config, key), ".".join(inner))
+    return _find_value(_get_object(config, key), ".".join(inner))

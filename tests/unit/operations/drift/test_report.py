@@ -1,12 +1,12 @@
-"""Drift as it reads: on a terminal, and as an issue that fits and holds no Markdown but its own."""
+"""Drift reports: plain text for a terminal, and a Markdown issue of limited size with escaped content."""
 
 import re
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unseen
-from operations.drift.report import issue, text
+from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unreachable
+from operations.drift.report import format_issue, format_text
 from operations.markdown import LIMIT
 
 RULE = Difference(
@@ -25,8 +25,8 @@ CONFIGURATION = Difference(
     ],
     ("urn:1",),
 )
-DEAD = Unseen("edge1", "no answer in time")
-STOPPED = Difference(CLOUD, "edge2", "Instance, stopped", ["+instanceState: stopped"], healed=False)
+DEAD = Unreachable("edge1", "no answer in time")
+STOPPED = Difference(CLOUD, "edge2", "Instance, stopped", ["+instanceState: stopped"], restorable=False)
 
 TEXT = """\
 The cloud
@@ -43,19 +43,19 @@ load-balancer
     -a
     +b
 
-Not looked at
+Not checked
   edge1: no answer in time
 
-1 resource and the work of 1 step differ from the state. `make up STACK=dev` runs 1 script again and puts 1 resource right."""
+1 resource and the result of 1 step differ from the state. `make up STACK=dev` runs 1 script again and restores 1 resource."""
 
 ISSUE = """\
 <!-- ant-media-cluster drift: dev -->
-### `dev`: 1 resource and the work of 1 step differ from the state.
+### `dev`: 1 resource and the result of 1 step differ from the state.
 
-`make up STACK=dev` runs 1 script again and puts 1 resource right.
+`make up STACK=dev` runs 1 script again and restores 1 resource.
 
 > [!WARNING]
-> **Not looked at:**
+> **Not checked:**
 > - `edge1`: `no answer in time`
 
 **`the cloud`**: `by-hand-tcp-8080-8080-sgr-2`, `Security group ingress rule, added by hand`
@@ -76,46 +76,54 @@ ISSUE = """\
 """
 
 
-def test_a_report_tells_what_differs_where_and_what_to_do() -> None:
+def test_report_lists_differences_by_place_and_says_what_the_next_update_does() -> None:
     drift = Drift([RULE, CONFIGURATION], [DEAD])
-    assert text("dev", drift) == TEXT
-    assert issue("dev", drift) == ISSUE
+    assert format_text("dev", drift) == TEXT
+    assert format_issue("dev", drift) == ISSUE
 
 
-def test_no_drift_is_told_in_a_sentence() -> None:
-    assert text("dev", Drift([], [])) == "Nothing differs from the state."
-    assert "Nothing differs as far as could be seen." in text("dev", Drift([], [DEAD]))
-    assert text("dev", Drift([], [Unseen(STATE, "no stack named 'dev' found")])) == (
-        "Not looked at\n  the state: no stack named 'dev' found\n\nNothing was compared."
+def test_report_without_differences_is_one_sentence() -> None:
+    assert format_text("dev", Drift([], [])) == "Nothing differs from the state."
+    assert "Nothing differs from the state in the places that were checked." in format_text(
+        "dev", Drift([], [DEAD])
+    )
+    assert format_text("dev", Drift([], [Unreachable(STATE, "no stack named 'dev' found")])) == (
+        "Not checked\n  the state: no stack named 'dev' found\n\nNothing was compared."
     )
 
 
-def test_what_no_update_heals_is_not_promised() -> None:
-    assert text("dev", Drift([STOPPED], [])).endswith("1 resource differs from the state.")
+def test_report_promises_no_restore_of_a_stopped_machine() -> None:
+    assert format_text("dev", Drift([STOPPED], [])).endswith("1 resource differs from the state.")
 
 
-def test_what_cannot_be_marked_is_not_promised_either() -> None:
+def test_report_promises_no_restore_when_marking_failed() -> None:
     drift = Drift([CONFIGURATION], [], "the stack is locked")
-    assert text("dev", drift).endswith("No update was told to put it right: `the stack is locked`")
-    assert drift.status == 2
+    assert format_text("dev", drift).endswith(
+        "The next update does not restore this, because marking it in the state failed: `the stack is locked`"
+    )
+    assert drift.exit_code == 2
 
 
-def test_the_status_says_whether_all_was_seen_before_it_says_whether_something_differs() -> None:
-    assert [Drift(found, unseen).status for found in ([], [RULE]) for unseen in ([], [DEAD])] == [0, 2, 1, 2]
+def test_exit_code_is_2_when_something_was_not_checked_and_1_when_something_differs() -> None:
+    assert [
+        Drift(differences, unreachable).exit_code
+        for differences in ([], [RULE])
+        for unreachable in ([], [DEAD])
+    ] == [0, 2, 1, 2]
 
 
 lines = st.lists(st.text(max_size=300), max_size=400)
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=60), lines), max_size=12), lines)
-def test_an_issue_fits_and_is_whole_whatever_it_holds(
-    found: list[tuple[str, list[str]]], whys: list[str]
+def test_issue_stays_within_the_limit_and_closes_its_blocks(
+    found: list[tuple[str, list[str]]], reasons: list[str]
 ) -> None:
     drift = Drift(
         [Difference(name, name, name, found_lines) for name, found_lines in found],
-        [Unseen("edge1", why) for why in whys],
+        [Unreachable("edge1", reason) for reason in reasons],
     )
-    report = issue("dev", drift)
+    report = format_issue("dev", drift)
     assert len(report.encode()) <= LIMIT
     fences = re.findall(r"(?m)^(`{3,})(?:diff)?$", report)
     assert fences[::2] == fences[1::2]
@@ -123,16 +131,20 @@ def test_an_issue_fits_and_is_whole_whatever_it_holds(
     assert "@everyone" not in re.sub(r"(`+).*?\1", "", report, flags=re.DOTALL)
 
 
-def test_what_does_not_fit_is_said_to_be_cut() -> None:
+def test_issue_says_what_is_left_out() -> None:
     long = Difference("edge1", "step", "script.sh", ["@@ 1 @@", *["+" + "x" * 100] * 2000])
-    assert "lines are cut here.** `make drift STACK=dev` shows them." in issue("dev", Drift([long] * 5, []))
-    assert "differences are cut here" in issue("dev", Drift([RULE] * 2000, []))
+    assert "lines are omitted.** `make drift STACK=dev` shows them." in format_issue(
+        "dev", Drift([long] * 5, [])
+    )
+    assert "differences are omitted" in format_issue("dev", Drift([RULE] * 2000, []))
 
 
-def test_hostile_names_and_lines_call_nobody_and_close_nothing() -> None:
+def test_issue_escapes_mentions_and_html_in_names_and_lines() -> None:
     hostile = "`@everyone` </summary></details><script>"
     for count in (1, 100):
-        report = issue("dev", Drift([Difference(hostile, hostile, hostile, [f"```\n{hostile}"] * count)], []))
+        report = format_issue(
+            "dev", Drift([Difference(hostile, hostile, hostile, [f"```\n{hostile}"] * count)], [])
+        )
         outside = re.sub(r"(?ms)^(`{3,})diff$.*?^\1$|(`+)(?!`).*?(?<!`)\2(?!`)", "", report)
         assert "@everyone" not in outside
         assert "<script>" not in outside

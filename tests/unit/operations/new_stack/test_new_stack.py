@@ -17,7 +17,7 @@ from tests.project import PROJECT
 
 PULUMI = shutil.which("pulumi") or PROJECT / ".venv" / "engine" / "pulumi"
 
-# Notes what every command line showed, then is pulumi.
+# Records its command line, then runs Pulumi.
 RECORDER = """\
 #!/bin/sh
 printf '%s\\n' "$*" >>"$ARGUMENTS"
@@ -77,12 +77,12 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Workspace):
-    said = workspace.new_stack("dev")
-    assert said == "\n".join(
+def test_new_stack_has_its_secrets_and_prints_the_missing_settings(workspace: Workspace):
+    printed = workspace.new_stack("dev")
+    assert printed == "\n".join(
         [
             *(f"generated {key}" for key in GENERATED_SECRETS),
-            "Stack dev is ready but for what only you know:",
+            "Stack dev lacks settings that only you know. Run:",
             "  pulumi config set ant-media-cluster:domain live.your-domain.org",
             "  pulumi config set --path 'ant-media-cluster:adminCidrs[0]' "
             '"$(curl -s https://checkip.amazonaws.com)/32"',
@@ -104,12 +104,12 @@ def test_a_new_stack_has_its_secrets_and_says_what_is_left_to_set(workspace: Wor
         GENERATED_SECRETS,
         datetime.now(UTC),
     )
-    seen = said + workspace.arguments.read_text() + (workspace.project / "Pulumi.dev.yaml").read_text()
+    visible = printed + workspace.arguments.read_text() + (workspace.project / "Pulumi.dev.yaml").read_text()
     for value in secrets.values():
-        assert all(line not in seen for line in value.splitlines())
+        assert all(line not in visible for line in value.splitlines())
 
 
-def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: Workspace):
+def test_second_run_changes_nothing_and_completes_an_interrupted_one(workspace: Workspace):
     workspace.new_stack("dev")
     file = workspace.project / "Pulumi.dev.yaml"
     first = file.read_text()
@@ -138,7 +138,7 @@ def test_a_second_run_changes_nothing_and_a_cut_off_one_is_completed(workspace: 
     }
 
 
-def test_its_secrets_and_its_state_are_encrypted_by_what_its_settings_name(workspace: Workspace):
+def test_secrets_provider_of_the_settings_encrypts_state_and_secrets(workspace: Workspace):
     (workspace.project / "Pulumi.dev.yaml").write_text("secretsprovider: akms://alias/pulumi\n")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         workspace.new_stack("dev")
@@ -146,9 +146,9 @@ def test_its_secrets_and_its_state_are_encrypted_by_what_its_settings_name(works
     assert json.loads(workspace.run("pulumi", "stack", "ls", "--json")) == []
 
 
-def test_who_brings_a_certificate_is_not_asked_for_an_acme_account(workspace: Workspace):
+def test_stack_with_own_certificate_needs_no_acme_account(workspace: Workspace):
     workspace.new_stack("dev")
     workspace.run("pulumi", "config", "set", "--stack", "dev", "--secret", "--path", "tls.privateKey", "a\nb")
-    said = workspace.new_stack("dev")
-    assert "domain" in said
-    assert "acme" not in said
+    printed = workspace.new_stack("dev")
+    assert "domain" in printed
+    assert "acme" not in printed

@@ -1,4 +1,4 @@
-"""What recovery reads out of a killed run's remains, and makes of them."""
+"""Recovery after an interrupted run: its locks, and the pending operations of its state."""
 
 import os
 import socket
@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
-from operations.recovery.__main__ import Backend, runs, this_host
 from operations.recovery.interrupted_update import (
+    drop_tracked_ids,
+    find_pending_creates,
+    find_provider,
+    import_created_resources,
+)
+from operations.recovery.locks import (
+    Backend,
     Lock,
-    in_force,
-    pending_creates,
-    provider_of,
+    find_valid_locks,
+    is_engine_running,
     read_lock,
-    unknown,
-    with_made,
+    unique_host_name,
 )
 
 LOCK = Lock(4711, "jane", "build-1", "2026-11-23T00:11:50+00:00", "s3://states/lock.json")
@@ -36,7 +40,7 @@ def entry(type: str, name: str, **more: Any) -> dict[str, Any]:
 
 INSTANCE = entry("aws:ec2/instance:Instance", "origin1")
 GROUP = entry("aws:ec2/securityGroup:SecurityGroup", "nodes")
-BEGINNING = [
+STACK_AND_PROVIDER = [
     {"urn": STACK, "type": "pulumi:pulumi:Stack", "custom": False},
     {"urn": PROVIDER, "type": "pulumi:providers:aws", "custom": True, "id": "1", "inputs": {}},
 ]
@@ -44,18 +48,18 @@ BEGINNING = [
 
 def state(*pending: dict[str, Any], resources: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     operations = [{"type": "creating", "resource": one} for one in pending]
-    return {"resources": BEGINNING + (resources or []), "pending_operations": operations}
+    return {"resources": STACK_AND_PROVIDER + (resources or []), "pending_operations": operations}
 
 
-def after(before: dict[str, Any], made: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """What is in the state beside its beginning."""
-    healed = with_made(before, made)
-    assert healed["pending_operations"] == []
-    assert healed["resources"][:2] == BEGINNING
-    return healed["resources"][2:]
+def resources_after(before: dict[str, Any], created_ids: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Returns the resources of the repaired state without the stack and its provider."""
+    after = import_created_resources(before, created_ids)
+    assert after["pending_operations"] == []
+    assert after["resources"][:2] == STACK_AND_PROVIDER
+    return after["resources"][2:]
 
 
-def test_a_lock_says_whose_it_is() -> None:
+def test_lock_names_its_owner() -> None:
     text = '{"pid":4711,"username":"jane","hostname":"build-1","timestamp":"2026-11-23T00:11:50.071376904Z"}'
     assert read_lock("s3://states/lock.json", text) == LOCK
     assert (
@@ -63,88 +67,90 @@ def test_a_lock_says_whose_it_is() -> None:
     )
 
 
-def test_only_the_lock_of_a_dead_process_of_this_host_has_no_force() -> None:
-    assert in_force([LOCK], "build-1", runs=lambda _: False) == []
-    assert in_force([LOCK], "build-1", runs=lambda _: True) == [LOCK]
-    assert in_force([LOCK], "laptop", runs=lambda _: False) == [LOCK]
-    assert in_force([LOCK], None, runs=lambda _: False) == [LOCK]
+def test_lock_is_stale_only_if_its_process_ended_on_unique_host_name() -> None:
+    assert find_valid_locks([LOCK], "build-1", is_running=lambda _: False) == []
+    assert find_valid_locks([LOCK], "build-1", is_running=lambda _: True) == [LOCK]
+    assert find_valid_locks([LOCK], "laptop", is_running=lambda _: False) == [LOCK]
+    assert find_valid_locks([LOCK], None, is_running=lambda _: False) == [LOCK]
 
 
-def test_the_name_of_a_job_s_machine_says_nothing_of_a_state_that_others_share(
+def test_host_name_of_a_ci_job_is_not_unique_in_a_shared_backend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket, folder = Backend("s3://states", "p"), Backend("file:///states", "p")
     monkeypatch.delenv("CI", raising=False)
-    assert this_host(bucket) == this_host(folder) == socket.gethostname()
+    assert unique_host_name(bucket) == unique_host_name(folder) == socket.gethostname()
     monkeypatch.setenv("CI", "true")
-    assert (this_host(bucket), this_host(folder)) == (None, socket.gethostname())
+    assert (unique_host_name(bucket), unique_host_name(folder)) == (None, socket.gethostname())
 
 
-def test_a_process_that_took_over_the_number_is_not_the_engine() -> None:
-    assert not runs(os.getpid())
+def test_another_process_with_the_same_pid_is_not_the_engine() -> None:
+    assert not is_engine_running(os.getpid())
 
 
-def test_nothing_but_creations_of_real_resources_is_looked_up() -> None:
+def test_pending_creates_exclude_components_and_other_operations() -> None:
     deleting = {"type": "deleting", "resource": INSTANCE}
     component = entry("ant-media:media:MediaNodes", "origins", custom=False)
     before = state(GROUP, component)
     before["pending_operations"].append(deleting)
-    assert pending_creates(before) == [GROUP]
-    assert pending_creates({}) == []
+    assert find_pending_creates(before) == [GROUP]
+    assert find_pending_creates({}) == []
 
 
-def test_the_provider_of_a_pending_creation_is_the_one_that_it_names() -> None:
-    assert provider_of(state(), INSTANCE) == BEGINNING[1]
-    assert provider_of(state(), {**INSTANCE, "provider": f"{PROVIDER}::2"}) is None
+def test_provider_is_found_by_its_reference() -> None:
+    assert find_provider(state(), INSTANCE) == STACK_AND_PROVIDER[1]
+    assert find_provider(state(), {**INSTANCE, "provider": f"{PROVIDER}::2"}) is None
 
 
-def test_a_profile_by_the_name_of_a_role_is_another_thing() -> None:
+def test_id_is_tracked_only_by_a_resource_of_the_same_type() -> None:
     role, profile = "aws:iam/role:Role", "aws:iam/instanceProfile:InstanceProfile"
     before = state(resources=[entry(role, "role", id="cluster-load-balancer")])
-    assert unknown(before, role, ["cluster-load-balancer"]) == []
-    assert unknown(before, profile, ["cluster-load-balancer"]) == ["cluster-load-balancer"]
+    assert drop_tracked_ids(before, role, ["cluster-load-balancer"]) == []
+    assert drop_tracked_ids(before, profile, ["cluster-load-balancer"]) == ["cluster-load-balancer"]
 
 
-def test_what_was_made_is_taken_up_with_its_inputs_for_outputs() -> None:
-    (taken,) = after(state(INSTANCE), {INSTANCE["urn"]: ["i-1"]})
-    assert (taken["urn"], taken["id"]) == (INSTANCE["urn"], "i-1")
-    assert taken["outputs"] == {"name": "origin1", "id": "i-1"}
-    assert "delete" not in taken
+def test_created_resource_is_imported_with_its_inputs_as_outputs() -> None:
+    (imported,) = resources_after(state(INSTANCE), {INSTANCE["urn"]: ["i-1"]})
+    assert (imported["urn"], imported["id"]) == (INSTANCE["urn"], "i-1")
+    assert imported["outputs"] == {"name": "origin1", "id": "i-1"}
+    assert "delete" not in imported
 
 
-def test_what_was_not_made_is_forgotten() -> None:
-    assert after(state(INSTANCE), {}) == []
+def test_pending_create_without_a_resource_is_dropped() -> None:
+    assert resources_after(state(INSTANCE), {}) == []
 
 
-def test_a_group_that_still_lets_everything_out_is_made_anew() -> None:
-    (marked,) = after(state(GROUP), {GROUP["urn"]: ["sg-1"]})
+def test_security_group_is_marked_for_deletion() -> None:
+    (marked,) = resources_after(state(GROUP), {GROUP["urn"]: ["sg-1"]})
     assert (marked["id"], marked["delete"]) == ("sg-1", True)
 
 
-def test_one_too_many_goes_and_the_one_that_the_state_has_stays() -> None:
-    known = {**INSTANCE, "id": "i-1", "outputs": {}}
-    kept, marked = after(state(INSTANCE, resources=[known]), {INSTANCE["urn"]: ["i-2"]})
-    assert kept == known
+def test_duplicate_is_marked_for_deletion_and_the_tracked_resource_stays() -> None:
+    tracked = {**INSTANCE, "id": "i-1", "outputs": {}}
+    first, marked = resources_after(state(INSTANCE, resources=[tracked]), {INSTANCE["urn"]: ["i-2"]})
+    assert first == tracked
     assert (marked["id"], marked["delete"]) == ("i-2", True)
-    first, second = after(state(INSTANCE), {INSTANCE["urn"]: ["i-1", "i-2"]})
+    first, second = resources_after(state(INSTANCE), {INSTANCE["urn"]: ["i-1", "i-2"]})
     assert (first["id"], first.get("delete"), second["id"], second["delete"]) == ("i-1", None, "i-2", True)
 
 
-def test_a_replacement_takes_the_place_of_what_was_deleted_for_it() -> None:
-    gone = {**INSTANCE, "id": "i-1", "pendingReplacement": True}
+def test_replacement_takes_the_place_of_the_deleted_resource() -> None:
+    deleted = {**INSTANCE, "id": "i-1", "pendingReplacement": True}
     dependent = entry("command:remote:Command", "scripts", dependencies=[INSTANCE["urn"]])
-    new, last = after(state(INSTANCE, resources=[gone, dependent]), {INSTANCE["urn"]: ["i-2"]})
+    new, last = resources_after(state(INSTANCE, resources=[deleted, dependent]), {INSTANCE["urn"]: ["i-2"]})
     assert (new["id"], new.get("pendingReplacement")) == ("i-2", None)
     assert last == dependent
 
 
-def test_what_is_taken_up_depends_on_nothing_that_the_state_lacks() -> None:
-    there, missing = GROUP["urn"], "urn:pulumi:dev::p::aws:ec2/subnet:Subnet::gone"
+def test_imported_resource_has_no_dependencies_that_the_state_lacks() -> None:
+    present, missing = GROUP["urn"], "urn:pulumi:dev::p::aws:ec2/subnet:Subnet::gone"
     depending = {
         **INSTANCE,
-        "dependencies": [there, missing],
-        "propertyDependencies": {"subnetId": [missing], "groups": [there], "ami": None},
+        "dependencies": [present, missing],
+        "propertyDependencies": {"subnetId": [missing], "groups": [present], "ami": None},
     }
-    _, taken = after(state(depending, resources=[{**GROUP, "id": "sg-1"}]), {INSTANCE["urn"]: ["i-1"]})
-    assert taken["dependencies"] == [there]
-    assert taken["propertyDependencies"] == {"subnetId": [], "groups": [there], "ami": []}
+    _, imported = resources_after(
+        state(depending, resources=[{**GROUP, "id": "sg-1"}]), {INSTANCE["urn"]: ["i-1"]}
+    )
+    assert imported["dependencies"] == [present]
+    assert imported["propertyDependencies"] == {"subnetId": [], "groups": [present], "ami": []}

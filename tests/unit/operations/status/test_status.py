@@ -1,4 +1,4 @@
-"""What `make status` says, and when it calls a cluster unhealthy."""
+"""The report of `make status`, and the problems that it finds."""
 
 import re
 from dataclasses import replace
@@ -11,22 +11,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from operations.status.certificate import Certificate, explain_distrust, read_certificate
 from operations.status.cluster import (
-    Certificate,
     Cluster,
     Machine,
     Renewal,
-    Sample,
     Server,
-    Unseen,
-    problems,
-    read_certificate,
-    read_metrics,
+    Unreachable,
     read_renewal,
     read_servers,
-    report,
-    why_untrusted,
 )
+from operations.status.problems import find_problems
+from operations.status.report import format_report
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -55,10 +51,10 @@ def with_certificate(certificate: Certificate) -> Cluster:
     return replace(HEALTHY, ports={443: certificate, 6080: certificate})
 
 
-def test_a_healthy_cluster_reads_like_this() -> None:
-    assert problems(HEALTHY, NOW) == []
+def test_report_of_a_healthy_cluster() -> None:
+    assert find_problems(HEALTHY, NOW) == []
     assert (
-        report(HEALTHY, NOW)
+        format_report(HEALTHY, NOW)
         == """\
 Machines
   load-balancer  load-balancer  -         198.51.100.1
@@ -80,22 +76,22 @@ Certificate on 443, 5443, 4444, 6080
 Last renewal
   succeeded, 2026-11-22 02:30 UTC
 
-Nothing is wrong"""
+No problems found"""
     )
 
 
-def test_a_port_with_another_certificate_stands_apart() -> None:
+def test_port_with_another_certificate_has_its_own_section() -> None:
     other = replace(SERVED, serial="0C")
-    text = report(replace(HEALTHY, ports={**HEALTHY.ports, 4444: other}), NOW)
+    text = format_report(replace(HEALTHY, ports={**HEALTHY.ports, 4444: other}), NOW)
     assert "Certificate on 443, 5443, 6080\n" in text
     assert "Certificate on 4444\n" in text
 
 
 @pytest.mark.parametrize(
-    ("cluster", "said"),
+    ("cluster", "problem"),
     [
         (
-            replace(HEALTHY, ports={**HEALTHY.ports, 5080: Unseen("Connection refused")}),
+            replace(HEALTHY, ports={**HEALTHY.ports, 5080: Unreachable("Connection refused")}),
             "Port 5080 does not answer: Connection refused.",
         ),
         (
@@ -106,69 +102,69 @@ def test_a_port_with_another_certificate_stands_apart() -> None:
             "edge2 is DOWN.",
         ),
         (
-            replace(HEALTHY, servers=Unseen("/x answers 503")),
+            replace(HEALTHY, servers=Unreachable("/x answers 503")),
             "The statistics cannot be read: /x answers 503.",
         ),
         (
-            replace(HEALTHY, servers=Unseen("wrong password"), renewal=Unseen("wrong password")),
+            replace(HEALTHY, servers=Unreachable("wrong password"), renewal=Unreachable("wrong password")),
             "The statistics and the load balancer's metrics cannot be read: wrong password.",
         ),
         (
-            replace(HEALTHY, renewal=Unseen("/y answers 503")),
+            replace(HEALTHY, renewal=Unreachable("/y answers 503")),
             "The load balancer's metrics cannot be read: /y answers 503.",
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(cluster: Cluster, said: str) -> None:
-    assert problems(cluster, NOW) == [said]
-    assert report(cluster, NOW).endswith(f"Not healthy\n  {said}")
+def test_each_problem_is_reported_in_a_sentence(cluster: Cluster, problem: str) -> None:
+    assert find_problems(cluster, NOW) == [problem]
+    assert format_report(cluster, NOW).endswith(f"Problems\n  {problem}")
 
 
-def test_a_renewal_that_failed_is_wrong_while_the_certificate_is_good() -> None:
+def test_failed_renewal_is_a_problem_while_the_certificate_is_valid() -> None:
     cluster = replace(HEALTHY, renewal=Renewal(failed=True, ended=NOW))
-    assert [problem.split(";")[0] for problem in problems(cluster, NOW)] == [
+    assert [problem.split(";")[0] for problem in find_problems(cluster, NOW)] == [
         "The last renewal of the certificate failed"
     ]
-    assert "failed, 2026-11-22 12:00 UTC" in report(cluster, NOW)
+    assert "failed, 2026-11-22 12:00 UTC" in format_report(cluster, NOW)
 
 
 @pytest.mark.parametrize(
-    ("certificate", "complaint"),
+    ("certificate", "fault"),
     [
         (replace(SERVED, not_after=NOW + 7 * DAY), None),
         (replace(SERVED, not_after=NOW + 7 * DAY - timedelta(seconds=1)), "has 6 days left"),
         (replace(SERVED, not_after=NOW + 1.5 * DAY), "has 1 day left"),
         (replace(SERVED, not_after=NOW - DAY), "has expired"),
         (replace(SERVED, not_before=NOW + DAY), "is not valid yet"),
-        (replace(SERVED, names=("other.example.com",)), "is not for live.example.com"),
+        (replace(SERVED, names=("other.example.com",)), "is not valid for live.example.com"),
         (replace(SERVED, names=("*.example.com",)), None),
-        (replace(SERVED, issuer="placeholder", untrusted="…"), "is the placeholder"),
-        # One of six days lives its whole life below seven.
+        (replace(SERVED, issuer="placeholder", distrust="…"), "is the placeholder"),
+        # A certificate of six days always has less than seven days left.
         (replace(SERVED, not_before=NOW - 4 * DAY, not_after=NOW + 2 * DAY), None),
         (replace(SERVED, not_before=NOW - 5.5 * DAY, not_after=NOW + 0.5 * DAY), "has 0 days left"),
     ],
 )
-def test_a_certificate_is_complained_of_only_when_it_needs_somebody(
-    certificate: Certificate, complaint: str | None
+def test_certificate_is_a_problem_only_when_somebody_must_act(
+    certificate: Certificate, fault: str | None
 ) -> None:
-    said = [] if complaint is None else [f"The certificate on 443, 6080 {complaint}."]
-    assert problems(with_certificate(certificate), NOW) == said
+    expected = [] if fault is None else [f"The certificate on 443, 6080 {fault}."]
+    assert find_problems(with_certificate(certificate), NOW) == expected
 
 
-def test_staging_hides_the_servers_but_is_no_failure() -> None:
+def test_staging_certificate_hides_the_servers_but_is_no_problem() -> None:
     cluster = replace(
-        with_certificate(replace(SERVED, untrusted="it is of Let's Encrypt's staging directory")),
-        servers=Unseen("the password is sent to a server with a trusted certificate only"),
+        with_certificate(replace(SERVED, distrust="it comes from Let's Encrypt's staging directory")),
+        servers=Unreachable("the password is sent only to a server with a trusted certificate"),
     )
-    assert problems(cluster, NOW) == []
-    text = report(cluster, NOW)
-    assert "  trusted      no: it is of Let's Encrypt's staging directory\n" in text
-    assert "  not shown: the password is sent to a server with a trusted certificate only\n" in text
-    assert text.endswith("Nothing is wrong that could be seen")
+    assert find_problems(cluster, NOW) == []
+    text = format_report(cluster, NOW)
+    assert "  trusted      no: it comes from Let's Encrypt's staging directory\n" in text
+    assert "  not shown: the password is sent only to a server with a trusted certificate\n" in text
+    assert text.endswith("No problems found, but HAProxy's servers could not be checked")
 
 
 @pytest.mark.parametrize(
-    ("certificate", "verification", "reason"),
+    ("certificate", "openssl_error", "reason"),
     [
         (replace(SERVED, issuer="placeholder"), "self-signed certificate", "it is the placeholder"),
         (
@@ -177,24 +173,28 @@ def test_staging_hides_the_servers_but_is_no_failure() -> None:
             "staging",
         ),
         (replace(SERVED, not_after=NOW - DAY), "certificate has expired", "it has expired"),
-        (replace(SERVED, names=()), "Hostname mismatch", "it is not for live.example.com"),
+        (replace(SERVED, names=()), "Hostname mismatch", "it is not valid for live.example.com"),
         (SERVED, "self-signed certificate", "it is self-signed"),
         (
             SERVED,
             "unable to get local issuer certificate",
-            "does not know the authority E7; .* SSL_CERT_FILE",
+            "does not know the certificate authority E7; .* SSL_CERT_FILE",
         ),
-        (SERVED, "self-signed certificate in certificate chain", "does not know the authority E7"),
+        (
+            SERVED,
+            "self-signed certificate in certificate chain",
+            "does not know the certificate authority E7",
+        ),
         (SERVED, "certificate revoked", "^certificate revoked$"),
     ],
 )
-def test_the_reason_for_distrust_is_one_that_can_be_acted_on(
-    certificate: Certificate, verification: str, reason: str
+def test_reason_for_distrust_names_a_cause_and_remedy(
+    certificate: Certificate, openssl_error: str, reason: str
 ) -> None:
-    assert re.search(reason, why_untrusted(certificate, "live.example.com", NOW, verification))
+    assert re.search(reason, explain_distrust(certificate, "live.example.com", NOW, openssl_error))
 
 
-def test_servers_that_nobody_checks_are_left_out() -> None:
+def test_servers_without_health_check_are_left_out() -> None:
     assert read_servers(
         "# pxname,svname,scur,status,type,\n"
         "origins,FRONTEND,9,OPEN,0,\n"
@@ -202,15 +202,6 @@ def test_servers_that_nobody_checks_are_left_out() -> None:
         "origins,BACKEND,4,UP,1,\n"
         "acme,certbot,0,no check,2,\n"
     ) == [Server("origins", "origin1", "UP 2/3", 4)]
-
-
-def test_metrics_are_read_with_labels_that_hold_anything() -> None:
-    text = 'a{x="1,}\\"\\\\n",y=""} 2.5e+09\n# HELP a 1\n\nb 3 1700000000\nc{} +Inf\n'
-    assert read_metrics(text) == [
-        Sample("a", {"x": '1,}"\\n', "y": ""}, 2.5e9),
-        Sample("b", {}, 3),
-        Sample("c", {}, float("inf")),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +214,7 @@ def test_metrics_are_read_with_labels_that_hold_anything() -> None:
             'node_systemd_timer_last_trigger_seconds{name="certbot.timer"} 1.7e+09\n',
             Renewal(True, datetime.fromtimestamp(1_700_000_000, UTC)),
         ),
-        # A machine whose timer has not fired yet.
+        # The timer has not fired yet.
         (
             'node_systemd_timer_last_trigger_seconds{name="certbot.timer"} 0\n',
             Renewal(failed=False, ended=None),
@@ -234,14 +225,14 @@ def test_metrics_are_read_with_labels_that_hold_anything() -> None:
         ),
     ],
 )
-def test_how_the_last_renewal_went_is_what_systemd_says_of_certbot(text: str, renewal: Renewal) -> None:
-    assert read_renewal(read_metrics(text)) == renewal
+def test_last_renewal_is_read_from_metrics_of_systemd_units(text: str, renewal: Renewal) -> None:
+    assert read_renewal(text) == renewal
 
 
 @pytest.mark.parametrize(
     "key", [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)]
 )
-def test_a_certificate_is_read_as_openssl_shows_it(
+def test_certificate_fields_are_as_openssl_prints_them(
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
 ) -> None:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "R13")])

@@ -1,4 +1,4 @@
-"""A test cluster's name, time, network and settings, and how its expiry is read back."""
+"""The names, settings and expiry of test clusters, and the commands that refuse or delete them."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from cluster.address_plan import plan_addresses
 from cluster.settings.network import OwnNetwork
 from cluster.settings.stack_checks import find_stack_problems
 from operations import stack_file
-from operations.test_clusters.expiry import Cluster, read_cluster, table
+from operations.test_clusters.expiry import Cluster, format_clusters, read_cluster
 from operations.test_clusters.settings import (
     NETWORKS,
     RefusedError,
     check_name,
+    choose_network,
+    create_settings,
     is_test_cluster,
-    make_settings,
-    network_of,
     read_ttl,
 )
 from tests.project import PROJECT
@@ -66,14 +66,14 @@ def dev_with(key: str, value: Any) -> dict[str, Any]:
     ("text", "ttl"),
     [("15m", timedelta(minutes=15)), ("4h", timedelta(hours=4)), ("7d", timedelta(days=7))],
 )
-def test_a_ttl_is_minutes_hours_or_days(text: str, ttl: timedelta) -> None:
+def test_ttl_is_given_in_minutes_hours_or_days(text: str, ttl: timedelta) -> None:
     assert read_ttl(text) == ttl
 
 
 @pytest.mark.parametrize(
     "text", ["", "4", "h", "-4h", "04h", "4 h", "4h30m", "1w", "14m", "8d", "99999d", "٤h"]
 )
-def test_another_ttl_is_refused(text: str) -> None:
+def test_invalid_ttl_is_refused(text: str) -> None:
     with pytest.raises(RefusedError, match=r"^TTL is .*: give a time from 15m to 7d"):
         read_ttl(text)
 
@@ -81,42 +81,42 @@ def test_another_ttl_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "PR-1", "pr_1", "-pr", "pr-", "pr--1", "1pr", "pr.1", "../dev", "pr 1", "p" * 32]
 )
-def test_a_name_that_is_no_label_everywhere_is_refused(name: str) -> None:
+def test_name_that_is_no_host_name_label_is_refused(name: str) -> None:
     with pytest.raises(RefusedError, match=r"^NAME is .*: give lower-case letters"):
         check_name(name)
 
 
-def test_a_name_of_a_stack_that_does_not_expire_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"^NAME is prod, which is a stack that does not expire"):
+def test_name_of_another_stack_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"^NAME is prod, which is not a test cluster"):
         check_name("prod", ("dev", "prod"))
 
 
-def test_the_longest_name_fits_the_names_in_aws() -> None:
+def test_longest_name_fits_the_names_at_aws() -> None:
     longest = "p" * 31
     check_name(longest)
-    tags = make_settings(DEV, "dev", longest, EXPIRY)["config"]["aws:defaultTags"]
+    tags = create_settings(DEV, "dev", longest, EXPIRY)["config"]["aws:defaultTags"]
     assert find_stack_problems("ant-media-cluster", longest, tags) == []
 
 
 @given(NAMES)
-def test_each_name_has_a_network_that_holds_a_cluster_and_no_committed_stack(name: str) -> None:
-    network = IPv4Network(network_of(name))
+def test_network_of_each_name_holds_a_large_cluster(name: str) -> None:
+    network = IPv4Network(choose_network(name))
     assert network.subnet_of(NETWORKS)
     plan_addresses(OwnNetwork(cidr=str(network), zones=6), 100, 300)
 
 
-def test_no_committed_stack_is_in_the_test_clusters_networks() -> None:
+def test_no_committed_stack_uses_the_networks_of_test_clusters() -> None:
     for path in PROJECT.glob("Pulumi.*.yaml"):
         network = stack_file.read(path)["config"].get("ant-media-cluster:network", {})
         assert not IPv4Network(network.get("cidr", OwnNetwork().cidr)).overlaps(NETWORKS), path.name
 
 
-def test_networks_are_spread() -> None:
-    assert len({network_of(f"pr-{number}") for number in range(1, 101)}) > 90
+def test_networks_rarely_collide() -> None:
+    assert len({choose_network(f"pr-{number}") for number in range(1, 101)}) > 90
 
 
-def test_a_test_cluster_is_like_the_stack_but_under_a_name_of_its_own() -> None:
-    assert make_settings(DEV, "dev", "pr-123", EXPIRY) == {
+def test_settings_are_those_of_the_stack_with_own_name_network_and_expiry() -> None:
+    assert create_settings(DEV, "dev", "pr-123", EXPIRY) == {
         "secretsprovider": "awskms://alias/pulumi",
         "config": {
             "aws:region": "eu-west-1",
@@ -132,16 +132,16 @@ def test_a_test_cluster_is_like_the_stack_but_under_a_name_of_its_own() -> None:
             "ant-media-cluster:domain": "pr-123.live.media.test",
             "ant-media-cluster:route53Zone": "media.test",
             "ant-media-cluster:adminCidrs": ["203.0.113.20/32"],
-            "ant-media-cluster:network": {"cidr": network_of("pr-123"), "zones": 3},
+            "ant-media-cluster:network": {"cidr": choose_network("pr-123"), "zones": 3},
             "ant-media-cluster:origins": {"count": 1},
             "ant-media-cluster:acme": {"email": "a@media.test", "directory": "staging"},
         },
     }
 
 
-def test_it_keeps_its_own_secrets_when_it_is_made_again() -> None:
+def test_update_keeps_the_secrets_of_a_test_cluster() -> None:
     own = {"encryptionsalt": "v1:own", "config": {"ant-media-cluster:panelPassword": {"secure": "v1:own"}}}
-    again = stack_file.with_secrets_of(own, make_settings(DEV, "dev", "pr-123", EXPIRY))
+    again = stack_file.add_secrets(create_settings(DEV, "dev", "pr-123", EXPIRY), own)
     assert again["encryptionsalt"] == "v1:own"
     assert again["config"]["ant-media-cluster:panelPassword"] == {"secure": "v1:own"}
     assert is_test_cluster(again)
@@ -149,7 +149,7 @@ def test_it_keeps_its_own_secrets_when_it_is_made_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("like", "said"),
+    ("source", "problem"),
     [
         (dev_with("route53Zone", ""), "route53Zone is not set: pulumi config set --stack dev ant-media-cluster:route"),
         (dev_with("domain", ""), "domain is not set: pulumi config set --stack dev ant-media-cluster:domain"),
@@ -162,12 +162,12 @@ def test_it_keeps_its_own_secrets_when_it_is_made_again() -> None:
         ({"config": {**DEV["config"], "aws:defaultTags": {}}}, "aws:defaultTags.tags.owner is not set: "),
     ],
 )  # fmt: skip
-def test_a_stack_that_none_can_be_like_is_refused(like: dict[str, Any], said: str) -> None:
+def test_unsuitable_stack_is_refused(source: dict[str, Any], problem: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        make_settings(like, "dev", "pr-123", EXPIRY)
+        create_settings(source, "dev", "pr-123", EXPIRY)
     heading, line = str(refused.value).splitlines()
-    assert heading == "No test cluster can be made like dev:"
-    assert said in line
+    assert heading == "A test cluster cannot use the settings of dev:"
+    assert problem in line
 
 
 def provider(tags: str) -> dict[str, Any]:
@@ -182,13 +182,13 @@ INSTANCE = {"type": "aws:ec2/instance:Instance", "custom": True, "inputs": {}}
 PR_123 = Cluster("pr-123", "media-team", datetime(2026, 11, 22, 4, tzinfo=UTC), 1)
 
 
-def test_the_expiry_is_read_from_the_state_of_the_stack() -> None:
+def test_expiry_is_read_from_the_state() -> None:
     tags = f'"expiry":"{EXPIRY}","owner":"media-team"'
     component = {"type": "ant-media:network:Network", "custom": False}
     assert read_cluster("pr-123", {"resources": [component, provider(tags), INSTANCE]}) == PR_123
 
 
-def test_the_later_expiry_counts_while_a_provider_follows_another() -> None:
+def test_later_expiry_counts_while_the_state_has_two_providers() -> None:
     earlier = provider('"expiry":"2026-11-21T04:00:00Z","owner":"media-team"')
     later = provider(f'"expiry":"{EXPIRY}","owner":"media-team"')
     for resources in ([earlier, later, INSTANCE], [later, earlier, INSTANCE]):
@@ -196,18 +196,18 @@ def test_the_later_expiry_counts_while_a_provider_follows_another() -> None:
 
 
 @pytest.mark.parametrize("tags", ["", '"owner":"media-team"', '"expiry":"soon"', '"expiry":"2026-11-22"'])
-def test_a_stack_without_expiry_is_no_test_cluster(tags: str) -> None:
+def test_stack_without_expiry_is_no_test_cluster(tags: str) -> None:
     assert read_cluster("prod", {"resources": [provider(tags), INSTANCE]}) is None
     assert read_cluster("prod", {}) is None
 
 
-def test_the_table_begins_with_what_expired_first() -> None:
+def test_table_is_ordered_by_expiry() -> None:
     clusters = [
         Cluster("pr-7", "media-team", NOW + timedelta(hours=3, minutes=20, seconds=59), 62),
         Cluster("pr-123", "you", NOW - timedelta(days=2, hours=1), 4),
         Cluster("load", "you", NOW + timedelta(minutes=12), 120),
     ]
-    assert table(clusters, NOW).splitlines() == [
+    assert format_clusters(clusters, NOW).splitlines() == [
         "NAME    OWNER       EXPIRES        RESOURCES",
         "pr-123  you         2 d 1 h ago    4",
         "load    you         in 12 min      120",
@@ -219,7 +219,7 @@ PULUMI = """\
 #!/bin/sh
 case "$*" in
 "stack ls --json")
-  # As while another run writes a state.
+  # Fails once, as while another run writes a state file.
   [ -e read ] || { touch read; echo "error: EOF" >&2; exit 255; }
   cat stacks.json ;;
 "stack export") cat "$PULUMI_STACK.json" ;;
@@ -227,7 +227,7 @@ esac
 """
 
 
-def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "operations.test_clusters", *arguments],
         cwd=folder,
@@ -244,32 +244,32 @@ def run_script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_one_that_cannot_be_taken_down_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_failed_deletion_does_not_stop_the_others(tmp_path: Path) -> None:
     (tmp_path / "pulumi").write_text(PULUMI)
     (tmp_path / "pulumi").chmod(0o755)
     (tmp_path / "stacks.json").write_text('[{"name": "dev"}]')
     (tmp_path / "dev.json").write_text('{"deployment": {}}')
-    nothing = run_script(tmp_path, "down-expired")
-    assert (nothing.returncode, nothing.stdout) == (0, "No test cluster has expired.\n")
+    none_expired = run_command(tmp_path, "down-expired")
+    assert (none_expired.returncode, none_expired.stdout) == (0, "No test cluster has expired.\n")
 
-    (tmp_path / "stacks.json").write_text('[{"name": "torn"}, {"name": "new"}]')
-    for name, expiry in (("torn", "2026-01-01T00:00:00Z"), ("new", "2099-01-01T00:00:00Z")):
+    (tmp_path / "stacks.json").write_text('[{"name": "broken"}, {"name": "new"}]')
+    for name, expiry in (("broken", "2026-01-01T00:00:00Z"), ("new", "2099-01-01T00:00:00Z")):
         deployment = {"resources": [provider(f'"expiry":"{expiry}"')]}
         (tmp_path / f"{name}.json").write_text(json.dumps({"deployment": deployment}))
-    locks = tmp_path / ".pulumi/locks/organization/ant-media-cluster/torn"
+    locks = tmp_path / ".pulumi/locks/organization/ant-media-cluster/broken"
     locks.mkdir(parents=True)
     (locks / "half-written.json").write_text('{"pid":')
-    done = run_script(tmp_path, "down-expired")
-    assert "new stays: it expires in " in done.stdout
-    assert "torn: JSONDecodeError" in done.stderr
-    assert done.stderr.endswith("could not be taken down: torn.\n")
+    done = run_command(tmp_path, "down-expired")
+    assert "new expires in " in done.stdout
+    assert "broken: JSONDecodeError" in done.stderr
+    assert done.stderr.endswith("could not be taken down: broken.\n")
     assert done.returncode == 1
 
 
 @pytest.mark.parametrize(("name", "shown"), [("", "not given"), ("../x", "../x"), ("-x", "-x")])
-def test_a_name_that_cannot_be_one_is_refused_everywhere(tmp_path: Path, name: str, shown: str) -> None:
+def test_invalid_name_is_refused_by_every_command(tmp_path: Path, name: str, shown: str) -> None:
     for arguments in (("down", "--", name), ("settings", "--", name, "1h", "dev")):
-        refused = run_script(tmp_path, *arguments)
+        refused = run_command(tmp_path, *arguments)
         assert refused.stderr.startswith(f"NAME is {shown}: give ")
         assert refused.stderr.endswith("such as pr-123\n")
         assert refused.returncode == 1

@@ -1,4 +1,4 @@
-"""What differs is found in what the engine and the machines say, and nothing that is secret comes along."""
+"""Reading of the state, of the engine's and AWS's answers and of find-drift.sh; redaction of secrets."""
 
 import json
 import re
@@ -8,35 +8,26 @@ from typing import Any
 import asyncssh
 import pytest
 
-from operations.drift.__main__ import why
-from operations.drift.findings import (
-    CLOUD,
-    Connection,
-    Deployment,
-    Difference,
-    added_rules,
-    away,
-    find_drift_script,
-    read_cloud,
-    read_machine,
-    read_state,
-    without_secrets,
-)
+from operations.drift.cloud import read_instances, read_refresh, read_rules
+from operations.drift.deployment import Connection, Deployment, read_deployment
+from operations.drift.findings import CLOUD, Difference
+from operations.drift.machines import explain_failure, read_machine
+from operations.drift.redaction import redact_secrets
 
 REFRESH = (Path(__file__).parent / "refresh.json").read_text()
 PASSWORD = "51ec9f753e2adad98b79091edea11075b52fa7a5"
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjE\n-----END OPENSSH PRIVATE KEY-----\n"
 SCRIPTS = """\
 === apply-haproxy-config.sh
-keep <<<"file $current"
+save_record <<<"file $current"
 === find-drift.sh
 echo found
 === prelude.sh
-keep() {
+save_record() {
 === set-statistics-password.sh
   keep <<END
 === wait-for-servers.sh
-# does not keep anything
+# does not call save_record
 """
 
 
@@ -52,8 +43,10 @@ def urn(type: str, name: str) -> str:
 
 
 def command(name: str, machine: str, create: str, stdin: object, **more: object) -> dict[str, Any]:
-    door = {"host": "198.51.100.1", "user": "deployer", "privateKey": KEY, "hostKey": "ssh-ed25519 AAAA"}
-    connection = {**door, "host": "10.0.0.8", "proxy": door} if machine != "load-balancer" else door
+    balancer = {"host": "198.51.100.1", "user": "deployer", "privateKey": KEY, "hostKey": "ssh-ed25519 AAAA"}
+    connection = (
+        {**balancer, "host": "10.0.0.8", "proxy": balancer} if machine != "load-balancer" else balancer
+    )
     type = "command:remote:Command"
     return {
         "urn": urn(type, name),
@@ -101,28 +94,32 @@ def deployment() -> Deployment:
             "id": "sgr-1",
         },
     ]
-    return read_state(json.dumps({"deployment": {"resources": resources}}))
+    return read_deployment(json.dumps({"deployment": {"resources": resources}}))
 
 
-def test_a_state_tells_how_machines_are_reached_and_which_steps_can_be_looked_at(
+def test_deployment_holds_connections_and_recording_steps(
     deployment: Deployment,
 ) -> None:
     balancer, origin = deployment.machines
     assert balancer.connection == Connection("198.51.100.1", 22, "deployer", KEY, "ssh-ed25519 AAAA")
-    assert (balancer.jumped, origin.jumped, origin.connection.host) == (False, True, "10.0.0.8")
+    assert (balancer.behind_balancer, origin.behind_balancer, origin.connection.host) == (
+        False,
+        True,
+        "10.0.0.8",
+    )
     assert [(step.name, step.script) for step in balancer.steps] == [
         ("load-balancer-scripts", "install-scripts.sh"),
         ("service-configuration", "apply-haproxy-config.sh"),
         ("load-balancer-credentials", "set-statistics-password.sh"),
     ]
-    assert balancer.deployed == f"{SCRIPTS}=== haproxy.cfg\nglobal\n"
-    assert origin.deployed == SCRIPTS
-    assert find_drift_script(origin) == "echo found\n"
+    assert balancer.deployed_files == f"{SCRIPTS}=== haproxy.cfg\nglobal\n"
+    assert origin.deployed_files == SCRIPTS
+    assert origin.find_drift_script == "echo found\n"
 
 
-def test_what_a_state_knows_in_secret_is_in_no_report(deployment: Deployment) -> None:
+def test_secrets_of_the_state_are_redacted(deployment: Deployment) -> None:
     text = f"a {PASSWORD} b another-password c b3BlbnNzaC1rZXktdjE d"
-    assert without_secrets(text, deployment.secrets) == "a [secret] b [secret] c [secret] d"
+    assert redact_secrets(text, deployment.secrets) == "a [secret] b [secret] c [secret] d"
     assert PASSWORD not in repr(deployment)
     assert KEY not in repr(deployment)
 
@@ -132,7 +129,7 @@ def step(op: str, old: object, new: object) -> dict[str, object]:
     return {"op": op, "urn": urn("aws:iam/rolePolicy:RolePolicy", "changed"), **states}
 
 
-TYPED = """\
+PASSWORDS = """\
 +    stats auth me:<hunter2>
 +    user me insecure-password <hunter2>
 +requirepass "<hunter2">
@@ -148,7 +145,7 @@ TYPED = """\
 +    server a https://<u:hunter2>@h/
 +redis://<:hunter2>@h:6379
 """
-SHOWN = """\
+NO_PASSWORDS = """\
 +Resource: arn:aws:secretsmanager:eu-west-1:123456789012:secret:cluster
 +Action: ["secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue"]
 +secretId: arn:aws:secretsmanager:eu-west-1:123456789012:secret:cluster
@@ -160,40 +157,40 @@ SHOWN = """\
 """
 
 
-def test_what_somebody_typed_in_secret_is_not_shown(deployment: Deployment) -> None:
+def test_passwords_entered_by_hand_are_redacted(deployment: Deployment) -> None:
     balancer, _ = deployment.machines
-    typed = re.sub("[<>]", "", TYPED)
-    [found] = read_machine(balancer, f"=== apply-haproxy-config.sh\n{typed}{SHOWN}")
-    assert found.lines == [*re.sub("<.*?>", "[secret]", TYPED).splitlines(), *SHOWN.splitlines()]
-    [cloud] = read_cloud(
+    entered = re.sub("[<>]", "", PASSWORDS)
+    [found] = read_machine(balancer, f"=== apply-haproxy-config.sh\n{entered}{NO_PASSWORDS}")
+    assert found.lines == [*re.sub("<.*?>", "[secret]", PASSWORDS).splitlines(), *NO_PASSWORDS.splitlines()]
+    [cloud] = read_refresh(
         json.dumps({"steps": [step("update", {"userData": "a"}, {"userData": "password=hunter2"})]})
     )
     assert cloud.lines[1:] == ["-userData: a", "+userData: password=[secret]"]
 
 
-def test_the_order_of_lists_is_no_difference() -> None:
+def test_order_of_a_list_is_no_difference() -> None:
     old, new = {"groups": ["sg-1", "sg-2"], "type": "a"}, {"groups": ["sg-2", "sg-1", "sg-0"], "type": "a"}
-    [found] = read_cloud(json.dumps({"steps": [step("update", old, new)]}))
+    [found] = read_refresh(json.dumps({"steps": [step("update", old, new)]}))
     assert [line for line in found.lines if line[0] in "+-"] == ["+- sg-0"]
 
 
-def test_the_tags_of_a_volume_are_not_the_program_s_and_no_difference() -> None:
-    def found(size: int) -> list[Difference]:
+def test_tags_of_a_root_volume_are_no_difference() -> None:
+    def differences(size: int) -> list[Difference]:
         old, new = (
             {"rootBlockDevice": {"volumeSize": size, "tags": {"owner": owner}}}
             for size, owner in ((8, "us"), (size, "them"))
         )
-        return read_cloud(json.dumps({"steps": [step("update", old, new)]}))
+        return read_refresh(json.dumps({"steps": [step("update", old, new)]}))
 
-    assert found(8) == []
-    assert len(found(9)) == 1
+    assert differences(8) == []
+    assert len(differences(9)) == 1
 
 
-def test_the_clouds_differences_are_diffs_of_properties() -> None:
-    edge, rule = read_cloud(REFRESH)
-    assert (edge.where, edge.name, edge.what) == (CLOUD, "edge1", "Instance, changed")
+def test_changed_and_deleted_resources_are_diffs_of_properties() -> None:
+    edge, rule = read_refresh(REFRESH)
+    assert (edge.place, edge.name, edge.summary) == (CLOUD, "edge1", "Instance, changed")
     assert [line for line in edge.lines if line[0] in "+-"] == ["+  owner: someone"]
-    assert (rule.name, rule.what) == (
+    assert (rule.name, rule.summary) == (
         "firewall-load-balancer-play-http-from-0.0.0.0/0",
         "Security group ingress rule, deleted",
     )
@@ -201,21 +198,21 @@ def test_the_clouds_differences_are_diffs_of_properties() -> None:
     assert not [line for line in rule.lines if line.startswith("+")]
 
 
-def test_a_machine_that_was_stopped_is_a_difference_that_no_update_heals(deployment: Deployment) -> None:
-    described = [{"Instances": [{"InstanceId": "i-origin1", "State": {"Name": "stopped"}}]}]
-    gone_or_off, [stopped] = away(deployment, described)
-    assert gone_or_off == {"load-balancer", "origin1"}
-    assert (stopped.name, stopped.what, stopped.healed) == ("origin1", "Instance, stopped", False)
+def test_stopped_machine_is_a_difference_that_no_update_restores(deployment: Deployment) -> None:
+    reservations = [{"Instances": [{"InstanceId": "i-origin1", "State": {"Name": "stopped"}}]}]
+    not_running, [stopped] = read_instances(deployment, reservations)
+    assert not_running == {"load-balancer", "origin1"}
+    assert (stopped.name, stopped.summary, stopped.restorable) == ("origin1", "Instance, stopped", False)
     assert stopped.lines[-1] == "aws ec2 start-instances --instance-ids i-origin1"
 
 
-def test_a_machine_that_lets_nobody_in_is_to_be_replaced(deployment: Deployment) -> None:
+def test_rejected_ssh_key_comes_with_the_command_that_replaces_the_machine(deployment: Deployment) -> None:
     _, origin = deployment.machines
     taint = "pulumi state taint --stack dev 'urn:pulumi:dev::ant-media-cluster::ant-media:machine:Machine$aws:ec2/instance:Instance::origin1'"
-    assert f"{taint}, then make up STACK=dev" in why(origin, asyncssh.PermissionDenied("no"))
+    assert f"{taint}, then make up STACK=dev" in explain_failure(origin, asyncssh.PermissionDenied("no"))
 
 
-def test_a_rule_that_was_added_to_a_group_is_found_until_an_update_took_it_away(
+def test_added_rule_is_found_until_an_update_deletes_it(
     deployment: Deployment,
 ) -> None:
     known = {"SecurityGroupRuleId": "sgr-1", "GroupId": "sg-1", "IsEgress": False, "IpProtocol": "tcp"}
@@ -226,25 +223,27 @@ def test_a_rule_that_was_added_to_a_group_is_found_until_an_update_took_it_away(
         "ToPort": 8080,
         "CidrIpv4": "0.0.0.0/0",
     }
-    rules, [difference] = added_rules(deployment, [known, added])
+    rules, [difference] = read_rules(deployment, [known, added])
     [rule] = rules
     assert (rule.id, rule.name, rule.imported) == ("sgr-2", "by-hand-tcp-8080-8080-sgr-2", False)
     assert {"+FromPort: 8080", "+CidrIpv4: 0.0.0.0/0", "+SecurityGroup: firewall-nodes"} <= {
         *difference.lines
     }
-    imported = Deployment([], {}, deployment.groups, {"sgr-1": "known", "sgr-2": rule.name}, {}, frozenset())
-    [again], [same] = added_rules(imported, [known, added])
+    imported = Deployment(
+        [], {}, deployment.security_groups, {"sgr-1": "known", "sgr-2": rule.name}, {}, frozenset()
+    )
+    [again], [same] = read_rules(imported, [known, added])
     assert again.imported
     assert same == difference
 
 
-def test_what_a_machine_says_is_told_by_step(deployment: Deployment) -> None:
+def test_output_of_find_drift_is_split_by_step(deployment: Deployment) -> None:
     balancer, _ = deployment.machines
     found = read_machine(
         balancer,
         "=== set-statistics-password.sh\n--- a\n+++ b\n === no step\n=== apply-haproxy-config.sh\nx\n",
     )
-    assert [(one.where, one.name, one.what, one.lines) for one in found] == [
+    assert [(one.place, one.name, one.summary, one.lines) for one in found] == [
         (
             "load-balancer",
             "load-balancer-credentials",
@@ -253,4 +252,4 @@ def test_what_a_machine_says_is_told_by_step(deployment: Deployment) -> None:
         ),
         ("load-balancer", "service-configuration", "apply-haproxy-config.sh", ["x"]),
     ]
-    assert [one.marks for one in found] == [(balancer.steps[2].urn,), (balancer.steps[1].urn,)]
+    assert [one.steps for one in found] == [(balancer.steps[2].urn,), (balancer.steps[1].urn,)]

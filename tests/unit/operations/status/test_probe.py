@@ -1,4 +1,4 @@
-"""To whom `make status` tells the statistics' password."""
+"""The checks of `make status`. The statistics password goes to a trusted server only."""
 
 import socket
 import ssl
@@ -14,14 +14,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from operations.status import __main__ as status
-from operations.status.cluster import Certificate, Unseen
+from operations.status import probe
+from operations.status.certificate import Certificate
+from operations.status.cluster import Unreachable
+from operations.status.probe import LoadBalancer, Login
 
-LOGIN = status.Login("admin", "the-statistics-password")
+LOGIN = Login("admin", "the-statistics-password")
 
 
-class Balancer:
-    """A TLS server that notes what it is sent, and answers with a page."""
+class TlsServer:
+    """A TLS server that records requests and answers each with a page."""
 
     def __init__(self, pem: Path) -> None:
         self.received: list[bytes] = []
@@ -66,20 +68,20 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def balancer(pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Balancer]:
-    balancer = Balancer(pem)
-    monkeypatch.setattr(status, "STATISTICS_PORT", balancer.port)
-    yield balancer
-    balancer.stop()
+def server(pem: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TlsServer]:
+    server = TlsServer(pem)
+    monkeypatch.setattr(probe, "STATISTICS_PORT", server.port)
+    yield server
+    server.stop()
 
 
-def test_a_trusted_server_is_told_the_password(
-    balancer: Balancer, pem: Path, monkeypatch: pytest.MonkeyPatch
+def test_trusted_server_receives_the_password(
+    server: TlsServer, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    entrance = status.Entrance("live.example.com", "127.0.0.1")
-    assert entrance.page("/metrics/node", LOGIN) == "page"
-    [request] = balancer.received
+    balancer = LoadBalancer("live.example.com", "127.0.0.1")
+    assert balancer.fetch_page("/metrics/node", LOGIN) == "page"
+    [request] = server.received
     assert request.startswith(b"GET /metrics/node HTTP/1.1\r\nHost: live.example.com:")
     assert f"Authorization: Basic {LOGIN.encoded}\r\n".encode() in request
 
@@ -87,27 +89,27 @@ def test_a_trusted_server_is_told_the_password(
 @pytest.mark.parametrize(
     ("trusted", "domain"), [(False, "live.example.com"), (True, "somebody.else.example.com")]
 )
-def test_no_other_server_is_sent_a_byte(
-    balancer: Balancer, pem: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool, domain: str
+def test_untrusted_server_receives_nothing(
+    server: TlsServer, pem: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool, domain: str
 ) -> None:
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
-    entrance = status.Entrance(domain, "127.0.0.1")
-    assert entrance.page("/metrics/node", LOGIN) == Unseen(
-        "the password is sent to a server with a trusted certificate only"
+    balancer = LoadBalancer(domain, "127.0.0.1")
+    assert balancer.fetch_page("/metrics/node", LOGIN) == Unreachable(
+        "the password is sent only to a server with a trusted certificate"
     )
-    assert not any(balancer.received)
-    # Its certificate is shown all the same.
-    certificate = entrance.certificate(balancer.port)
+    assert not any(server.received)
+    # Its certificate is reported nevertheless.
+    certificate = balancer.fetch_certificate(server.port)
     assert isinstance(certificate, Certificate)
-    assert certificate.untrusted == (
-        "it is not for somebody.else.example.com" if trusted else "it is self-signed"
+    assert certificate.distrust == (
+        "it is not valid for somebody.else.example.com" if trusted else "it is self-signed"
     )
 
 
-def test_a_port_that_nobody_listens_on_is_said_so() -> None:
+def test_closed_port_is_reported_as_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    entrance = status.Entrance("live.example.com", "127.0.0.1")
-    assert entrance.certificate(port) == Unseen("Connection refused")
-    assert entrance.plain_port(port) == Unseen("Connection refused")
+    balancer = LoadBalancer("live.example.com", "127.0.0.1")
+    assert balancer.fetch_certificate(port) == Unreachable("Connection refused")
+    assert balancer.check_plain_port(port) == Unreachable("Connection refused")

@@ -1,0 +1,27 @@
+"""Prints the JSON of `pulumi stack output --json` as tables. Leaves out haproxy.cfg, which is too long."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from operations.command_line import new_parser, run_command
+from operations.table import format_table
+
+
+def format_outputs(outputs: Mapping[str, Any]) -> str:
+    """Returns a table of the outputs, and one of the nodes below it."""
+    shown = [(name, str(value)) for name, value in outputs.items() if name not in ("haproxy_cfg", "nodes")]
+    nodes = [
+        (node["name"], node["private_address"], node["public_address"]) for node in outputs.get("nodes", [])
+    ]
+    return f"{format_table(shown)}\n\n{format_table([('node', 'private address', 'public address'), *nodes])}"
+
+
+def main() -> None:
+    new_parser("operations.outputs", f"{__doc__}\nReads standard input.", {0: "printed"}).parse_args()
+    print(format_outputs(json.load(sys.stdin)))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,61 @@
+"""Finds the problems of a cluster."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from operations.status.certificate import PLACEHOLDER, Certificate
+from operations.status.cluster import Cluster, Renewal, Unreachable
+
+STATISTICS_PORT = 6080
+
+
+def find_problems(cluster: Cluster, now: datetime) -> list[str]:
+    """Returns a sentence for each problem."""
+    problems = [
+        f"Port {port} does not answer: {result.reason}."
+        for port, result in cluster.ports.items()
+        if isinstance(result, Unreachable)
+    ]
+    statistics = cluster.ports.get(STATISTICS_PORT)
+    # A closed port is reported already, and an untrusted certificate (acme.directory: staging) may be intended.
+    if isinstance(statistics, Certificate) and statistics.distrust is None:
+        problems += _find_unreadable_pages(cluster)
+    if not isinstance(cluster.servers, Unreachable):
+        down = {server.name for server in cluster.servers if server.state.startswith("DOWN")}
+        problems += [f"{name} is DOWN." for name in sorted(down)]
+    for certificate, ports in cluster.ports_by_certificate.items():
+        faults = _find_faults(certificate, cluster.names, now)
+        problems += [f"The certificate on {ports} {fault}." for fault in faults]
+    if isinstance(cluster.renewal, Renewal) and cluster.renewal.failed:
+        problems.append(
+            "The last renewal of the certificate failed; certbot's timer tries again. "
+            "For the reason, run journalctl -u certbot on the load balancer, or read /var/log/letsencrypt there."
+        )
+    return problems
+
+
+def _find_unreadable_pages(cluster: Cluster) -> Iterator[str]:
+    """Yields one sentence for each reason, so that a wrong password is reported once."""
+    pages = {"statistics": cluster.servers, "load balancer's metrics": cluster.renewal}
+    unreadable = {page: result for page, result in pages.items() if isinstance(result, Unreachable)}
+    for reason in dict.fromkeys(result.reason for result in unreadable.values()):
+        affected = " and the ".join(page for page, result in unreadable.items() if result.reason == reason)
+        yield f"The {affected} cannot be read: {reason}."
+
+
+def _find_faults(certificate: Certificate, names: Sequence[str], now: datetime) -> list[str]:
+    if certificate.issuer == PLACEHOLDER:
+        return ["is the placeholder"]
+    faults = [f"is not valid for {name}" for name in names if not certificate.covers(name)]
+    left = certificate.not_after - now
+    if left < timedelta():
+        faults.append("has expired")
+    elif left < certificate.shortest_time_left:
+        faults.append(f"has {format_days(left)} left")
+    if now < certificate.not_before:
+        faults.append("is not valid yet")
+    return faults
+
+
+def format_days(time: timedelta) -> str:
+    return f"{time.days} day{'' if time.days == 1 else 's'}"

@@ -1,0 +1,54 @@
+"""Formats the status of a cluster as plain text."""
+
+from datetime import datetime
+
+from operations.status.cluster import Cluster, Renewal, Unreachable
+from operations.status.problems import find_problems, format_days
+from operations.table import format_table
+
+_INDENT = "  "
+
+
+def format_report(cluster: Cluster, now: datetime) -> str:
+    machines = [(m.name, m.role, m.private_address, m.public_address) for m in cluster.machines]
+    lines = ["Machines", format_table(machines, _INDENT), "", "HAProxy's servers"]
+    match cluster.servers:
+        case Unreachable(reason):
+            lines.append(f"{_INDENT}not shown: {reason}")
+        case servers:
+            rows = [(server.backend, server.name, server.state, str(server.sessions)) for server in servers]
+            lines.append(format_table([("backend", "server", "state", "sessions"), *rows], _INDENT))
+    for certificate, ports in cluster.ports_by_certificate.items():
+        facts = {
+            "names": ", ".join(certificate.names) or "none",
+            "issuer": certificate.issuer,
+            "serial": certificate.serial,
+            "key": certificate.key,
+            "valid until": f"{_format_time(certificate.not_after)}, {format_days(certificate.not_after - now)} left",
+            "trusted": f"no: {certificate.distrust}" if certificate.distrust else "yes",
+        }
+        lines += ["", f"Certificate on {ports}", format_table([*facts.items()], _INDENT)]
+    lines += ["", "Last renewal", f"{_INDENT}{_format_renewal(cluster.renewal)}", ""]
+    if problems := find_problems(cluster, now):
+        lines += ["Problems", *(f"{_INDENT}{problem}" for problem in problems)]
+    elif isinstance(cluster.servers, Unreachable):
+        lines.append("No problems found, but HAProxy's servers could not be checked")
+    else:
+        lines.append("No problems found")
+    return "\n".join(lines)
+
+
+def _format_renewal(renewal: Renewal | Unreachable | None) -> str:
+    match renewal:
+        case None:
+            return "none: the certificate is your own (tls.certificate)"
+        case Unreachable(reason):
+            return f"not shown: {reason}"
+        case Renewal(failed, datetime() as ended):
+            return f"{'failed' if failed else 'succeeded'}, {_format_time(ended)}"
+        case Renewal(failed):
+            return "failed" if failed else "none yet on this machine: certbot's timer runs twice a day"
+
+
+def _format_time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""The API of the forge that a job runs on, GitHub or GitLab. Standard library only: a job needs nothing installed for it."""
+"""HTTP client for the REST API of GitHub or GitLab, on the standard library (docs/decisions/7-forge-clients.md)."""
 
 import http.client
 import json
@@ -14,131 +14,138 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
-PAUSES = (1.0, 4.0, 15.0)
-"""In seconds, between the tries at a forge that is not up to it just now."""
+_RETRY_DELAYS = (1.0, 4.0, 15.0)
+"""Seconds before each retry."""
 
 
 class ForgeError(Exception):
-    """Why the forge did not do what it was asked to, in words for the job's log."""
+    """A request failed. The message is for the job's log."""
 
 
 class UnavailableError(ForgeError):
-    """It may do so in a moment."""
+    """The forge is down, overloaded or unreachable. A retry may succeed."""
 
 
-class MissingError(ForgeError):
-    """It has no such thing, or shows it to others only."""
+class NotFoundError(ForgeError):
+    """The resource does not exist, or the token has no access to it."""
 
 
 @dataclass(frozen=True)
 class Api:
     url: str
-    """All paths begin here."""
+    """Base URL of all paths."""
     token_header: str
     token: str = field(repr=False)
-    hint: str
-    """What would do where the token may not."""
+    token_hint: str
+    """Added to an error when the token lacks a permission: what the token needs."""
 
-    def at(self, url: str) -> "Api":
-        """Another address of the same forge."""
+    def with_url(self, url: str) -> "Api":
+        """Returns a client with another base URL and the same token."""
         return replace(self, url=url)
 
-    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """The answer's JSON."""
+    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """Sends a request and returns the JSON of the response."""
         return json.loads(self.send(method, self.url + path, body)[0])
 
-    def pages(self, path: str) -> Iterator[Any]:
-        """Of a list, page by page to its end."""
+    def list_pages(self, path: str) -> Iterator[Any]:
+        """Yields the JSON of each page of a list."""
         url = f"{self.url}{path}{'&' if '?' in path else '?'}per_page=100"
         while url:
             content, links = self.send("GET", url)
             yield json.loads(content)
-            following = re.search(r'<([^<>]+)>;[^,<]*\brel="next"', links)
-            url = following[1] if following else ""
+            next_link = re.search(r'<([^<>]+)>;[^,<]*\brel="next"', links)
+            url = next_link[1] if next_link else ""
             if url and urlsplit(url)[:2] != urlsplit(self.url)[:2]:
-                raise ForgeError(f"{path} goes on at {url}, which is not at {self.url}")
+                raise ForgeError(f"the next page of {path} is {url}, which is not on {self.url}")
 
     def send(self, method: str, url: str, body: Mapping[str, object] | None = None) -> tuple[bytes, str]:
-        """The answer, and its Link header."""
+        """Sends a request and returns the body and the Link header of the response."""
         request = urllib.request.Request(
             url, None if body is None else json.dumps(body).encode(), method=method
         )
         request.add_header("Content-Type", "application/json")
         request.add_header("User-Agent", "ant-media-cluster")
-        # A download leads on to another host, which has no business with the token.
+        # Downloads redirect to a storage host, which must not get the token.
         request.add_unredirected_header(self.token_header, self.token)
-        what = f"{method} {urlsplit(url).path}"
+        label = f"{method} {urlsplit(url).path}"
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.read(), answer.headers.get("Link", "")
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.read(), response.headers.get("Link", "")
         except urllib.error.HTTPError as error:
-            raise self._refusal(what, error) from None
+            raise self._to_forge_error(label, error) from None
         except (OSError, http.client.HTTPException) as error:
-            raise UnavailableError(f"{what}: {urlsplit(url).netloc} does not answer: {error}") from None
+            raise UnavailableError(f"{label}: {urlsplit(url).netloc} does not answer: {error}") from None
 
-    def _refusal(self, what: str, error: urllib.error.HTTPError) -> ForgeError:
-        said = _message(error.read())
-        told = f"{what}: {error.code} {error.reason}" + (f" ({said})" if said else "")
+    def _to_forge_error(self, label: str, error: urllib.error.HTTPError) -> ForgeError:
+        details = _read_error_message(error.read())
+        message = f"{label}: {error.code} {error.reason}" + (f" ({details})" if details else "")
         if error.code >= 500 or error.code == 429 or error.headers.get("Retry-After"):
-            return UnavailableError(told)
+            return UnavailableError(message)
         if error.code == 404:
-            return MissingError(f"{told}: there is no such thing, or the token may not see it: {self.hint}")
+            return NotFoundError(
+                f"{message}: it does not exist, or the token has no access: {self.token_hint}"
+            )
         if error.code in (401, 403):
-            return ForgeError(f"{told}: {self.hint}")
-        return ForgeError(told)
+            return ForgeError(f"{message}: {self.token_hint}")
+        return ForgeError(message)
 
 
-def _message(answer: bytes) -> str:
-    """GitHub says it in `message`, GitLab there or in `error`."""
+def _read_error_message(body: bytes) -> str:
+    """Returns the `message` (GitHub, GitLab) or `error` (GitLab) of a response; empty when it has neither."""
     try:
-        content: dict[str, object] = json.loads(answer)
-        said = content.get("message") or content.get("error") or ""
+        content: dict[str, object] = json.loads(body)
+        message = content.get("message") or content.get("error") or ""
     except (ValueError, AttributeError):
         return ""
-    return " ".join(str(said).split())[:200]
+    return " ".join(str(message).split())[:200]
 
 
-def patiently(action: Callable[[], T], pauses: Sequence[float] = PAUSES) -> T:
-    """Does all of it again where the forge was not up to it: what was made before it failed is then found."""
-    for pause in pauses:
+def retry_while_unavailable(action: Callable[[], T], delays: Sequence[float] = _RETRY_DELAYS) -> T:
+    """Calls `action` again from its beginning while the forge is unavailable.
+
+    A failed POST may still have created a comment. The repeated action then finds and updates it.
+    """
+    for delay in delays:
         try:
             return action()
         except UnavailableError:
-            time.sleep(pause)
+            time.sleep(delay)
     return action()
 
 
-def setting(name: str, purpose: str) -> str:
+def require_variable(name: str, hint: str) -> str:
+    """Returns an environment variable. Raises `ForgeError` with `hint` when it is not set."""
     value = os.environ.get(name, "")
     if not value:
-        raise ForgeError(f"{name} is not set: {purpose}")
+        raise ForgeError(f"{name} is not set: {hint}")
     return value
 
 
-def on_github() -> bool:
+def is_github_job() -> bool:
     if os.environ.get("GITHUB_ACTIONS"):
         return True
     if os.environ.get("GITLAB_CI"):
         return False
-    raise ForgeError("neither GITHUB_ACTIONS nor GITLAB_CI is set: this runs in a job of GitHub or GitLab")
+    raise ForgeError("neither GITHUB_ACTIONS nor GITLAB_CI is set: run this in a job of GitHub or GitLab")
 
 
-def github(permission: str) -> Api:
-    """The API of the job's repository; `permission` is what a job needs for what is asked of it."""
-    repository = setting("GITHUB_REPOSITORY", "GitHub sets it in every job")
-    token = setting("GITHUB_TOKEN", "give the step env: {GITHUB_TOKEN: ${{ github.token }}}")
+def github_repository(permissions: str) -> Api:
+    """Returns a client for the job's repository. `permissions` are those that the job needs, for error messages."""
+    repository = require_variable("GITHUB_REPOSITORY", "GitHub sets it in every job")
+    token = require_variable("GITHUB_TOKEN", "give the step env: {GITHUB_TOKEN: ${{ github.token }}}")
     url = os.environ.get("GITHUB_API_URL", "https://api.github.com")
     return Api(
         f"{url}/repos/{repository}",
         "Authorization",
         f"Bearer {token}",
-        f"the job needs permissions: {permission}",
+        f"the job needs permissions: {permissions}",
     )
 
 
-def gitlab(variable: str, header: str, hint: str) -> Api:
-    """The API of the job's project, with the token in `variable`."""
+def gitlab_project(token_variable: str, token_header: str, token_hint: str) -> Api:
+    """Returns a client for the job's project, with the token in an environment variable."""
     url, project = (
-        setting(name, "GitLab sets it in every job") for name in ("CI_API_V4_URL", "CI_PROJECT_ID")
+        require_variable(name, "GitLab sets it in every job") for name in ("CI_API_V4_URL", "CI_PROJECT_ID")
     )
-    return Api(f"{url}/projects/{project}", header, setting(variable, hint), hint)
+    token = require_variable(token_variable, token_hint)
+    return Api(f"{url}/projects/{project}", token_header, token, token_hint)

@@ -1,40 +1,25 @@
-"""Stop a deployment that nobody has to approve: the environment needs required reviewers, and branches that may use it.
+"""Checks that deployments to a GitHub environment need an approval.
 
-GitHub makes an environment that is missing, without either, and without a word; then a merge alone deploys to it.
+GitHub creates a missing environment without any protection. Every merge would then be deployed without an approval.
 """
 
-import argparse
-import sys
-
-from operations.forge.api import ForgeError, github, patiently
+from operations.forge.api import ForgeError, github_repository, retry_while_unavailable
 
 
-def missing(environment: str) -> list[str]:
-    """What it lacks."""
-    api = github("{actions: read}")
-    found = patiently(lambda: api.ask("GET", f"/environments/{environment}"))
-    rules = [rule["type"] for rule in found["protection_rules"]]
-    return [
-        *(["required reviewers"] if "required_reviewers" not in rules else []),
-        *(["deployment branches"] if not found["deployment_branch_policy"] else []),
-    ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("environment")
-    environment: str = parser.parse_args().environment
-    if lacks := missing(environment):
+def require_approval(environment: str) -> None:
+    """Raises `ForgeError` unless the environment has required reviewers and limits the branches that may deploy to it."""
+    if missing := _find_missing_protection(environment):
         raise ForgeError(
-            f"the environment {environment} has no {' and no '.join(lacks)}, so nothing is deployed: give it both in the"
+            f"the environment {environment} has no {' and no '.join(missing)}: nothing was deployed; add both in the"
             " repository's settings (docs/deployment.md, Setting it up, 4)"
         )
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except ForgeError as error:
-        sys.exit(f"require_approval: {error}")
+def _find_missing_protection(environment: str) -> list[str]:
+    api = github_repository("{actions: read}")
+    settings = retry_while_unavailable(lambda: api.request("GET", f"/environments/{environment}"))
+    rules = [rule["type"] for rule in settings["protection_rules"]]
+    return [
+        *(["required reviewers"] if "required_reviewers" not in rules else []),
+        *(["deployment branches"] if not settings["deployment_branch_policy"] else []),
+    ]

@@ -1,188 +1,191 @@
-"""Publish a report as a comment on the pull request that a job runs for, or as an issue: one a report, kept up to date.
+"""Publishes a report as a comment on the job's pull request, or as an issue, and updates it on later runs.
 
-The report is Markdown on standard input. Its first line is a marker, `<!-- ant-media-cluster preview: dev -->`, by which
-what was published before is found again: among all comments, however many, but only those of the token's own user.
+The report's first line is a marker such as `<!-- ant-media-cluster preview: dev -->`. A later run finds the comment or
+issue by its marker, among those of the token's own user.
 """
 
-import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from operations.forge.api import ForgeError, MissingError, github, gitlab, on_github, patiently, setting
+from operations.forge.api import (
+    ForgeError,
+    NotFoundError,
+    github_repository,
+    gitlab_project,
+    is_github_job,
+    require_variable,
+    retry_while_unavailable,
+)
 
-MARKER = re.compile(r"<!-- ant-media-cluster [^<>\r\n]+ -->")
+_MARKER = re.compile(r"<!-- ant-media-cluster [^<>\r\n]+ -->")
 
 
 @dataclass(frozen=True)
 class Post:
-    """A comment or an issue of the token's user."""
+    """A comment or an issue."""
 
     path: str
+    """Path in the API."""
     text: str
 
 
 class Forge(Protocol):
-    def comments(self) -> Iterator[Post]: ...
+    """Comments of the job's pull request and open issues of its repository. Lists only posts of the token's user."""
+
+    def list_comments(self) -> Iterator[Post]: ...
     def add_comment(self, text: str) -> None: ...
-    def change_comment(self, comment: Post, text: str) -> None: ...
-    def open_issues(self) -> Iterator[Post]: ...
+    def update_comment(self, comment: Post, text: str) -> None: ...
+    def list_open_issues(self) -> Iterator[Post]: ...
     def open_issue(self, title: str, text: str) -> None: ...
-    def change_issue(self, issue: Post, text: str, *, close: bool) -> None: ...
+    def update_issue(self, issue: Post, text: str, *, close: bool) -> None: ...
 
 
 class GitHub:
     def __init__(self) -> None:
-        self._api = github("{issues: write, pull-requests: write}")
+        self._api = github_repository("{issues: write, pull-requests: write}")
 
-    def _me(self) -> str:
-        # Of the token of a job, REST's /user knows nothing.
+    def _get_login(self) -> str:
+        # The token of a job has no access to /user of the REST API.
         url = os.environ.get("GITHUB_GRAPHQL_URL", "https://api.github.com/graphql")
-        answer = self._api.at(url).ask("POST", "", {"query": "query { viewer { login } }"})
+        answer = self._api.with_url(url).request("POST", "", {"query": "query { viewer { login } }"})
         login: str = answer["data"]["viewer"]["login"]
         return login
 
-    def _thread(self) -> str:
-        ref = setting("GITHUB_REF", "GitHub sets it in every job")
+    def _comments_path(self) -> str:
+        ref = require_variable("GITHUB_REF", "GitHub sets it in every job")
         if not (pull := re.fullmatch(r"refs/pull/(\d+)/\w+", ref)):
             raise ForgeError(
-                f"GITHUB_REF is {ref}: this job runs for no pull request, so there is none to comment on"
+                f"GITHUB_REF is {ref}: no pull request to comment on; run this in a job of a pull request"
             )
         return f"/issues/{pull[1]}/comments"
 
-    def comments(self) -> Iterator[Post]:
-        me = self._me()
-        for page in self._api.pages(self._thread()):
+    def list_comments(self) -> Iterator[Post]:
+        login = self._get_login()
+        for page in self._api.list_pages(self._comments_path()):
             for comment in page:
-                if _author(comment.get("user"), "login") == me:
+                if _get_author(comment.get("user"), "login") == login:
                     yield Post(f"/issues/comments/{comment['id']}", comment.get("body") or "")
 
     def add_comment(self, text: str) -> None:
-        self._api.ask("POST", self._thread(), {"body": text})
+        self._api.request("POST", self._comments_path(), {"body": text})
 
-    def change_comment(self, comment: Post, text: str) -> None:
-        self._api.ask("PATCH", comment.path, {"body": text})
+    def update_comment(self, comment: Post, text: str) -> None:
+        self._api.request("PATCH", comment.path, {"body": text})
 
-    def open_issues(self) -> Iterator[Post]:
-        me = self._me()
-        for page in self._api.pages("/issues?state=open"):
+    def list_open_issues(self) -> Iterator[Post]:
+        login = self._get_login()
+        for page in self._api.list_pages("/issues?state=open"):
             for issue in page:
-                if _author(issue.get("user"), "login") == me:
+                if _get_author(issue.get("user"), "login") == login:
                     yield Post(f"/issues/{issue['number']}", issue.get("body") or "")
 
     def open_issue(self, title: str, text: str) -> None:
-        self._api.ask("POST", "/issues", {"title": title, "body": text})
+        self._api.request("POST", "/issues", {"title": title, "body": text})
 
-    def change_issue(self, issue: Post, text: str, *, close: bool) -> None:
-        self._api.ask("PATCH", issue.path, {"body": text, **({"state": "closed"} if close else {})})
+    def update_issue(self, issue: Post, text: str, *, close: bool) -> None:
+        self._api.request("PATCH", issue.path, {"body": text, **({"state": "closed"} if close else {})})
 
 
 class GitLab:
     def __init__(self) -> None:
-        hint = "it takes a project access token of scope api and role Reporter, as a masked variable"
-        self._api = gitlab("GITLAB_TOKEN", "PRIVATE-TOKEN", hint)
+        hint = "set a project access token (scope api, role Reporter) as a masked variable"
+        self._api = gitlab_project("GITLAB_TOKEN", "PRIVATE-TOKEN", hint)
 
-    def _me(self) -> int:
-        me: int = self._api.at(setting("CI_API_V4_URL", "GitLab sets it in every job")).ask("GET", "/user")[
-            "id"
-        ]
-        return me
+    def _get_user_id(self) -> int:
+        url = require_variable("CI_API_V4_URL", "GitLab sets it in every job")
+        user_id: int = self._api.with_url(url).request("GET", "/user")["id"]
+        return user_id
 
-    def _thread(self) -> str:
-        number = setting(
-            "CI_MERGE_REQUEST_IID", "this job runs for no merge request, so there is none to comment on"
+    def _notes_path(self) -> str:
+        number = require_variable(
+            "CI_MERGE_REQUEST_IID", "no merge request to comment on; run this in a job of a merge request"
         )
         return f"/merge_requests/{number}/notes"
 
-    def comments(self) -> Iterator[Post]:
-        me = self._me()
-        for page in self._api.pages(f"{self._thread()}?sort=asc"):
+    def list_comments(self) -> Iterator[Post]:
+        user_id = self._get_user_id()
+        for page in self._api.list_pages(f"{self._notes_path()}?sort=asc"):
             for note in page:
-                if _author(note.get("author"), "id") == me:
-                    yield Post(f"{self._thread()}/{note['id']}", note.get("body") or "")
+                if _get_author(note.get("author"), "id") == user_id:
+                    yield Post(f"{self._notes_path()}/{note['id']}", note.get("body") or "")
 
     def add_comment(self, text: str) -> None:
-        self._api.ask("POST", self._thread(), {"body": text})
+        self._api.request("POST", self._notes_path(), {"body": text})
 
-    def change_comment(self, comment: Post, text: str) -> None:
-        self._api.ask("PUT", comment.path, {"body": text})
+    def update_comment(self, comment: Post, text: str) -> None:
+        self._api.request("PUT", comment.path, {"body": text})
 
-    def open_issues(self) -> Iterator[Post]:
-        me = self._me()
-        for page in self._api.pages("/issues?state=opened"):
+    def list_open_issues(self) -> Iterator[Post]:
+        user_id = self._get_user_id()
+        for page in self._api.list_pages("/issues?state=opened"):
             for issue in page:
-                if _author(issue.get("author"), "id") == me:
+                if _get_author(issue.get("author"), "id") == user_id:
                     yield Post(f"/issues/{issue['iid']}", issue.get("description") or "")
 
     def open_issue(self, title: str, text: str) -> None:
-        self._api.ask("POST", "/issues", {"title": title, "description": text})
+        self._api.request("POST", "/issues", {"title": title, "description": text})
 
-    def change_issue(self, issue: Post, text: str, *, close: bool) -> None:
-        self._api.ask("PUT", issue.path, {"description": text, **({"state_event": "close"} if close else {})})
+    def update_issue(self, issue: Post, text: str, *, close: bool) -> None:
+        self._api.request(
+            "PUT", issue.path, {"description": text, **({"state_event": "close"} if close else {})}
+        )
 
 
-def _author(user: dict[str, Any] | None, key: str) -> object:
-    """Whose account is gone is nobody."""
+def _get_author(user: dict[str, Any] | None, key: str) -> object:
+    """Returns a key of the author; None when the author's account was deleted."""
     return user and user.get(key)
 
 
-def first_line(text: str) -> str:
+def _connect() -> Forge:
+    return GitHub() if is_github_job() else GitLab()
+
+
+def _first_line(text: str) -> str:
     return text.partition("\n")[0].strip()
 
 
-def publish_comment(forge: Forge, report: str) -> str:
-    for comment in forge.comments():
-        if first_line(comment.text) == first_line(report):
+def _check_marker(report: str) -> None:
+    if not _MARKER.fullmatch(_first_line(report)):
+        raise ForgeError(
+            "the report's first line is no marker (<!-- ant-media-cluster … -->): nothing was published"
+        )
+
+
+def publish_comment(report: str) -> str:
+    """Adds or updates the comment with the report's marker. Returns what was done."""
+    _check_marker(report)
+    forge = _connect()
+    return retry_while_unavailable(lambda: _publish_comment(forge, report))
+
+
+def _publish_comment(forge: Forge, report: str) -> str:
+    for comment in forge.list_comments():
+        if _first_line(comment.text) == _first_line(report):
             try:
-                forge.change_comment(comment, report)
-            except MissingError:  # somebody deleted it meanwhile
+                forge.update_comment(comment, report)
+            except NotFoundError:  # deleted since it was listed
                 break
             return "updated the comment"
     forge.add_comment(report)
     return "added a comment"
 
 
-def publish_issue(forge: Forge, report: str, title: str, *, resolved: bool) -> str:
-    for issue in forge.open_issues():
-        if first_line(issue.text) == first_line(report):
-            forge.change_issue(issue, report, close=resolved)
+def publish_issue(report: str, title: str, *, resolved: bool) -> str:
+    """Opens, updates or, when resolved, closes the issue with the report's marker. Returns what was done."""
+    _check_marker(report)
+    forge = _connect()
+    return retry_while_unavailable(lambda: _publish_issue(forge, report, title, resolved=resolved))
+
+
+def _publish_issue(forge: Forge, report: str, title: str, *, resolved: bool) -> str:
+    for issue in forge.list_open_issues():
+        if _first_line(issue.text) == _first_line(report):
+            forge.update_issue(issue, report, close=resolved)
             return "closed the issue" if resolved else "updated the issue"
     if resolved:
-        return "there is no issue, and nothing to open one for"
+        return "no issue is open, and none is needed"
     forge.open_issue(title, report)
     return "opened an issue"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    forms = parser.add_subparsers(dest="form", required=True)
-    forms.add_parser("comment", help="on the pull request, or merge request, that the job runs for")
-    issue = forms.add_parser("issue", help="in the repository")
-    issue.add_argument("title")
-    issue.add_argument(
-        "--resolved", action="store_true", help="the report says that all is well: close the issue"
-    )
-    chosen = parser.parse_args()
-
-    report = sys.stdin.read()
-    if not MARKER.fullmatch(first_line(report)):
-        raise ForgeError(
-            "the report's first line is no marker (<!-- ant-media-cluster … -->): nothing is published"
-        )
-    forge: Forge = GitHub() if on_github() else GitLab()
-    if chosen.form == "comment":
-        print(patiently(lambda: publish_comment(forge, report)))
-    else:
-        print(patiently(lambda: publish_issue(forge, report, chosen.title, resolved=chosen.resolved)))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ForgeError as error:
-        sys.exit(f"publish_report: {error}")

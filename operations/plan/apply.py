@@ -1,49 +1,30 @@
-"""Do what was reviewed, and nothing else: `pulumi up` held to a plan that `make preview PLAN=…` saved.
-
-usage: apply_plan.py PLAN COMMAND...
-
-COMMAND is `pulumi up`. The engine previews once more and compares before it touches anything. Where that differs from the
-plan it quotes the values of both, secrets in clear: from there on nothing of what it says is printed.
-"""
+"""Runs `pulumi up` with a saved plan and hides the values that the engine quotes when the plan is stale."""
 
 import json
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-_DIFFERS = re.compile(
+_PLAN_VIOLATION = re.compile(
     r"violates plan|not allowed by the plan|no plan for resource|expected resource operations for"
 )
 _RESOURCE = re.compile(r"^\W*((?:[\w-]+:)+)(\w+) (\S+) .*error: ")
 
 
-def _go_on(number: int, frame: FrameType | None) -> None:
-    pass
+def apply_plan(plan: Path, command: Sequence[str]) -> int:
+    """Runs the command (`pulumi up`) with the plan and returns its exit code.
 
-
-def _place(package: str, kind: str, name: str) -> str:
-    """Nobody has heard of default_7_51_1."""
-    return f"the settings of the {kind} provider (tags, region)" if package == "pulumi:providers:" else name
-
-
-def main() -> int:
-    plan, *command = sys.argv[1:]
-    if not Path(plan).is_file():
-        sys.exit(
-            f"PLAN={plan}: there is no such file; make preview PLAN={plan} saves it, where the preview succeeds."
-        )
-    try:
-        json.loads(Path(plan).read_text())
-    except ValueError:
-        sys.exit(
-            f"PLAN={plan}: this is no whole plan; save it again: make preview FORMAT=markdown PLAN={plan}"
-        )
-    # An interrupt reaches the engine too, which ends in good order; what it says of that is still to be read.
-    signal.signal(signal.SIGINT, _go_on)
-    updating, differs, explained, resources = False, False, False, list[str]()
+    The engine previews again and compares the result with the plan before it changes anything. In an error it quotes old
+    and new values, secrets in clear text. So nothing more of its output is printed after the first plan violation.
+    """
+    _check_plan(plan)
+    # An interrupt reaches the engine too. It stops in good order, and its output must still be read.
+    signal.signal(signal.SIGINT, _ignore_interrupt)
+    updating, stale, error_shown, resources = False, False, False, list[str]()
     up = subprocess.Popen(
         [*command, "--yes", "--plan", plan],
         stdout=subprocess.PIPE,
@@ -54,32 +35,46 @@ def main() -> int:
     assert up.stdout
     with up:
         for line in up.stdout:
-            updating = updating or (not differs and line.startswith("Updating ("))
-            if _DIFFERS.search(line):
-                differs = True
-                resources += [_place(*found.groups()) for found in [_RESOURCE.match(line)] if found]
-            explained = explained or "error:" in line
-            if not differs:
+            updating = updating or (not stale and line.startswith("Updating ("))
+            if _PLAN_VIOLATION.search(line):
+                stale = True
+                resources += [_format_resource(*match.groups()) for match in [_RESOURCE.match(line)] if match]
+            error_shown = error_shown or "error:" in line
+            if not stale:
                 print(line, end="", flush=True)
-    again = f"Preview and review again: make preview FORMAT=markdown PLAN={plan}"
-    if differs:
-        touched = "Part of it was done before that showed." if updating else "Nothing was touched."
-        where = f" It shows at {', '.join(dict.fromkeys(resources))}." if resources else ""
+    remedy = f"Preview and review again: make preview FORMAT=markdown PLAN={plan}"
+    if stale:
+        progress = "Part of the update was done." if updating else "Nothing was touched."
+        names = f" Affected: {', '.join(dict.fromkeys(resources))}." if resources else ""
         sys.exit(
-            f"\n{touched} What would be done is no longer what was reviewed: since the plan was saved, the settings, the "
-            f"program or the cloud became another.{where}\n{again}"
+            f"\n{progress} The plan is stale: since it was saved, the settings, the program or the cloud have changed.{names}\n"
+            + remedy
         )
-    if up.returncode > 0 and not (updating or explained):
-        # So it ends where only the stack's outputs are others.
+    if up.returncode > 0 and not (updating or error_shown):
+        # The engine reports no error when only a stack output violates the plan.
         sys.exit(
-            "\nNothing was touched: what would be done is no longer what was reviewed; it may be an output of the stack.\n"
-            + again
+            f"\nNothing was touched. The plan is stale: probably an output of the stack has changed.\n{remedy}"
         )
     return up.returncode
 
 
-if __name__ == "__main__":
+def _check_plan(plan: Path) -> None:
+    if not plan.is_file():
+        sys.exit(
+            f"PLAN={plan}: no such file; save it with make preview PLAN={plan} (a failed preview saves none)"
+        )
     try:
-        sys.exit(main())
-    except FileNotFoundError as error:
-        sys.exit(f"apply_plan.py needs {error.filename} on PATH.")
+        json.loads(plan.read_text())
+    except ValueError:
+        sys.exit(
+            f"PLAN={plan}: the plan is incomplete; save it again with make preview FORMAT=markdown PLAN={plan}"
+        )
+
+
+def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
+    """Unlike `SIG_IGN`, a handler is not inherited by the engine."""
+
+
+def _format_resource(package: str, kind: str, name: str) -> str:
+    """Returns the resource's name, or a description for a provider, whose name means nothing (default_7_51_1)."""
+    return f"the settings of the {kind} provider (tags, region)" if package == "pulumi:providers:" else name

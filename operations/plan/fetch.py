@@ -1,72 +1,63 @@
-"""Fetch the plan that was reviewed for exactly the tree that is checked out, for `make up STACK=… PLAN=…`.
+"""Fetches the plan that the preview saved for the Git tree that is checked out.
 
-The preview of a pull request keeps its plan under the name of the tree that it looked at. After the merge the same tree
-has the same plan; any other has none, and is not deployed.
+A preview saves its plan under the name of the previewed tree. A merge of that tree has the same name, so it gets this
+plan. For any other tree no plan exists.
 """
 
-import argparse
 import io
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from operations.forge.api import ForgeError, MissingError, github, gitlab, on_github, patiently
+from operations.forge.api import (
+    ForgeError,
+    NotFoundError,
+    github_repository,
+    gitlab_project,
+    is_github_job,
+    retry_while_unavailable,
+)
 
 
-def from_github(stack: str, tree: str) -> bytes | None:
-    """The newest of the artifact's name. What the pull request of a fork uploaded does not count: anybody can open one."""
-    api = github("{actions: read}")
-    kept: list[dict[str, Any]] = [
+def fetch_plan(stack: str, file: Path) -> None:
+    """Writes the plan to a file. Raises `ForgeError` when no plan exists."""
+    tree = subprocess.run(
+        ["git", "rev-parse", "HEAD^{tree}"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+    fetch = _fetch_from_github if is_github_job() else _fetch_from_gitlab
+    plan = retry_while_unavailable(lambda: fetch(stack, tree))
+    if plan is None:
+        raise ForgeError(
+            f"no reviewed plan of stack {stack} exists for this tree ({tree}): nothing was deployed. The commit had no pull"
+            " request, or the branch was out of date when it was merged, or the preview failed or its plan has expired."
+            " Run the preview on this branch by hand, review it, then run this job again"
+            " (docs/deployment.md, When there is no plan that fits)."
+        )
+    file.write_bytes(plan)
+
+
+def _fetch_from_github(stack: str, tree: str) -> bytes | None:
+    """Downloads the newest artifact of this name, except those of forks: anyone can upload one from a fork."""
+    api = github_repository("{actions: read}")
+    artifacts: list[dict[str, Any]] = [
         artifact
-        for page in api.pages(f"/actions/artifacts?name=plan-{stack}-{tree}")
+        for page in api.list_pages(f"/actions/artifacts?name=plan-{stack}-{tree}")
         for artifact in page["artifacts"]
         if not artifact["expired"]
         and artifact["workflow_run"]["head_repository_id"] == artifact["workflow_run"]["repository_id"]
     ]
-    if not kept:
+    if not artifacts:
         return None
-    newest = max(kept, key=lambda artifact: artifact["id"])
+    newest = max(artifacts, key=lambda artifact: artifact["id"])
     content, _ = api.send("GET", f"{api.url}/actions/artifacts/{newest['id']}/zip")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return archive.read(archive.namelist()[0])
 
 
-def from_gitlab(stack: str, tree: str) -> bytes | None:
-    api = gitlab("CI_JOB_TOKEN", "JOB-TOKEN", "GitLab gives it to every job")
+def _fetch_from_gitlab(stack: str, tree: str) -> bytes | None:
+    api = gitlab_project("CI_JOB_TOKEN", "JOB-TOKEN", "GitLab sets it in every job")
     try:
         return api.send("GET", f"{api.url}/packages/generic/plan-{stack}/{tree}/plan.json")[0]
-    except MissingError:
+    except NotFoundError:
         return None
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("stack")
-    parser.add_argument("file", type=Path, help="where the plan is written")
-    chosen = parser.parse_args()
-    tree = subprocess.run(
-        ["git", "rev-parse", "HEAD^{tree}"], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
-    fetch = from_github if on_github() else from_gitlab
-    plan = patiently(lambda: fetch(chosen.stack, tree))
-    if plan is None:
-        raise ForgeError(
-            f"no plan of stack {chosen.stack} was reviewed for this tree ({tree}), so nothing is deployed. Either it came"
-            " without a pull request, or the branch was behind when it was merged, or the preview failed or is too old."
-            " Run the preview on this branch by hand, read what it says, then run this job again"
-            " (docs/deployment.md, When there is no plan that fits)."
-        )
-    chosen.file.write_bytes(plan)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ForgeError as error:
-        sys.exit(f"fetch: {error}")
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)

@@ -1,10 +1,9 @@
-"""The workflows of GitHub and GitLab: what actionlint and the schemas cannot know of them."""
+"""Rules of the workflows of GitHub and GitLab that actionlint and the schemas do not check."""
 
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from tests.project import PROJECT
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
 ACTIONS = sorted((PROJECT / ".github/actions").glob("*/action.yml"))
 GITLAB = PROJECT / ".gitlab-ci.yml"
-CHANGING = {"up", "cluster", "cluster-down", "clusters-down-expired"}
-"""The targets of `make` that change a stack's cloud."""
-CHOOSING = {"STACK": "dev", "FORMAT": "markdown"}
-"""Variables by which the Makefile chooses among recipes."""
+CHANGING_TARGETS = {"up", "cluster", "cluster-down", "clusters-down-expired"}
+"""Targets of `make` that change the resources of a stack."""
+SELECTORS = {"STACK": "dev", "FORMAT": "markdown"}
+"""Variables that select a recipe in the Makefile, with a valid value."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class Job:
     file: str
     name: str
     keys: dict[str, Any]
-    """As written, in GitLab's case with what it extends."""
+    """As written. In a GitLab job, merged with the job that it extends."""
     lines: Sequence[str]
-    """What it runs, line by line."""
+    """Commands that the job runs."""
 
     @property
-    def made(self) -> set[str]:
-        return {target for line in self.lines for target, _ in _makes(line)}
+    def targets(self) -> set[str]:
+        return {target for line in self.lines for target, _ in _find_make_calls(line)}
 
 
 def _github_jobs() -> Iterator[Job]:
@@ -43,18 +42,18 @@ def _github_jobs() -> Iterator[Job]:
 
 
 def _gitlab_jobs() -> Iterator[Job]:
-    everything = yaml.safe_load(GITLAB.read_text())
+    document = yaml.safe_load(GITLAB.read_text())
 
-    def whole(keys: dict[str, Any]) -> dict[str, Any]:
-        return {**(whole(everything[keys["extends"]]) if "extends" in keys else {}), **keys}
+    def merge_extends(keys: dict[str, Any]) -> dict[str, Any]:
+        return {**(merge_extends(document[keys["extends"]]) if "extends" in keys else {}), **keys}
 
-    for name, keys in everything.items():
+    for name, keys in document.items():
         if name not in ("stages", "workflow") and not name.startswith("."):
-            yield Job(GITLAB.name, name, whole(keys), whole(keys)["script"])
+            yield Job(GITLAB.name, name, merge_extends(keys), merge_extends(keys)["script"])
 
 
-def _makes(line: str) -> Iterator[tuple[str, list[str]]]:
-    """Each `make` in it: target and names of the variables that it is given."""
+def _find_make_calls(line: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields the target and the variable names of each `make` call."""
     for words in re.findall(r"\bmake ((?:--\S+ +|[A-Z]+=\S+ *|[a-z][a-z-]* *)+)", line.replace("\\\n", "")):
         arguments = [word for word in words.split() if not word.startswith("--")]
         yield arguments[0], [word.partition("=")[0] for word in arguments[1:]]
@@ -63,70 +62,76 @@ def _makes(line: str) -> Iterator[tuple[str, list[str]]]:
 JOBS = [*_github_jobs(), *_gitlab_jobs()]
 
 
-def _named(jobs: Sequence[Job]) -> Any:
+def _parametrize(jobs: Sequence[Job]) -> Any:
     return pytest.mark.parametrize("job", jobs, ids=[f"{job.file}-{job.name}" for job in jobs])
 
 
-def test_the_reading_of_jobs_sees_them_all() -> None:
-    made = {target for job in JOBS for target in job.made}
-    assert made == CHANGING | {"preview", "drift"}
+def test_all_jobs_are_found() -> None:
+    targets = {target for job in JOBS for target in job.targets}
+    assert targets == CHANGING_TARGETS | {"preview", "drift"}
     for file in ("github", GITLAB.name):
-        of = [job for job in JOBS if (job.file == GITLAB.name) == (file == GITLAB.name)]
-        assert {target for job in of for target in job.made} == made, file
+        jobs = [job for job in JOBS if (job.file == GITLAB.name) == (file == GITLAB.name)]
+        assert {target for job in jobs for target in job.targets} == targets, file
 
 
-def test_what_a_job_runs_is_there_with_the_variables_that_it_is_given() -> None:
+def test_make_targets_variables_and_commands_of_jobs_exist() -> None:
     makefile = (PROJECT / "Makefile").read_text()
     for job in JOBS:
         for line in job.lines:
-            for target, variables in _makes(line):
+            for target, variables in _find_make_calls(line):
                 assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{job.file}: make {target}"
-                given = {name: f"given-{name.lower()}" for name in variables}
-                given |= {name: value for name, value in CHOOSING.items() if name in given}
+                values = {name: f"given-{name.lower()}" for name in variables}
+                values |= {name: value for name, value in SELECTORS.items() if name in values}
                 dry = subprocess.run(
-                    ["make", "--dry-run", target, *(f"{name}={value}" for name, value in given.items())],
+                    ["make", "--dry-run", target, *(f"{name}={value}" for name, value in values.items())],
                     cwd=PROJECT,
                     capture_output=True,
                     text=True,
                     check=False,
                 )
                 assert dry.returncode == 0, dry.stderr
-                for name, value in given.items():
-                    seen = f"$({name})" in makefile if name in CHOOSING else value in dry.stdout
-                    assert seen, f"{job.file}: make {target} {name}=…"
-            for module in re.findall(r"python3? -m (operations[\w.]+)", line):
-                assert find_spec(module), f"{job.file}: {module}"
+                for name, value in values.items():
+                    used = f"$({name})" in makefile if name in SELECTORS else value in dry.stdout
+                    assert used, f"{job.file}: make {target} {name}=…"
+            for command in re.findall(r"python3 -m (operations[\w.]+(?: [a-z][a-z-]+)?)", line):
+                # An unknown module or subcommand has no help.
+                subprocess.run(
+                    ["python3", "-m", *command.split(), "--help"],
+                    cwd=PROJECT,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
             assert ".ci/run" not in line or (PROJECT / ".ci/run").exists()
 
 
-@_named([job for job in JOBS if job.made & CHANGING])
-def test_what_changes_a_stack_runs_alone_and_ends_by_itself(job: Job) -> None:
+@_parametrize([job for job in JOBS if job.targets & CHANGING_TARGETS])
+def test_jobs_that_change_a_stack_run_alone_and_end_before_the_runner_stops_them(job: Job) -> None:
     if job.file == GITLAB.name:
         assert job.keys["interruptible"] is False
         group, limit = job.keys["resource_group"], int(job.keys["timeout"].removesuffix("m"))
     else:
         assert job.keys["concurrency"]["cancel-in-progress"] is False
         group, limit = job.keys["concurrency"]["group"], job.keys["timeout-minutes"]
-    if "up" in job.made:
+    if "up" in job.targets:
         assert group in ("stack-${{ inputs.stack }}", f"stack-{job.name.removeprefix('deploy-')}")
-    elif "clusters-down-expired" not in job.made:
+    elif "clusters-down-expired" not in job.targets:
         assert re.search("request.number|REQUEST_IID", group), group
     (line,) = (line for line in job.lines if re.search(r"\bmake\b", line))
-    stopped = re.match(r"timeout --signal=INT --kill-after=(\d+)m (\d+)m\s", line)
-    assert stopped, line
-    # Setting up takes a while as well, and a role is given for an hour.
-    assert int(stopped[1]) + int(stopped[2]) + 10 <= limit <= 60
+    timeout = re.match(r"timeout --signal=INT --kill-after=(\d+)m (\d+)m\s", line)
+    assert timeout, line
+    # 10 minutes for the setup. The role's credentials last an hour.
+    assert int(timeout[1]) + int(timeout[2]) + 10 <= limit <= 60
 
 
-@_named([job for job in JOBS if job.file == "test-cluster.yml" and job.name != "fork"])
-def test_a_test_cluster_never_comes_and_goes_at_once(job: Job) -> None:
+@_parametrize([job for job in JOBS if job.file == "test-cluster.yml" and job.name != "fork"])
+def test_up_and_down_of_a_test_cluster_never_run_at_the_same_time(job: Job) -> None:
     assert job.keys["concurrency"]["group"] == "stack-pr-${{ github.event.pull_request.number }}"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_may_no_more_than_it_needs(path: Path) -> None:
+def test_workflow_has_only_the_permissions_that_it_needs(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
-    triggers = workflow[True]  # YAML 1.1 reads `on` so
+    triggers = workflow[True]  # YAML 1.1 parses the key `on` as true
     assert "pull_request_target" not in triggers, "a fork's code would run with credentials"
     assert "workflow_run" not in triggers
     assert workflow["permissions"] in ({}, {"contents": "read"})
@@ -141,11 +146,11 @@ def test_a_workflow_may_no_more_than_it_needs(path: Path) -> None:
         for step in job.get("steps", []):
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
-            # What a stranger may have written goes through the environment, never into a command's text.
+            # Untrusted values must reach a command through the environment, not through its text.
             assert "${{" not in step.get("run", ""), name
 
 
-def test_no_key_of_aws_is_anywhere() -> None:
+def test_no_workflow_uses_an_aws_key() -> None:
     for path in (*WORKFLOWS, *ACTIONS, GITLAB):
         assert not re.search("AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)|aws-access-key-id", path.read_text()), (
             path
@@ -164,25 +169,25 @@ def test_actions_are_pinned_to_commits() -> None:
         assert re.search(r"@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line), line
 
 
-def test_jobs_install_the_engine_that_the_tests_run_on() -> None:
+def test_jobs_and_tests_use_the_same_engine_version() -> None:
     engine = (PROJECT / "sandbox/engine/engine.sh").read_text()
     version = re.search(r"engine_version=([\d.]+)", engine)
     assert version
     assert f"pulumi-version: {version[1]}\n" in (PROJECT / ".github/actions/pulumi/action.yml").read_text()
     image = yaml.safe_load(GITLAB.read_text())[".pulumi"]["image"]
-    # Its own entrypoint takes the job's shell for a command of Pulumi.
+    # The image's own entrypoint would run the job's shell as a Pulumi command.
     assert image == {"name": f"pulumi/pulumi:{version[1]}", "entrypoint": [""]}
 
 
-def test_a_preview_that_never_began_has_a_comment_too() -> None:
-    """With no engine, no setup and no file: what a step before it left."""
+def test_failure_before_the_preview_gets_a_comment() -> None:
+    """The commands work with the system's Python before anything is installed."""
     steps = yaml.safe_load((PROJECT / ".github/workflows/preview.yml").read_text())["jobs"]["preview"][
         "steps"
     ]
-    on_github = [step for step in steps if "operations.preview" in step.get("run", "")]
-    assert [step["if"] for step in on_github] == ["${{ !cancelled() }}"]
-    on_gitlab = yaml.safe_load(GITLAB.read_text())["preview"]["after_script"]
-    for line in (on_github[0]["run"], *on_gitlab):
+    github_steps = [step for step in steps if "operations.preview" in step.get("run", "")]
+    assert [step["if"] for step in github_steps] == ["${{ !cancelled() }}"]
+    gitlab_script = yaml.safe_load(GITLAB.read_text())["preview"]["after_script"]
+    for line in (github_steps[0]["run"], *gitlab_script):
         assert re.search(r"python3 -m operations.preview \"\$STACK\"", line)
         ran = subprocess.run(
             ["python3", "-m", "operations.preview", "dev"],

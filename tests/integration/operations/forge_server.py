@@ -1,4 +1,4 @@
-"""A small forge over real HTTP: as much of GitHub's and GitLab's APIs as `operations/` uses, with their limits and refusals."""
+"""A fake forge over real HTTP. It implements the parts of GitHub's and GitLab's APIs that `operations/` uses."""
 
 import io
 import json
@@ -10,23 +10,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-TOKEN = "a-token-that-nobody-prints"
+TOKEN = "a-token-that-must-not-be-printed"
 BOT = {"login": "github-actions[bot]", "id": 41}
-SOMEBODY = {"login": "somebody", "id": 7}
+OTHER_USER = {"login": "somebody", "id": 7}
 
 
 @dataclass
-class Forge:
-    """What it holds, and what went over the wire."""
-
+class FakeForge:
     comments: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     issues: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     artifacts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     environments: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     packages: dict[str, bytes] = field(default_factory=dict[str, bytes])
     requests: list[str] = field(default_factory=list[str])
+    """Method and path of every request that was received."""
     failures: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    """The next request that begins so gets that status; a POST is done all the same."""
+    """Beginning of a request and the status that its next occurrence gets. A POST still takes effect."""
     storage_saw_token: bool = False
     url: str = ""
 
@@ -35,14 +34,13 @@ class Forge:
         self.comments.append(comment)
         return comment
 
-    def texts(self, author: dict[str, Any]) -> list[str]:
+    def list_comments_of(self, author: dict[str, Any]) -> list[str]:
         return [comment["body"] for comment in self.comments if comment["user"] == author]
 
-    # The two APIs: method, path and body in, status and what is to be told out.
-
-    def answer(
+    def handle(
         self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]
     ) -> tuple[int, Any]:
+        """Returns the status and the JSON of a response."""
         parts = [part for part in path.split("/") if part]
         match method, parts:
             case "POST", ["graphql"]:
@@ -50,11 +48,11 @@ class Forge:
             case "GET", ["user"]:
                 return 200, BOT
             case _, ["repos", "org", "cluster", *rest] | ["projects", "5", *rest]:
-                return self._in_project(method, rest, query, body)
+                return self._handle_project(method, rest, query, body)
             case _:
                 return 404, {"message": "Not Found"}
 
-    def _in_project(
+    def _handle_project(
         self, method: str, rest: list[str], query: dict[str, list[str]], body: dict[str, Any]
     ) -> tuple[int, Any]:
         match method, rest:
@@ -63,7 +61,7 @@ class Forge:
             case "POST", ["issues", "12", "comments"] | ["merge_requests", "12", "notes"]:
                 return 201, self.add_comment(body["body"], BOT)
             case "PATCH" | "PUT", ["issues", "comments", number] | ["merge_requests", "12", "notes", number]:
-                return self._change(self.comments, "id", number, body)
+                return self._update(self.comments, "id", number, body)
             case "GET", ["issues"]:
                 return 200, [issue for issue in self.issues if issue["state"] in query["state"]]
             case "POST", ["issues"]:
@@ -74,9 +72,9 @@ class Forge:
                 )
                 return 201, self.issues[-1]
             case "PATCH" | "PUT", ["issues", number]:
-                return self._change(self.issues, "number", number, body)
+                return self._update(self.issues, "number", number, body)
             case "GET", ["actions", "artifacts"]:
-                return 200, {"artifacts": [one for one in self.artifacts if one["name"] in query["name"]]}
+                return 200, {"artifacts": [item for item in self.artifacts if item["name"] in query["name"]]}
             case "GET", ["environments", name] if name in self.environments:
                 return 200, self.environments[name]
             case "GET", ["packages", "generic", *file] if "/".join(file) in self.packages:
@@ -85,24 +83,24 @@ class Forge:
                 return 404, {"message": "Not Found"}
 
     @staticmethod
-    def _change(among: list[dict[str, Any]], key: str, number: str, body: dict[str, Any]) -> tuple[int, Any]:
-        for one in among:
-            if str(one[key]) == number:
-                if one["user"] != BOT:
+    def _update(posts: list[dict[str, Any]], key: str, number: str, body: dict[str, Any]) -> tuple[int, Any]:
+        for post in posts:
+            if str(post[key]) == number:
+                if post["user"] != BOT:
                     return 403, {"message": "Resource not accessible by integration"}
-                one.update(body)
+                post.update(body)
                 if body.get("state_event") == "close":
-                    one["state"] = "closed"
-                return 200, one
+                    post["state"] = "closed"
+                return 200, post
         return 404, {"message": "Not Found"}
 
 
-def serve(forge: Forge) -> Callable[[], None]:
-    """Starts it on a port of this host; returns what ends it."""
+def serve(forge: FakeForge) -> Callable[[], None]:
+    """Starts the forge on a free local port and returns the function that stops it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # head and body go out together
+        wbufsize = -1  # send headers and body in one packet
 
         def _handle(self) -> None:
             split = urlsplit(self.path)
@@ -113,12 +111,10 @@ def serve(forge: Forge) -> Callable[[], None]:
             token = {self.headers.get(name) for name in ("Authorization", "PRIVATE-TOKEN", "JOB-TOKEN")} - {
                 None
             }
-            if (
-                split.path == "/storage"
-            ):  # where an artifact really lies; it refuses a token that is not its own
+            if split.path == "/storage":  # the storage host of artifacts refuses the forge's token
                 forge.storage_saw_token = bool(token)
-                return self._send(400 if token else 200, _zipped(query["of"][0]))
-            failure = next((one for one in forge.failures if forge.requests[-1].startswith(one[0])), None)
+                return self._send(400 if token else 200, _zip_plan(query["of"][0]))
+            failure = next((item for item in forge.failures if forge.requests[-1].startswith(item[0])), None)
             if failure:
                 forge.failures.remove(failure)
             if failure and self.command != "POST":
@@ -129,29 +125,29 @@ def serve(forge: Forge) -> Callable[[], None]:
                 return self._send(
                     302, b"", {"Location": f"{forge.url}/storage?of={split.path.split('/')[-2]}"}
                 )
-            status, content = forge.answer(self.command, split.path, query, body)
+            status, content = forge.handle(self.command, split.path, query, body)
             headers: dict[str, str] = {}
             if isinstance(content, list):
-                content, headers = self._page(split.path, query, content)
+                content, headers = self._paginate(split.path, query, content)
             if failure:
                 return self._send(failure[1], {"message": "Server Error"})
             return self._send(status, content, headers)
 
-        def _page(
-            self, path: str, query: dict[str, list[str]], everything: list[Any]
+        def _paginate(
+            self, path: str, query: dict[str, list[str]], items: list[Any]
         ) -> tuple[list[Any], dict[str, str]]:
-            """30 where nothing is asked, 100 at most, as both have it."""
+            """Returns 30 items a page by default and 100 at most, as GitHub does."""
             size = min(int(query.get("per_page", ["30"])[0]), 100)
             page = int(query.get("page", ["1"])[0])
-            shown = everything[(page - 1) * size : page * size]
+            shown = items[(page - 1) * size : page * size]
 
-            def link(to: int, relation: str) -> str:
-                plain = {name: values[0] for name, values in query.items()}
-                return f'<{forge.url}{path}?{urlencode({**plain, "page": to})}>; rel="{relation}"'
+            def format_link(to: int, relation: str) -> str:
+                parameters = {name: values[0] for name, values in query.items()}
+                return f'<{forge.url}{path}?{urlencode({**parameters, "page": to})}>; rel="{relation}"'
 
-            links = [link(1, "first")]
-            if page * size < len(everything):
-                links.append(link(page + 1, "next"))
+            links = [format_link(1, "first")]
+            if page * size < len(items):
+                links.append(format_link(page + 1, "next"))
             return shown, {"Link": ", ".join(links)}
 
         def _send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
@@ -168,7 +164,7 @@ def serve(forge: Forge) -> Callable[[], None]:
             raise AttributeError(name)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Tests say what they need to."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     forge.url = f"http://127.0.0.1:{server.server_port}"
@@ -181,7 +177,7 @@ def serve(forge: Forge) -> Callable[[], None]:
     return stop
 
 
-def _zipped(artifact: str) -> bytes:
+def _zip_plan(artifact: str) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("dev.plan.json", f'{{"plan": {artifact}}}')

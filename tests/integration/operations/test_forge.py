@@ -1,4 +1,4 @@
-"""What jobs of GitHub and GitLab publish, and the plan that they fetch, against a forge over real HTTP."""
+"""Comments, issues, plans and approvals in jobs of GitHub and GitLab, against a fake forge over real HTTP."""
 
 import os
 import subprocess
@@ -8,31 +8,31 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.operations.forge_server import BOT, SOMEBODY, TOKEN, Forge, serve
+from tests.integration.operations.forge_server import BOT, OTHER_USER, TOKEN, FakeForge, serve
 from tests.project import PROJECT
 
 DEV = "<!-- ant-media-cluster preview: dev -->\n### `dev`: 1 to change\n"
 PROD = "<!-- ant-media-cluster preview: prod -->\n### `prod`: nothing changes\n"
 DRIFT = "<!-- ant-media-cluster drift: dev -->\n### `dev`: haproxy.cfg differs\n"
 TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-"""The empty one's name."""
+"""Hash of the empty Git tree."""
 
 
 @pytest.fixture
-def forge() -> Iterator[Forge]:
-    forge = Forge()
+def forge() -> Iterator[FakeForge]:
+    forge = FakeForge()
     stop = serve(forge)
     yield forge
     stop()
 
 
 @pytest.fixture(params=["GitHub", "GitLab"])
-def job(request: pytest.FixtureRequest, forge: Forge) -> Mapping[str, str]:
-    """A job's environment on each of the two."""
-    return on_github(forge) if request.param == "GitHub" else on_gitlab(forge)
+def job(request: pytest.FixtureRequest, forge: FakeForge) -> Mapping[str, str]:
+    """The environment variables of a job on each forge."""
+    return github_job(forge) if request.param == "GitHub" else gitlab_job(forge)
 
 
-def on_github(forge: Forge) -> dict[str, str]:
+def github_job(forge: FakeForge) -> dict[str, str]:
     return {
         "GITHUB_ACTIONS": "true",
         "GITHUB_API_URL": forge.url,
@@ -43,7 +43,7 @@ def on_github(forge: Forge) -> dict[str, str]:
     }
 
 
-def on_gitlab(forge: Forge) -> dict[str, str]:
+def gitlab_job(forge: FakeForge) -> dict[str, str]:
     return {
         "GITLAB_CI": "true",
         "CI_API_V4_URL": forge.url,
@@ -55,10 +55,10 @@ def on_gitlab(forge: Forge) -> dict[str, str]:
 
 
 def run(
-    script: str, *arguments: str | Path, job: Mapping[str, str], report: str = "", checkout: Path = PROJECT
+    command: str, *arguments: str | Path, job: Mapping[str, str], report: str = "", checkout: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", script, *arguments],
+        [sys.executable, "-m", *command.split(), *arguments],
         cwd=checkout,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **job},
         input=report,
@@ -73,23 +73,23 @@ def run(
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A commit of the empty tree."""
-    as_somebody = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
-    for command in (("init", "-q"), (*as_somebody, "commit", "-q", "--allow-empty", "--message=empty")):
+    """A Git repository with one commit of the empty tree."""
+    identity = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+    for command in (("init", "-q"), (*identity, "commit", "-q", "--allow-empty", "--message=empty")):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
 
-def publish(*form: str, job: Mapping[str, str], report: str) -> str:
-    done = run("operations.forge.publish_report", *form, job=job, report=report)
+def publish(command: str, *arguments: str, job: Mapping[str, str], report: str) -> str:
+    done = run(f"operations.forge {command}", *arguments, job=job, report=report)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def refused(
-    script: str, *arguments: str | Path, job: Mapping[str, str], report: str = DEV, checkout: Path = PROJECT
+def expect_error(
+    command: str, *arguments: str | Path, job: Mapping[str, str], report: str = DEV, checkout: Path = PROJECT
 ) -> str:
-    done = run(script, *arguments, job=job, report=report, checkout=checkout)
+    done = run(command, *arguments, job=job, report=report, checkout=checkout)
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -98,69 +98,74 @@ def refused(
 # Comments
 
 
-def test_each_stack_keeps_one_comment_in_a_thread_of_350(forge: Forge, job: Mapping[str, str]) -> None:
+def test_each_stack_has_one_comment_among_350(forge: FakeForge, job: Mapping[str, str]) -> None:
     for number in range(350):
-        forge.add_comment(f"comment {number}", SOMEBODY)
+        forge.add_comment(f"comment {number}", OTHER_USER)
         if number == 320:  # far beyond the first page
             forge.add_comment(DEV, BOT)
 
-    assert publish("comment", job=job, report=DEV + "again") == "updated the comment"
-    assert publish("comment", job=job, report=PROD) == "added a comment"
-    assert publish("comment", job=job, report=PROD + "again") == "updated the comment"
-    assert forge.texts(BOT) == [DEV + "again", PROD + "again"]
-    assert len(forge.texts(SOMEBODY)) == 350
+    assert publish("publish-comment", job=job, report=DEV + "again") == "updated the comment"
+    assert publish("publish-comment", job=job, report=PROD) == "added a comment"
+    assert publish("publish-comment", job=job, report=PROD + "again") == "updated the comment"
+    assert forge.list_comments_of(BOT) == [DEV + "again", PROD + "again"]
+    assert len(forge.list_comments_of(OTHER_USER)) == 350
     assert "page=4" in "".join(forge.requests)
 
 
-def test_somebody_elses_comment_with_the_marker_is_left_alone(forge: Forge, job: Mapping[str, str]) -> None:
-    forge.add_comment(DEV + "not the preview", SOMEBODY)
-    forge.add_comment(f"The preview said:\n{DEV}", BOT)  # the bot's own, but something else
-    assert publish("comment", job=job, report=DEV) == "added a comment"
-    assert publish("comment", job=job, report=DEV + "again") == "updated the comment"
-    assert forge.texts(SOMEBODY) == [DEV + "not the preview"]
-    assert forge.texts(BOT) == [f"The preview said:\n{DEV}", DEV + "again"]
+def test_comment_of_another_user_with_the_marker_is_not_changed(
+    forge: FakeForge, job: Mapping[str, str]
+) -> None:
+    forge.add_comment(DEV + "written by another user", OTHER_USER)
+    forge.add_comment(f"The preview said:\n{DEV}", BOT)  # the bot's, but the marker is not on the first line
+    assert publish("publish-comment", job=job, report=DEV) == "added a comment"
+    assert publish("publish-comment", job=job, report=DEV + "again") == "updated the comment"
+    assert forge.list_comments_of(OTHER_USER) == [DEV + "written by another user"]
+    assert forge.list_comments_of(BOT) == [f"The preview said:\n{DEV}", DEV + "again"]
 
 
-def test_a_comment_whose_line_ends_the_forge_changed_is_found(forge: Forge, job: Mapping[str, str]) -> None:
+def test_comment_with_changed_line_endings_is_found(forge: FakeForge, job: Mapping[str, str]) -> None:
     forge.add_comment(DEV.replace("\n", "\r\n"), BOT)
-    assert publish("comment", job=job, report=DEV) == "updated the comment"
+    assert publish("publish-comment", job=job, report=DEV) == "updated the comment"
 
 
 @pytest.mark.parametrize("request_line", ["GET /repos", "POST /repos"])
-def test_a_forge_that_fails_for_a_moment_is_asked_again_and_nothing_is_there_twice(
-    forge: Forge, request_line: str
-) -> None:
-    # GitHub has often done what it answers 502 to.
+def test_failed_request_is_retried_without_a_duplicate_comment(forge: FakeForge, request_line: str) -> None:
+    # GitHub may answer 502 to a POST that took effect.
     forge.failures.append((request_line, 502))
-    publish("comment", job=on_github(forge), report=DEV)
-    assert forge.texts(BOT) == [DEV]
+    publish("publish-comment", job=github_job(forge), report=DEV)
+    assert forge.list_comments_of(BOT) == [DEV]
     assert forge.failures == []
 
 
 # Issues
 
 
-def test_one_issue_per_stack_is_opened_updated_and_closed(forge: Forge, job: Mapping[str, str]) -> None:
-    say = ("issue", "Drift: dev")
-    assert "no issue" in publish(*say, "--resolved", job=job, report=DRIFT)
+def test_each_stack_has_one_issue_that_is_opened_updated_and_closed(
+    forge: FakeForge, job: Mapping[str, str]
+) -> None:
+    arguments = ("publish-issue", "Drift: dev")
+    assert "no issue is open" in publish(*arguments, "--resolved", job=job, report=DRIFT)
     assert forge.issues == []
-    assert publish(*say, job=job, report=DRIFT) == "opened an issue"
-    assert publish(*say, job=job, report=DRIFT + "more") == "updated the issue"
-    assert publish("issue", "Drift: prod", job=job, report=DRIFT.replace("dev", "prod")) == "opened an issue"
-    assert publish(*say, "--resolved", job=job, report=DRIFT + "nothing") == "closed the issue"
+    assert publish(*arguments, job=job, report=DRIFT) == "opened an issue"
+    assert publish(*arguments, job=job, report=DRIFT + "more") == "updated the issue"
+    assert (
+        publish("publish-issue", "Drift: prod", job=job, report=DRIFT.replace("dev", "prod"))
+        == "opened an issue"
+    )
+    assert publish(*arguments, "--resolved", job=job, report=DRIFT + "nothing") == "closed the issue"
     assert [(issue["title"], issue["state"] == "closed") for issue in forge.issues] == [
         ("Drift: dev", True),
         ("Drift: prod", False),
     ]
-    # A closed one is history.
-    assert publish(*say, job=job, report=DRIFT) == "opened an issue"
+    # A closed issue is not reopened.
+    assert publish(*arguments, job=job, report=DRIFT) == "opened an issue"
 
 
-# Refusals
+# Errors
 
 
-def test_what_is_wrong_is_said_with_what_would_do(forge: Forge) -> None:
-    github, gitlab = on_github(forge), on_gitlab(forge)
+def test_error_names_its_remedy(forge: FakeForge) -> None:
+    github, gitlab = github_job(forge), gitlab_job(forge)
     for job, words in (
         ({**github, "GITHUB_TOKEN": "expired"}, ["401", "Bad credentials", "pull-requests: write"]),
         ({**github, "GITHUB_REPOSITORY": "org/other"}, ["404", "/repos/org/other/issues/12/comments"]),
@@ -170,20 +175,16 @@ def test_what_is_wrong_is_said_with_what_would_do(forge: Forge) -> None:
         ({**gitlab, "CI_PROJECT_ID": "6"}, ["404", "project access token"]),
         ({}, ["GITHUB_ACTIONS", "GITLAB_CI"]),
     ):
-        said = refused("operations.forge.publish_report", "comment", job=job)
-        assert [word for word in words if word not in said] == [], said
-    assert "no marker" in refused(
-        "operations.forge.publish_report", "comment", job=github, report="### `dev`\n"
-    )
+        error = expect_error("operations.forge publish-comment", job=job)
+        assert [word for word in words if word not in error] == [], error
+    assert "no marker" in expect_error("operations.forge publish-comment", job=github, report="### `dev`\n")
     assert forge.comments == []
 
 
-def test_a_token_that_may_not_write_is_told_from_a_forge_that_is_down(forge: Forge) -> None:
+def test_missing_permission_is_not_retried(forge: FakeForge) -> None:
     forge.add_comment(DEV, BOT)
     forge.failures.append(("PATCH", 403))
-    assert "pull-requests: write" in refused(
-        "operations.forge.publish_report", "comment", job=on_github(forge)
-    )
+    assert "pull-requests: write" in expect_error("operations.forge publish-comment", job=github_job(forge))
     assert len([request for request in forge.requests if request.startswith("PATCH")]) == 1
 
 
@@ -197,7 +198,7 @@ def artifact(
     return {"id": number, "name": f"plan-dev-{tree}", "expired": expired, "workflow_run": run}
 
 
-def test_the_newest_plan_of_exactly_this_tree_is_fetched(forge: Forge, checkout: Path) -> None:
+def test_newest_plan_of_the_checked_out_tree_is_fetched(forge: FakeForge, checkout: Path) -> None:
     forge.artifacts += [
         artifact(1),
         artifact(3),
@@ -206,47 +207,47 @@ def test_the_newest_plan_of_exactly_this_tree_is_fetched(forge: Forge, checkout:
         artifact(6, tree="0" * 40),
     ]
     assert (
-        run("operations.plan.fetch", "dev", "plan", job=on_github(forge), checkout=checkout).returncode == 0
+        run("operations.plan fetch", "dev", "plan", job=github_job(forge), checkout=checkout).returncode == 0
     )
     assert (checkout / "plan").read_text() == '{"plan": 3}'
-    assert not forge.storage_saw_token  # where an artifact lies is another company's
+    assert not forge.storage_saw_token  # the storage host is another company's
 
     forge.packages[f"plan-dev/{TREE}/plan.json"] = b'{"plan": 7}'
     assert (
-        run("operations.plan.fetch", "dev", "plan", job=on_gitlab(forge), checkout=checkout).returncode == 0
+        run("operations.plan fetch", "dev", "plan", job=gitlab_job(forge), checkout=checkout).returncode == 0
     )
     assert (checkout / "plan").read_text() == '{"plan": 7}'
 
 
-def test_a_tree_that_nobody_reviewed_has_no_plan_and_the_way_out_is_said(
-    forge: Forge, job: Mapping[str, str], checkout: Path
+def test_tree_without_a_plan_is_refused_with_the_remedy(
+    forge: FakeForge, job: Mapping[str, str], checkout: Path
 ) -> None:
     forge.artifacts += [artifact(1, tree="0" * 40), artifact(2, fork=True)]
     forge.packages[f"plan-prod/{TREE}/plan.json"] = b"{}"
-    said = refused("operations.plan.fetch", "dev", "plan", job=job, checkout=checkout)
-    assert "stack dev" in said
-    assert TREE in said
-    assert "Run the preview on this branch by hand" in said
+    error = expect_error("operations.plan fetch", "dev", "plan", job=job, checkout=checkout)
+    assert "stack dev" in error
+    assert TREE in error
+    assert "Run the preview on this branch by hand" in error
     assert not (checkout / "plan").exists()
 
 
 # Approvals
 
 
-def test_an_environment_is_deployed_to_only_if_somebody_has_to_approve_it(forge: Forge) -> None:
+def test_deployment_needs_required_reviewers_and_deployment_branches(forge: FakeForge) -> None:
     reviewers = {"type": "required_reviewers", "reviewers": [{"type": "Team"}]}
     main_only = {"protected_branches": False, "custom_branch_policies": True}
     branches = {"type": "branch_policy"}
-    for rules, policy, lacks in (
+    for rules, policy, missing in (
         ([], None, "no required reviewers and no deployment branches"),
-        ([branches], main_only, "no required reviewers,"),
-        ([reviewers], None, "no deployment branches,"),
+        ([branches], main_only, "no required reviewers:"),
+        ([reviewers], None, "no deployment branches:"),
     ):
         forge.environments["prod"] = {"protection_rules": rules, "deployment_branch_policy": policy}
-        assert lacks in refused("operations.forge.require_approval", "prod", job=on_github(forge))
+        assert missing in expect_error("operations.forge require-approval", "prod", job=github_job(forge))
     forge.environments["prod"] = {
         "protection_rules": [reviewers, branches],
         "deployment_branch_policy": main_only,
     }
-    assert run("operations.forge.require_approval", "prod", job=on_github(forge)).returncode == 0
-    assert "actions: read" in refused("operations.forge.require_approval", "dev", job=on_github(forge))
+    assert run("operations.forge require-approval", "prod", job=github_job(forge)).returncode == 0
+    assert "actions: read" in expect_error("operations.forge require-approval", "dev", job=github_job(forge))

@@ -1,5 +1,6 @@
-"""Who connects to the load balancer, from one place or another; nothing here tidies a path or a header."""
+"""HTTP and WebSocket clients of the load balancer. They send paths and headers exactly as given."""
 
+import base64
 import json
 import socket
 import ssl
@@ -11,31 +12,58 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from cryptography import x509
+
 from sandbox.cloud.process_tree import CLONE_NEWNET, setns
+from tests.e2e.running_cluster import CA_FILE
 
 T = TypeVar("T")
 
-UPGRADE = (
+WEBSOCKET_UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 )
+_PING = json.dumps({"command": "ping"}).encode()
+# A client must mask its frames; a mask of zeros leaves the text unchanged.
+PING_FRAME = bytes([0x81, 0x80 | len(_PING)]) + b"\0\0\0\0" + _PING
+"""Ant Media's ping message as a WebSocket text frame."""
 
 
-class Internet:
-    """The sandbox's internet: sockets that are made here are there."""
+def is_pong(frame_type: int, payload: bytes) -> bool:
+    """True if a WebSocket frame is Ant Media's answer to its ping message."""
+    return frame_type == 0x81 and json.loads(payload) == {"command": "pong"}
 
-    def __init__(self, process_there: int) -> None:
+
+def basic_auth_header(user: str, password: str) -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}\r\n"
+
+
+def unverified_tls() -> ssl.SSLContext:
+    """Returns a TLS context that accepts every certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def get_peer_certificate(connection: ssl.SSLSocket) -> x509.Certificate:
+    return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+
+
+class SandboxInternet:
+    """The network namespace of the sandbox's internet. Sockets created by `call` belong to it."""
+
+    def __init__(self, process_inside: int) -> None:
         def enter() -> None:
-            with Path(f"/proc/{process_there}/ns/net").open("rb") as network:
+            with Path(f"/proc/{process_inside}/ns/net").open("rb") as network:
                 setns(network.fileno(), CLONE_NEWNET)
 
-        self._thread = ThreadPoolExecutor(1, initializer=enter)  # a thread has a network of its own
+        self._thread = ThreadPoolExecutor(1, initializer=enter)  # a network namespace belongs to a thread
 
-    def do(self, function: Callable[[], T]) -> T:
+    def call(self, function: Callable[[], T]) -> T:
         return self._thread.submit(function).result()
 
     def connect(self, address: str, port: int, source: str) -> socket.socket:
-        connection = self.do(socket.socket)
+        connection = self.call(socket.socket)
         connection.settimeout(10)
         connection.bind((source, 0))
         connection.connect((address, port))
@@ -43,7 +71,7 @@ class Internet:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
@@ -53,7 +81,7 @@ class Answer:
 
     @property
     def node(self) -> str | None:
-        """The host name of the media node that answered; None when HAProxy itself did."""
+        """Host name of the media node that responded; None if HAProxy itself responded."""
         return self.header("X-Stand-In-Node")
 
     @property
@@ -61,46 +89,45 @@ class Answer:
         return self.status, self.header("Location")
 
 
-class Visitor:
-    """Somebody on one network; `connect` opens a connection to a port of the load balancer from there."""
+class Client:
+    """A client on one network. `connect` opens a connection from there to a port of the load balancer."""
 
-    def __init__(self, connect: Callable[[int], socket.socket], certificates: Path) -> None:
+    def __init__(self, connect: Callable[[int], socket.socket]) -> None:
         self.connect = connect
-        self._trust = ssl.create_default_context(cafile=str(certificates))
+        self._trust = ssl.create_default_context(cafile=str(CA_FILE))
         self._trust.set_alpn_protocols(["http/1.1"])
 
     def connect_tls(self, port: int, domain: str, trust: ssl.SSLContext | None = None) -> ssl.SSLSocket:
-        """The server's certificate must hold for the domain."""
+        """Connects with TLS. Without `trust`, the certificate must be valid for the domain."""
         return (trust or self._trust).wrap_socket(self.connect(port), server_hostname=domain)
 
-    def _open(self, url: str, method: str, headers: str, body: bytes) -> tuple[socket.socket, str]:
-        """A connection on which a request was sent, and the host that it was sent to."""
+    def _send_request(self, url: str, method: str, headers: str, body: bytes) -> socket.socket:
+        """Sends a request and returns its connection."""
         scheme, _, rest = url.partition("://")
-        place, slash, target = rest.partition("/")
-        host = str(urlsplit(url).hostname)
-        port = urlsplit(url).port or {"http": 80, "https": 443}[scheme]
-        connection = self.connect_tls(port, host) if scheme == "https" else self.connect(port)
+        authority, slash, target = rest.partition("/")
+        parsed = urlsplit(url)
+        port = parsed.port or {"http": 80, "https": 443}[scheme]
+        connection = self.connect_tls(port, str(parsed.hostname)) if scheme == "https" else self.connect(port)
         length = f"Content-Length: {len(body)}\r\n" if body else ""
-        head = f"{method} {slash or '/'}{target} HTTP/1.1\r\nHost: {place}\r\n{length}{headers}\r\n"
+        head = f"{method} {slash or '/'}{target} HTTP/1.1\r\nHost: {authority}\r\n{length}{headers}\r\n"
         connection.sendall(head.encode("latin-1") + body)
-        return connection, host
+        return connection
 
-    def get(self, url: str, headers: str = "", method: str = "GET", body: bytes = b"") -> Answer:
-        """One request on a connection of its own; `headers` are whole lines."""
-        connection, _ = self._open(url, method, headers, body)
-        with connection:
+    def get(self, url: str, headers: str = "", method: str = "GET", body: bytes = b"") -> Response:
+        """Sends one request on a new connection. `headers` are whole lines."""
+        with self._send_request(url, method, headers, body) as connection:
             response = HTTPResponse(connection, method=method)
             response.begin()
-            return Answer(response.status, response.getheaders(), response.read())
+            return Response(response.status, response.getheaders(), response.read())
 
-    def post_json(self, url: str, value: object) -> Answer:
+    def post_json(self, url: str, value: object) -> Response:
         return self.get(url, "Content-Type: application/json\r\n", "POST", json.dumps(value).encode())
 
-    def open_websocket(self, url: str, headers: str = "") -> "WebSocket":
-        connection, _ = self._open(url, "GET", UPGRADE + headers, b"")
+    def open_websocket(self, url: str) -> "WebSocket":
+        connection = self._send_request(url, "GET", WEBSOCKET_UPGRADE, b"")
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            byte = connection.recv(1)  # nothing of what comes after the head may be taken
+            byte = connection.recv(1)  # one at a time: what follows the head belongs to the WebSocket
             assert byte, head
             head += byte
         status, *lines = head.decode("latin-1").split("\r\n")
@@ -110,19 +137,17 @@ class Visitor:
 
 
 class WebSocket:
-    """An open WebSocket to Ant Media, and the host name of the node that it leads to."""
+    """An open WebSocket to Ant Media and the host name of its node."""
 
     def __init__(self, connection: socket.socket, node: str) -> None:
         self._connection = connection
         self.node = node
 
-    def answers(self) -> bool:
-        """Whether a ping of Ant Media's own comes back as its pong."""
-        text = json.dumps({"command": "ping"}).encode()
-        mask = b"\0\0\0\0"  # a client's frames are masked; with zeros, the text stays as it is
-        self._connection.sendall(bytes([0x81, 0x80 | len(text)]) + mask + text)
-        kind, length = self._receive(2)
-        return kind == 0x81 and json.loads(self._receive(length)) == {"command": "pong"}
+    def responds_to_ping(self) -> bool:
+        """True if Ant Media answers its ping message with its pong message."""
+        self._connection.sendall(PING_FRAME)
+        frame_type, length = self._receive(2)
+        return is_pong(frame_type, self._receive(length))
 
     def _receive(self, length: int) -> bytes:
         data = b""
@@ -135,3 +160,8 @@ class WebSocket:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def loopback_client(address: str) -> Client:
+    """Returns a client on this host that reaches a cluster at its loopback address."""
+    return Client(lambda port: socket.create_connection((address, port), timeout=10))

@@ -1,96 +1,84 @@
-"""The cluster's certificate: as visitors are shown it, and as the load balancer gets, renews and records it."""
+"""The cluster's certificate, as clients receive it and as the load balancer issues, renews and stores it."""
 
-import base64
 import re
-import ssl
 
 from cryptography import x509
 
-from sandbox.cloud import acme, addresses
-from tests.e2e.acme_servers import AcmeServer
-from tests.e2e.clients import Visitor
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, STATE, Cluster, Done
+from tests.e2e.acme_servers import AcmeServer, sandbox_acme_server
+from tests.e2e.clients import Client, basic_auth_header, get_peer_certificate, unverified_tls
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
-TLS_PORTS = (443, 5443, 4444, 6080)
+RENEWAL_CONFIG = "/etc/letsencrypt/renewal/cluster.conf"
+TLS_PORTS = (443, 4444, 5443, 6080)
 
 
-class Certificate:
-    def __init__(self, cluster: Cluster, visitor: Visitor) -> None:
-        self._cluster, self._visitor = cluster, visitor
-        folder = STATE / "acme"
-        self.authority = AcmeServer(
-            f"https://{addresses.ACME_NAME}:{acme.PORT}/dir",
-            (folder / "roots.pem").read_text(),
-            folder / "pebble.log",
-        )
-        """The sandbox's own, as in the settings."""
-        self.address: str = cluster.outputs()["load_balancer_ip"]
-        password = cluster.setting("statisticsPassword")
-        self._login = f"Authorization: Basic {base64.b64encode(f'admin:{password}'.encode()).decode()}\r\n"
-        # Whether to trust is a question of other tests.
-        self._look = ssl.create_default_context()
-        self._look.check_hostname, self._look.verify_mode = False, ssl.CERT_NONE
+def get_dns_names(certificate: x509.Certificate) -> set[str]:
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return set(extension.value.get_values_for_type(x509.DNSName))
 
-    def shown(self, port: int = 443) -> x509.Certificate:
-        with self._visitor.connect_tls(port, DOMAIN, self._look) as connection:
-            return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
-    def serial(self) -> int:
-        """Of the one certificate that all ports show."""
-        serials = {port: self.shown(port).serial_number for port in TLS_PORTS}
+class ClusterCertificate:
+    def __init__(self, cluster: Cluster, client: Client) -> None:
+        self._cluster, self._client = cluster, client
+        self.acme_server = sandbox_acme_server()
+        self.address: str = cluster.get_outputs()["load_balancer_ip"]
+        self._login = basic_auth_header("admin", cluster.get_config("statisticsPassword"))
+        self._unverified = unverified_tls()
+
+    def get_served(self, port: int = 443) -> x509.Certificate:
+        """Returns the certificate that a port serves, valid or not."""
+        with self._client.connect_tls(port, DOMAIN, self._unverified) as connection:
+            return get_peer_certificate(connection)
+
+    def get_serial(self) -> int:
+        """Returns the serial number of the certificate; all TLS ports must serve the same one."""
+        serials = {port: self.get_served(port).serial_number for port in TLS_PORTS}
         assert len(set(serials.values())) == 1, serials
         return serials[443]
 
-    def serves(self) -> bool:
-        """Whether both media ports answer somebody who checks the certificate."""
+    def media_ports_serve(self) -> bool:
+        """True if both media ports respond to a client that verifies the certificate."""
         urls = (f"https://{DOMAIN}/LiveApp/", f"https://{DOMAIN}:5443/LiveApp/")
-        return all(self._visitor.get(url).status == 200 for url in urls)
+        return all(self._client.get(url).status == 200 for url in urls)
 
-    def on_balancer(self, script: str) -> str:
-        """What a shell script prints there that has to succeed."""
-        done = self._cluster.shell("load-balancer", "bash", "-euo", "pipefail", "-c", script)
-        assert done.status == 0, done.output
-        return done.stdout
+    def run_on_balancer(self, script: str) -> str:
+        """Runs a shell script, which must succeed, on the load balancer and returns its output."""
+        return self._cluster.run_on("load-balancer", "bash", "-euo", "pipefail", "-c", script).check()
 
-    def update(self, authority: AcmeServer | None = None) -> Done:
-        """What `pulumi up` runs."""
-        wanted = authority or self.authority
-        return self._cluster.shell(
+    def issue(self, acme_server: AcmeServer | None = None) -> CommandResult:
+        """Runs the certificate scripts as `pulumi up` runs them."""
+        server = acme_server or self.acme_server
+        scripts = f'{SCRIPTS}/issue-certificate.sh "$@" && {SCRIPTS}/deploy-certificate.sh'
+        return self._cluster.run_on(
             "load-balancer",
-            *(
-                "bash",
-                "-c",
-                f'{SCRIPTS}/issue-certificate.sh "$@" && {SCRIPTS}/deploy-certificate.sh',
-                "update",
-            ),
-            *("--email", "operator@ant-media.test", "--directory", wanted.directory),
+            *("bash", "-c", scripts, "issue"),
+            *("--email", "operator@ant-media.test", "--directory", server.directory),
             *("--key-type", "ecdsa", "--challenge", "http-01", "--address", self.address, DOMAIN),
-            input=wanted.root,
+            input=server.root,
         )
 
-    def renew(self) -> Done:
-        """What certbot's timer starts."""
-        return self._cluster.shell("load-balancer", "systemctl", "start", "certbot.service")
+    def renew(self) -> CommandResult:
+        """Runs the service that certbot's timer starts."""
+        return self._cluster.run_on("load-balancer", "systemctl", "start", "certbot.service")
 
     def force_renewal(self) -> None:
-        """Asks for a new one although none is due. certbot does not mind a hook that fails."""
-        done = self._cluster.shell("load-balancer", *FORCE_RENEWAL)
-        assert done.status == 0, done.output
+        """Renews a certificate that is not due. certbot succeeds even if its deploy hook fails."""
+        self._cluster.run_on("load-balancer", *FORCE_RENEWAL).check()
 
-    def said(self) -> str:
-        """By the last run of certbot's unit."""
+    def get_renewal_log(self) -> str:
+        """Returns the journal of the last run of certbot's service."""
         invocation = "_SYSTEMD_INVOCATION_ID=$(systemctl show --value -p InvocationID certbot.service)"
-        return self.on_balancer(f"journalctl --output=cat --no-pager {invocation}")
+        return self.run_on_balancer(f"journalctl --output=cat --no-pager {invocation}")
 
-    def metrics(self) -> str:
-        """The load balancer's, as Prometheus gets them."""
-        answer = self._visitor.get(f"https://{DOMAIN}:6080/metrics/node", self._login)
-        assert answer.status == 200
-        return answer.body.decode()
+    def get_metrics(self) -> str:
+        """Returns the load balancer's node metrics in Prometheus' text format."""
+        response = self._client.get(f"https://{DOMAIN}:6080/metrics/node", self._login)
+        assert response.status == 200
+        return response.body.decode()
 
     def renewal_failed(self) -> bool:
-        """As a metric."""
+        """True if the metrics report that certbot's service failed."""
         line = r'(?m)^node_systemd_unit_state\{name="certbot.service",state="failed",[^}]*\} (\d)$'
-        (value,) = re.findall(line, self.metrics())
+        (value,) = re.findall(line, self.get_metrics())
         return value == "1"

@@ -1,6 +1,5 @@
-"""One cluster for all tests, brought up and taken away by the README's commands; looking at it comes before changing it."""
+"""Fixtures of the one cluster that all tests share. Tests that only read run before tests that change it."""
 
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +7,19 @@ from dataclasses import dataclass
 import pytest
 
 from sandbox.cloud import addresses, host
-from tests.e2e.clients import Internet, Visitor
-from tests.e2e.cluster_certificate import Certificate
+from tests.e2e.aws_account import AwsAccount
+from tests.e2e.clients import Client, SandboxInternet, loopback_client
+from tests.e2e.cluster_certificate import ClusterCertificate
 from tests.e2e.host_snapshot import HostSnapshot, take_snapshot
-from tests.e2e.process_monitor import watching
-from tests.e2e.running_cluster import DOMAIN, LOOPBACK, STATE, Cluster, Done, alone
+from tests.e2e.process_monitor import monitoring_processes
+from tests.e2e.running_cluster import (
+    DOMAIN,
+    LOOPBACK,
+    Cluster,
+    CommandResult,
+    exclusive_run,
+    get_sandbox_init,
+)
 
 ORDER = (
     "test_secrets",
@@ -40,79 +47,78 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass(frozen=True)
-class Start:
-    """How the cluster came up."""
+class Startup:
+    """The first `make up` and what was recorded meanwhile."""
 
-    before: HostSnapshot
-    """The host, when nothing of this sandbox was there."""
-    up: Done
+    host_before: HostSnapshot
+    """The host before the sandbox existed."""
+    up: CommandResult
     canary: str
-    """Was an argument and in the environment of a process in a machine, while somebody watched."""
+    """Marker that appeared in the arguments and the environment of a machine's processes."""
     seen: set[bytes]
-    """Every command line and environment of a process in a machine that was seen meanwhile."""
+    """Every recorded command line and environment of a machine's process."""
     sweeps: int
     seconds: float
 
 
 @pytest.fixture(scope="session")
-def start() -> Iterator[Start]:
-    if complaint := host.complaint():
-        pytest.fail(complaint)
+def startup() -> Iterator[Startup]:
+    if problem := host.find_unmet_requirement():
+        pytest.fail(problem)
     cluster = Cluster()
-    with alone():
-        cluster.take_away()  # what a run that was killed has left
-        before = take_snapshot()
+    with exclusive_run():
+        cluster.tear_down()  # remains of a killed run
+        host_before = take_snapshot()
         try:
-            canary = "a-canary-that-is-to-be-seen"
-            began = time.monotonic()
-            with watching() as watcher:
+            canary = "a-canary-for-the-process-monitor"
+            started = time.monotonic()
+            with monitoring_processes() as monitor:
                 up = cluster.bring_up()
-                assert up.status == 0, up.output
-                cluster.shell("edge1", "env", f"CANARY={canary}-in-environment", "sleep", "0.3")
-                cluster.shell(
+                up.check()
+                cluster.run_on("edge1", "env", f"CANARY={canary}-in-environment", "sleep", "0.3")
+                cluster.run_on(
                     "edge1", "python3", "-c", "import time; time.sleep(0.3)", f"{canary}-as-argument"
                 )
-            yield Start(before, up, canary, watcher.seen, watcher.sweeps, time.monotonic() - began)
+            yield Startup(host_before, up, canary, monitor.seen, monitor.sweeps, time.monotonic() - started)
         finally:
-            cluster.take_away()
+            cluster.tear_down()
 
 
 @pytest.fixture(scope="session")
-def cluster(start: Start) -> Cluster:
+def cluster(startup: Startup) -> Cluster:
     return Cluster()
 
 
 @pytest.fixture(scope="session")
-def internet(cluster: Cluster) -> Internet:
-    return Internet(int((STATE / "pid").read_text().split()[1]))
+def internet(cluster: Cluster) -> SandboxInternet:
+    return SandboxInternet(get_sandbox_init())
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, internet: Internet) -> Visitor:
-    """On the sandbox's internet, where the cluster's name leads to the load balancer."""
-    address = cluster.must(*cluster.as_operator("getent", "hosts", DOMAIN)).split()[0]
-    return Visitor(
-        lambda port: internet.connect(address, port, addresses.OPERATOR),
-        STATE / "operator/ca-certificates.crt",
-    )
+def account(cluster: Cluster, internet: SandboxInternet) -> AwsAccount:
+    return AwsAccount(cluster, internet)
 
 
 @pytest.fixture(scope="session")
-def certificate(cluster: Cluster, operator: Visitor) -> Certificate:
-    return Certificate(cluster, operator)
+def operator_client(cluster: Cluster, internet: SandboxInternet) -> Client:
+    """A client on the sandbox's internet, which reaches the load balancer by the cluster's DNS name."""
+    address = cluster.check_output(*cluster.operator_command("getent", "hosts", DOMAIN)).split()[0]
+    return Client(lambda port: internet.connect(address, port, addresses.OPERATOR))
 
 
 @pytest.fixture(scope="session")
-def this_host(cluster: Cluster) -> Visitor:
-    """On this host, where a loopback address leads there."""
-    return Visitor(
-        lambda port: socket.create_connection((LOOPBACK, port), timeout=10),
-        STATE / "operator/ca-certificates.crt",
-    )
+def host_client(cluster: Cluster) -> Client:
+    """A client on this host, which reaches the load balancer at a loopback address."""
+    return loopback_client(LOOPBACK)
 
 
-@pytest.fixture(scope="session", params=["operator", "this_host"])
-def visitor(request: pytest.FixtureRequest) -> Visitor:
-    """Each of the two."""
-    found: Visitor = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture(scope="session", params=["operator_client", "host_client"])
+def client(request: pytest.FixtureRequest) -> Client:
+    """Each of the two clients."""
+    client: Client = request.getfixturevalue(request.param)
+    return client
+
+
+@pytest.fixture(scope="session")
+def certificate(cluster: Cluster, operator_client: Client) -> ClusterCertificate:
+    return ClusterCertificate(cluster, operator_client)

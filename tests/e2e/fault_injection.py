@@ -1,4 +1,4 @@
-"""What can befall a certificate's way to HAProxy: each lasts as long as its `with`, and leaves nothing behind."""
+"""Faults on a certificate's way to HAProxy. Each is a context manager that restores the former state."""
 
 import json
 import shutil
@@ -12,23 +12,23 @@ from pathlib import Path
 from socketserver import TCPServer
 
 from sandbox.cloud import acme, addresses, certificates
-from tests.e2e.clients import Internet
-from tests.e2e.cluster_certificate import Certificate
+from tests.e2e.clients import SandboxInternet
+from tests.e2e.cluster_certificate import ClusterCertificate
 from tests.e2e.running_cluster import STATE, Cluster
 
-ELSEWHERE = 14030
-"""A port beside the ACME server's."""
+DIVERTED_PORT = 14030
+"""Port to which requests to the ACME server are diverted."""
 
-Problem = Mapping[str, str | int]
-"""As RFC 7807 has it."""
+ProblemDocument = Mapping[str, str | int]
+"""RFC 7807 problem document."""
 
-RATE_LIMITED: Problem = {
+RATE_LIMITED: ProblemDocument = {
     "type": "urn:ietf:params:acme:error:rateLimited",
     "detail": "too many certificates (5) already issued for this exact set of identifiers in the last 168h0m0s, "
     "retry after 2031-01-01 00:00:00 UTC",
     "status": 429,
 }
-REFUSED: Problem = {
+REFUSED: ProblemDocument = {
     "type": "urn:ietf:params:acme:error:rejectedIdentifier",
     "detail": "The ACME server refuses to issue a certificate for this domain name, because it is forbidden by policy",
     "status": 400,
@@ -37,37 +37,37 @@ REFUSED: Problem = {
 
 class _Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
-        """Without asking for its own name: on the sandbox's internet this host's DNS cannot be reached, and must not be."""
+        """Skips the lookup of the host name: a DNS query from the sandbox's internet to this host would count as an escape."""
         TCPServer.server_bind(self)
 
 
 @contextmanager
-def acme_server_does_not_answer(cluster: Cluster) -> Generator[None]:
-    """Nobody listens where its clients arrive; it does not notice."""
+def acme_server_unreachable(cluster: Cluster) -> Generator[None]:
+    """Diverts its clients to a port on which nothing listens."""
     chain = f"""\
         type nat hook prerouting priority dstnat
-        ip daddr {addresses.ACME} tcp dport {acme.PORT} dnat to {addresses.ACME}:{ELSEWHERE}"""
-    nft = cluster.as_operator("nft", "-f", "-")
-    cluster.must(*nft, input=f"table ip elsewhere {{\n chain arriving {{\n{chain}\n}}\n}}")
+        ip daddr {addresses.ACME} tcp dport {acme.PORT} dnat to {addresses.ACME}:{DIVERTED_PORT}"""
+    nft = cluster.operator_command("nft", "-f", "-")
+    cluster.check_output(*nft, input=f"table ip divert {{\n chain prerouting {{\n{chain}\n}}\n}}")
     try:
         yield
     finally:
-        cluster.must(*nft, input="delete table ip elsewhere")
+        cluster.check_output(*nft, input="delete table ip divert")
 
 
 @contextmanager
-def another_server_answers(
-    cluster: Cluster, internet: Internet, problem: Problem, tls: Path
+def acme_server_refusing(
+    cluster: Cluster, internet: SandboxInternet, problem: ProblemDocument, tls: Path
 ) -> Generator[None]:
-    """In the ACME server's place: one that refuses every order with a problem document."""
-    listener = internet.do(lambda: _Listener((addresses.ACME, ELSEWHERE), _refuse(problem)))
+    """Replaces the ACME server with one that refuses every order with a problem document."""
+    listener = internet.call(lambda: _Listener((addresses.ACME, DIVERTED_PORT), _refusing_handler(problem)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls / "server.pem", tls / "server.key")
     listener.socket = context.wrap_socket(listener.socket, server_side=True)
     thread = threading.Thread(target=listener.serve_forever)
     thread.start()
     try:
-        with acme_server_does_not_answer(cluster):
+        with acme_server_unreachable(cluster):
             yield
     finally:
         listener.shutdown()
@@ -75,7 +75,7 @@ def another_server_answers(
         thread.join()
 
 
-def _refuse(problem: Problem) -> type[BaseHTTPRequestHandler]:
+def _refusing_handler(problem: ProblemDocument) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             base = f"https://{self.headers['Host']}"
@@ -89,7 +89,7 @@ def _refuse(problem: Problem) -> type[BaseHTTPRequestHandler]:
             self.rfile.read(int(self.headers["Content-Length"]))
             self._answer(HTTPStatus(int(problem["status"])), problem)
 
-        def _answer(self, status: HTTPStatus, document: Problem) -> None:
+        def _answer(self, status: HTTPStatus, document: ProblemDocument) -> None:
             body = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Replay-Nonce", "bm9uY2U")
@@ -100,28 +100,28 @@ def _refuse(problem: Problem) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """A test's output is for the test."""
+            """Keeps the log out of the test's output."""
 
     return Handler
 
 
 @contextmanager
-def an_impostor_answers(cluster: Cluster, internet: Internet) -> Generator[None]:
-    """A server by the same name, with a certificate by a CA that nobody named."""
-    folder = STATE / "impostor"
+def acme_server_untrusted(cluster: Cluster, internet: SandboxInternet) -> Generator[None]:
+    """Replaces the ACME server with one whose certificate is from an unknown CA."""
+    folder = STATE / "untrusted"
     folder.mkdir()
     try:
-        certificates.make(folder, "impostor", [addresses.ACME_NAME], addresses.ACME)
-        with another_server_answers(cluster, internet, REFUSED, folder):
+        certificates.create(folder, "untrusted", [addresses.ACME_NAME], addresses.ACME)
+        with acme_server_refusing(cluster, internet, REFUSED, folder):
             yield
     finally:
         shutil.rmtree(folder)
 
 
 @contextmanager
-def disk_is_full(certificate: Certificate, folder: str) -> Generator[None]:
-    """Of a folder of the load balancer's. What was written nevertheless is there afterwards."""
-    certificate.on_balancer(f"""
+def disk_full(certificate: ClusterCertificate, folder: str) -> Generator[None]:
+    """Fills the file system of a folder on the load balancer. Files written meanwhile remain."""
+    certificate.run_on_balancer(f"""
         mkdir /run/copy && cp -a {folder}/. /run/copy
         mount -t tmpfs -o mode=755,size=4M full {folder}
         cp -a /run/copy/. {folder} && rm -r /run/copy
@@ -130,43 +130,46 @@ def disk_is_full(certificate: Certificate, folder: str) -> Generator[None]:
     try:
         yield
     finally:
-        certificate.on_balancer(f"""
+        certificate.run_on_balancer(f"""
             rm {folder}/filler && cp -a {folder} /run/copy && umount {folder}
             find {folder} -mindepth 1 -delete && cp -a /run/copy/. {folder} && rm -r /run/copy
         """)
 
 
 @contextmanager
-def haproxy_takes_no_commands(certificate: Certificate) -> Generator[None]:
+def haproxy_socket_missing(certificate: ClusterCertificate) -> Generator[None]:
     socket = "/run/haproxy/admin.sock"
-    certificate.on_balancer(f"mv {socket} {socket}.away")
+    certificate.run_on_balancer(f"mv {socket} {socket}.away")
     try:
         yield
     finally:
-        certificate.on_balancer(f"mv {socket}.away {socket}")
+        certificate.run_on_balancer(f"mv {socket}.away {socket}")
 
 
 @contextmanager
-def renewed_with_a_chain_that_is_none(certificate: Certificate) -> Generator[None]:
-    """certbot runs what is in this folder before the deployment."""
-    hook, chain = "/etc/letsencrypt/renewal-hooks/deploy/spoil", "/etc/letsencrypt/live/cluster/fullchain.pem"
-    certificate.on_balancer(f"""
+def renewed_chain_corrupt(certificate: ClusterCertificate) -> Generator[None]:
+    """Corrupts each renewed chain before certbot's deploy hook runs."""
+    hook, chain = (
+        "/etc/letsencrypt/renewal-hooks/deploy/corrupt",
+        "/etc/letsencrypt/live/cluster/fullchain.pem",
+    )
+    certificate.run_on_balancer(f"""
         printf '#!/bin/sh\\ncp {chain} /run/right-chain && sed -i "\\$s/^/no chain/" $(readlink -f {chain})' >{hook}
         chmod +x {hook}
     """)
     try:
         yield
     finally:
-        certificate.on_balancer(f"rm {hook} && cat /run/right-chain >{chain} && rm /run/right-chain")
+        certificate.run_on_balancer(f"rm {hook} && cat /run/right-chain >{chain} && rm /run/right-chain")
 
 
 @contextmanager
-def secrets_manager_is_away(certificate: Certificate) -> Generator[None]:
-    """Its name leads to where nobody listens for it."""
+def secrets_manager_unreachable(certificate: ClusterCertificate) -> Generator[None]:
+    """Resolves its name to an address on which nothing serves it."""
     hosts = "/etc/hosts"
     name = f"secretsmanager.{addresses.REGION}.amazonaws.com"
-    certificate.on_balancer(f"cp {hosts} /run/hosts && echo {addresses.ACME} {name} >>{hosts}")
+    certificate.run_on_balancer(f"cp {hosts} /run/hosts && echo {addresses.ACME} {name} >>{hosts}")
     try:
         yield
     finally:
-        certificate.on_balancer(f"cat /run/hosts >{hosts} && rm /run/hosts")
+        certificate.run_on_balancer(f"cat /run/hosts >{hosts} && rm /run/hosts")

@@ -1,4 +1,4 @@
-"""What of this host a sandbox may not change, and what of a sandbox may not stay."""
+"""Host state that a sandbox must not change, and what a removed sandbox may leave behind: nothing."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from pathlib import Path
 from sandbox.cloud.machines import control_group
 from tests.e2e.running_cluster import LOOPBACK, STATE
 
-# Counters and draws of the kernel's, which change while nobody does anything.
-RESTLESS = (
+# Kernel counters and random values, which change by themselves.
+VOLATILE_SYSCTLS = (
     "fs/aio-nr",
     "fs/dentry-state",
     "fs/file-nr",
@@ -35,7 +35,7 @@ class HostSnapshot:
 
 def take_snapshot() -> HostSnapshot:
     return HostSnapshot(
-        sysctls=_sysctls(),
+        sysctls=_read_sysctls(),
         mounts=frozenset(line.split(" ", 1)[1] for line in Path("/proc/mounts").read_text().splitlines()),
         namespaces=_run("ip", "netns", "list"),
         interfaces=_run("ip", "-oneline", "link"),
@@ -49,62 +49,62 @@ def _run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def _sysctls() -> dict[str, str]:
+def _read_sysctls() -> dict[str, str]:
     top = Path("/proc/sys")
     found: dict[str, str] = {}
     for folder, _, files in os.walk(top):
         for file in files:
             path = Path(folder, file)
             name = str(path.relative_to(top))
-            if name.startswith(RESTLESS) or not os.access(path, os.R_OK):
+            if name.startswith(VOLATILE_SYSCTLS) or not os.access(path, os.R_OK):
                 continue
             try:
                 found[name] = path.read_text(errors="replace")
-            except OSError:  # some can only be written
+            except OSError:  # some are write-only
                 continue
     return found
 
 
-def processes_of_sandbox(init: int) -> set[tuple[int, str]]:
-    """Process id and start time of everything in the process tree of a sandbox."""
-    tree = Path(f"/proc/{init}/ns/pid").readlink()
-    found = {init}
-    parents = {pid: _stat(pid)[0] for pid in _processes()}
-    for pid in _processes():
+def list_sandbox_processes(init_pid: int) -> set[tuple[int, str]]:
+    """Returns PID and start time of each process in the process tree of a sandbox."""
+    namespace = Path(f"/proc/{init_pid}/ns/pid").readlink()
+    found = {init_pid}
+    parents = {pid: _read_stat(pid)[0] for pid in _list_pids()}
+    for pid in _list_pids():
         try:
-            if Path(f"/proc/{pid}/ns/pid").readlink() == tree:
+            if Path(f"/proc/{pid}/ns/pid").readlink() == namespace:
                 found.add(pid)
         except OSError:
             continue
     while more := {pid for pid, parent in parents.items() if parent in found} - found:
         found |= more
-    return {(pid, _stat(pid)[1]) for pid in found}
+    return {(pid, _read_stat(pid)[1]) for pid in found}
 
 
-def left_of(processes: set[tuple[int, str]]) -> dict[str, object]:
-    """Whatever of the tests' sandbox is still there, by what it is; nothing when it has been taken away."""
+def find_leftovers(processes: set[tuple[int, str]]) -> dict[str, object]:
+    """Returns what remains of the tests' sandbox, by kind; empty after a complete removal."""
     group = control_group(STATE)
-    left: dict[str, object] = {
-        "processes": [_command(pid) for pid, started in processes if _stat(pid)[1] == started]
+    leftovers: dict[str, object] = {
+        "processes": [_read_command(pid) for pid, started in processes if _read_stat(pid)[1] == started]
         + [
-            _command(pid)
-            for pid in _processes()
-            if pid != os.getpid() and str(STATE) in _command(pid).split()
+            _read_command(pid)
+            for pid in _list_pids()
+            if pid != os.getpid() and str(STATE) in _read_command(pid).split()
         ],
-        "mounts": [line for line in _mounts_of_everybody() if str(STATE) in line],
+        "mounts": [line for line in _list_all_mounts() if str(STATE) in line],
         "control groups": [str(path) for path in Path("/sys/fs/cgroup").rglob(group)],
         "state folder": STATE.exists(),
         "listeners": [line for line in _run("ss", "-Hltn").splitlines() if f"{LOOPBACK}:" in line],
     }
-    return {what: found for what, found in left.items() if found}
+    return {kind: found for kind, found in leftovers.items() if found}
 
 
-def _processes() -> list[int]:
+def _list_pids() -> list[int]:
     return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
-def _stat(pid: int) -> tuple[int, str]:
-    """Parent and start time; of a process that is gone, neither."""
+def _read_stat(pid: int) -> tuple[int, str]:
+    """Returns the parent PID and start time of a process; `(0, "gone")` if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         return int(fields[1]), fields[19]
@@ -112,16 +112,17 @@ def _stat(pid: int) -> tuple[int, str]:
         return 0, "gone"
 
 
-def _command(pid: int) -> str:
+def _read_command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
     except OSError:
         return ""
 
 
-def _mounts_of_everybody() -> set[str]:
+def _list_all_mounts() -> set[str]:
+    """Returns the mounts of every process, in all mount namespaces."""
     found: set[str] = set()
-    for pid in _processes():
+    for pid in _list_pids():
         try:
             found |= set(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
         except OSError:

@@ -1,6 +1,5 @@
-"""Which ports of a machine answer, asked of all 65535, and which should by the port table."""
+"""Scans all 65535 ports of a machine, and lists the ports that the port table opens."""
 
-import json
 import re
 import sys
 import time
@@ -9,50 +8,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cluster.port_table import Protocol, SecurityGroup, Source, rules
+from cluster.port_table import Protocol, SecurityGroup, Source, ingress_rules
 from sandbox.cloud import addresses
-from tests.e2e.running_cluster import Cluster, Machine, running
+from tests.e2e.running_cluster import Cluster, Machine, recording
 
-EVERYBODY = {Source.WORLD, Source.PUBLISHERS}
+PUBLIC_SOURCES = {Source.WORLD, Source.PUBLISHERS}
 UDP_PROBE = Path(__file__).with_name("udp_probe.py")
 
 
 @dataclass(frozen=True)
 class Viewpoint:
-    """Somewhere to look from: an address on the internet, or a machine."""
+    """Source of a scan: an address on the internet, or a machine."""
 
     name: str
-    who: frozenset[Source]
-    """As whom the port table knows it."""
+    sources: frozenset[Source]
+    """The port table's sources that it belongs to."""
     address: str = ""
     machine: Machine | None = None
 
     def command(self, cluster: Cluster, *command: str | Path) -> list[str]:
-        """A command line that runs another there."""
+        """Wraps a command line to run there."""
         if self.machine:
-            return cluster.at_network_of(self.machine, *command)
-        return cluster.as_operator(*command)
+            return cluster.network_namespace_command(self.machine, *command)
+        return cluster.operator_command(*command)
 
-    def address_of(self, target: Machine) -> str:
-        """What a machine is called from there."""
-        return target.private if self.machine else target.public
+    def get_address(self, target: Machine) -> str:
+        """Returns the address at which the viewpoint reaches a machine."""
+        return target.private_address if self.machine else target.public_address
 
 
-def groups_of(name: str) -> set[SecurityGroup]:
+def list_security_groups(name: str) -> set[SecurityGroup]:
     if name.startswith("origin"):
         return {SecurityGroup.NODES, SecurityGroup.ORIGINS}
     return {SecurityGroup.NODES if name.startswith("edge") else SecurityGroup(name)}
 
 
-def viewpoints(machines: dict[str, Machine]) -> dict[str, Viewpoint]:
+def list_viewpoints(machines: dict[str, Machine]) -> dict[str, Viewpoint]:
     outside = {
-        "admin": Viewpoint("admin", frozenset({*EVERYBODY, Source.ADMINS}), addresses.OPERATOR),
-        "stranger": Viewpoint("stranger", frozenset(EVERYBODY), addresses.STRANGER),
+        "admin": Viewpoint("admin", frozenset({*PUBLIC_SOURCES, Source.ADMINS}), addresses.OPERATOR),
+        "stranger": Viewpoint("stranger", frozenset(PUBLIC_SOURCES), addresses.STRANGER),
     }
     inside = {
         name: Viewpoint(
             name,
-            frozenset({*EVERYBODY, *(Source(group) for group in groups_of(name) if group in set(Source))}),
+            frozenset(
+                {
+                    *PUBLIC_SOURCES,
+                    *(Source(group) for group in list_security_groups(name) if group in set(Source)),
+                }
+            ),
             machine=machine,
         )
         for name, machine in machines.items()
@@ -60,36 +64,38 @@ def viewpoints(machines: dict[str, Machine]) -> dict[str, Viewpoint]:
     return {**outside, **inside}
 
 
-def permitted(target: Machine, who: Iterable[Source], protocol: Protocol) -> set[int]:
-    """The ports of a machine that the table opens to somebody."""
+def list_permitted_ports(target: Machine, sources: Iterable[Source], protocol: Protocol) -> set[int]:
+    """Returns the ports of a machine that the port table opens to any of the sources."""
     return {
         port
-        for rule in rules(srt=False, database=True)
+        for rule in ingress_rules(srt=False, database=True)
         if rule.protocol == protocol
-        and rule.source in set(who)
-        and rule.security_group in groups_of(target.name)
+        and rule.source in set(sources)
+        and rule.security_group in list_security_groups(target.name)
         for port in range(rule.from_port, rule.to_port + 1)
     }
 
 
-def tcp_ports(
+def scan_tcp_ports(
     cluster: Cluster, viewpoint: Viewpoint, targets: Sequence[Machine]
 ) -> dict[str, dict[int, str]]:
-    """Every TCP port that is not silent: `open`, or `closed` where nobody listens behind an open group."""
-    names = {viewpoint.address_of(target): target.name for target in targets}
+    """Returns the state of each TCP port that responds: `open`, or `closed` if it is permitted but nothing listens."""
+    names = {viewpoint.get_address(target): target.name for target in targets}
     options = ["-sS", "-Pn", "-n", "-T5", "--min-hostgroup", "16"]
     if viewpoint.address:
-        route = cluster.must(*cluster.as_operator("ip", "route", "get", next(iter(names))))
+        route = cluster.check_output(*cluster.operator_command("ip", "route", "get", next(iter(names))))
         options += ["-S", viewpoint.address, "-e", re.findall(r" dev (\S+)", route)[0]]
-    forget_probes(cluster, viewpoint)
+    expire_probe_connections(cluster, viewpoint)
     found: dict[str, dict[int, str]] = {name: {} for name in names.values()}
-    # Each port once, fast; then with patience those that ought to answer, for a packet may be lost.
-    expected = {port for target in targets for port in permitted(target, viewpoint.who, Protocol.TCP)}
+    # One fast sweep of all ports, then a slow one of the permitted ports, as packets may get lost.
+    expected = {
+        port for target in targets for port in list_permitted_ports(target, viewpoint.sources, Protocol.TCP)
+    }
     sweeps = [["-p", "1-65535", "--min-rate", "100000", "--max-retries", "0"]]
     sweeps += [["-p", ",".join(map(str, sorted(expected))), "--max-retries", "2"]] if expected else []
     for sweep in sweeps:
         command = viewpoint.command(cluster, "nmap", *options, *sweep, "-oX", "-", *names)
-        for host in ElementTree.fromstring(cluster.must(*command, timeout=120)).iter("host"):
+        for host in ElementTree.fromstring(cluster.check_output(*command, timeout=120)).iter("host"):
             assert {rest.attrib["state"] for rest in host.iter("extraports")} <= {"filtered"}
             found[names[next(host.iter("address")).attrib["addr"]]] |= {
                 int(port.attrib["portid"]): state.attrib["state"]
@@ -100,32 +106,30 @@ def tcp_ports(
     return found
 
 
-def forget_probes(cluster: Cluster, viewpoint: Viewpoint) -> None:
-    """A probe that nobody answers is kept in mind for two minutes, as a connection that its target may still take up.
+def expire_probe_connections(cluster: Cluster, viewpoint: Viewpoint) -> None:
+    """Shortens the conntrack timeout of unanswered probes to one second and waits for it.
 
-    By then the tables are full, and a scan in the other direction is taken for the answer. Here a second will do.
+    With the default of two minutes the table fills up, and a scan in the other direction passes as the response to a probe.
     """
     command = ["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_timeout_syn_sent=1"]
     if viewpoint.machine:
-        cluster.must(*viewpoint.command(cluster, *command))
+        cluster.check_output(*viewpoint.command(cluster, *command))
     else:
-        each = 'for vpc in /run/netns/vpc-*; do ip netns exec "${vpc##*/}" "$@"; done'
-        cluster.must(
-            *cluster.as_operator("nsenter", "--target=1", "--mount", "bash", "-c", each, "each", *command)
+        in_each_vpc = 'for vpc in /run/netns/vpc-*; do ip netns exec "${vpc##*/}" "$@"; done'
+        cluster.check_output(
+            *cluster.operator_command(
+                "nsenter", "--target=1", "--mount", "bash", "-c", in_each_vpc, "each", *command
+            )
         )
     time.sleep(1.1)
 
 
-def udp_ports(cluster: Cluster, viewpoint: Viewpoint, target: Machine) -> set[int]:
-    """Every UDP port of a machine whose datagrams reach it, whether anybody listens or not."""
-    with running(cluster.at_network_of(target, sys.executable, UDP_PROBE, "receive")) as receiver:
-        assert receiver.stdout is not None
-        assert receiver.stdin is not None
-        assert receiver.stdout.readline() == "ready\n"
-        address = viewpoint.address_of(target)
-        cluster.must(
+def scan_udp_ports(cluster: Cluster, viewpoint: Viewpoint, target: Machine) -> set[int]:
+    """Returns the UDP ports whose datagrams reach a machine, whether or not a process listens."""
+    receiver = cluster.network_namespace_command(target, sys.executable, UDP_PROBE, "receive")
+    with recording(receiver) as stop_recording:
+        address = viewpoint.get_address(target)
+        cluster.check_output(
             *viewpoint.command(cluster, sys.executable, UDP_PROBE, "send", address, viewpoint.address)
         )
-        receiver.stdin.close()
-        ports: list[int] = json.loads(receiver.stdout.read())
-        return set(ports)
+        return set(stop_recording())

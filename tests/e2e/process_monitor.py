@@ -1,4 +1,4 @@
-"""Sees what everybody on a machine may see of its processes: their command lines, and their environments."""
+"""Records command lines and environments of the processes on the sandbox's machines."""
 
 import threading
 import time
@@ -6,49 +6,49 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-IN_MACHINE = 3
-"""Depth of a machine's process id namespace: the host's, the sandbox's, the machine's."""
+MACHINE_DEPTH = 3
+"""Depth of a machine's PID namespace: host, sandbox, machine."""
 
 
-class ProcessWatcher:
-    """Looks at the processes of all machines, over and over, and keeps each different thing that it saw."""
+class ProcessMonitor:
+    """Scans the processes of all machines repeatedly and collects every distinct value."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
         self.sweeps = 0
         self._depths: dict[str, int] = {}
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
 
-    def look(self) -> None:
-        there = {path.name for path in Path("/proc").iterdir() if path.name.isdecimal()}
-        self._depths = {pid: self._depths.get(pid) or _depth(pid) for pid in there}
+    def sweep(self) -> None:
+        pids = {path.name for path in Path("/proc").iterdir() if path.name.isdecimal()}
+        self._depths = {pid: self._depths.get(pid) or _read_depth(pid) for pid in pids}
         for pid, depth in self._depths.items():
-            if depth >= IN_MACHINE:
+            if depth >= MACHINE_DEPTH:
                 self.seen |= {_read(pid, "cmdline"), _read(pid, "environ")}
         self.sweeps += 1
 
     def run(self) -> None:
-        while not self._ended.is_set():
-            self.look()
-            time.sleep(0.005)  # something is to happen in between
+        while not self._stopped.is_set():
+            self.sweep()
+            time.sleep(0.005)
 
-    def end(self) -> None:
-        self._ended.set()
+    def stop(self) -> None:
+        self._stopped.set()
 
 
 @contextmanager
-def watching() -> Generator[ProcessWatcher]:
-    watcher = ProcessWatcher()
-    thread = threading.Thread(target=watcher.run, daemon=True)
+def monitoring_processes() -> Generator[ProcessMonitor]:
+    monitor = ProcessMonitor()
+    thread = threading.Thread(target=monitor.run, daemon=True)
     thread.start()
     try:
-        yield watcher
+        yield monitor
     finally:
-        watcher.end()
+        monitor.stop()
         thread.join()
 
 
-def _depth(pid: str) -> int:
+def _read_depth(pid: str) -> int:
     for line in _read(pid, "status").splitlines():
         if line.startswith(b"NSpid:"):
             return len(line.split()) - 1
@@ -58,5 +58,5 @@ def _depth(pid: str) -> int:
 def _read(pid: str, file: str) -> bytes:
     try:
         return Path("/proc", pid, file).read_bytes()
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return b""

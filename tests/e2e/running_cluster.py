@@ -1,4 +1,4 @@
-"""The cluster under test, and the ways to work on it: the commands that a user has."""
+"""The cluster under test and the user's commands that operate it."""
 
 import csv
 import fcntl
@@ -19,18 +19,19 @@ from sandbox.cloud import addresses
 from tests.project import PROJECT
 
 STATE = Path("/var/lib/ant-media-sandbox-e2e")
+SETTINGS_FOLDER = STATE / "pulumi"
+SETTINGS_FILE = SETTINGS_FOLDER / "Pulumi.sandbox.yaml"
+CA_FILE = STATE / "operator/ca-certificates.crt"
 LOOPBACK = "127.77.0.2"
-DOMAIN = addresses.ENTRANCE
+DOMAIN = addresses.DOMAIN
 STACK = "ant-media-cluster-sandbox"
 SCRIPTS = "/usr/local/lib/ant-media-cluster"
-"""Where the program installs its scripts on each machine."""
+"""Folder of the program's scripts on each machine."""
 
 
 @dataclass(frozen=True)
-class Done:
-    """A command that has ended."""
-
-    status: int
+class CommandResult:
+    exit_code: int
     stdout: str
     stderr: str
 
@@ -38,27 +39,36 @@ class Done:
     def output(self) -> str:
         return self.stdout + self.stderr
 
+    def check(self) -> str:
+        """Returns the standard output; fails unless the command succeeded."""
+        assert self.exit_code == 0, self.output
+        return self.stdout
+
 
 @dataclass(frozen=True)
 class Machine:
-    """An instance that has not been terminated."""
+    """An instance that is not terminated."""
 
     name: str
     id: str
     state: str
-    private: str
-    public: str
-    nspawn: int
-    """Its process on the sandbox's process tree; 0 while it is off."""
+    private_address: str
+    public_address: str
+    nspawn_pid: int
+    """Host PID of its systemd-nspawn process; 0 while the machine is stopped."""
 
     @property
     def hostname(self) -> str:
-        return f"ip-{self.private.replace('.', '-')}"
+        return f"ip-{self.private_address.replace('.', '-')}"
+
+    @property
+    def is_media_node(self) -> bool:
+        return self.name.startswith(("origin", "edge"))
 
 
 @contextmanager
-def alone() -> Generator[None]:
-    """Two runs of these tests would take each other's cluster away."""
+def exclusive_run() -> Generator[None]:
+    """Locks out a second run of these tests, which would tear down this run's cluster."""
     path = STATE.with_suffix(".lock")
     with path.open("w") as lock:
         try:
@@ -69,8 +79,21 @@ def alone() -> Generator[None]:
         path.unlink()
 
 
+@contextmanager
+def restored_settings() -> Generator[None]:
+    """Restores the stack's settings file afterwards."""
+    before = SETTINGS_FILE.read_text()
+    yield
+    SETTINGS_FILE.write_text(before)
+
+
+def get_sandbox_init() -> int:
+    """Returns the host PID of the sandbox's init process."""
+    return int((STATE / "pid").read_text().split()[1])
+
+
 class Cluster:
-    """One sandbox of the tests' own, at its own state folder and loopback address."""
+    """A sandbox with the tests' own state folder and loopback address."""
 
     environment: ClassVar = {
         **os.environ,
@@ -82,9 +105,9 @@ class Cluster:
 
     def run(
         self, *command: str | Path, input: str | None = None, timeout: float = 60, stack: str = "sandbox"
-    ) -> Done:
-        """Runs a command in the checkout, as a user of this sandbox would."""
-        done = subprocess.run(
+    ) -> CommandResult:
+        """Runs a command in the checkout with the environment of this sandbox."""
+        completed = subprocess.run(
             command,
             cwd=PROJECT,
             env={**self.environment, "PULUMI_STACK": stack},
@@ -96,89 +119,102 @@ class Cluster:
             timeout=timeout,
             check=False,
         )
-        return Done(done.returncode, done.stdout, done.stderr)
+        return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
-    def must(self, *command: str | Path, input: str | None = None, timeout: float = 60) -> str:
-        """What a command prints that has to succeed."""
-        done = self.run(*command, input=input, timeout=timeout)
-        assert done.status == 0, done.output
-        return done.stdout
+    def check_output(self, *command: str | Path, input: str | None = None, timeout: float = 60) -> str:
+        """Returns the standard output of a command that must succeed."""
+        return self.run(*command, input=input, timeout=timeout).check()
 
-    def bring_up(self, *arguments: str) -> Done:
+    def bring_up(self, *arguments: str) -> CommandResult:
         return self.run("sandbox/bin/up", *arguments, timeout=400)
 
-    def take_away(self) -> Done:
+    def tear_down(self) -> CommandResult:
         return self.run("sandbox/bin/down", timeout=120)
 
-    def pulumi(self, *arguments: str, stack: str = "sandbox") -> Done:
-        return self.run("sandbox/bin/pulumi", *arguments, timeout=300, stack=stack)
+    def pulumi(self, *arguments: str, input: str | None = None, stack: str = "sandbox") -> CommandResult:
+        return self.run("sandbox/bin/pulumi", *arguments, input=input, timeout=300, stack=stack)
 
     def update(self, *arguments: str) -> str:
-        """`pulumi up` that has to succeed."""
-        done = self.pulumi("up", "--yes", "--skip-preview", *arguments)
-        assert done.status == 0, done.output
-        return done.output
+        """Runs `pulumi up`, which must succeed, and returns its output."""
+        result = self.pulumi("up", "--yes", "--skip-preview", *arguments)
+        result.check()
+        return result.output
 
-    def set(self, key: str, value: object) -> None:
-        self.must("sandbox/bin/pulumi", "config", "set", "--path", f"ant-media-cluster:{key}", str(value))
+    def refresh(self) -> str:
+        return self.pulumi("refresh", "--yes", "--skip-preview").check()
 
-    def setting(self, key: str) -> str:
-        return self.must("sandbox/bin/pulumi", "config", "get", f"ant-media-cluster:{key}").strip()
+    def set_config(self, key: str, value: object) -> None:
+        self.pulumi("config", "set", "--path", f"ant-media-cluster:{key}", str(value)).check()
 
-    def outputs(self) -> dict[str, Any]:
-        outputs: dict[str, Any] = json.loads(self.must("sandbox/bin/pulumi", "stack", "output", "--json"))
+    def get_config(self, key: str) -> str:
+        return self.pulumi("config", "get", f"ant-media-cluster:{key}").check().strip()
+
+    def get_outputs(self) -> dict[str, Any]:
+        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json").check())
         return outputs
 
-    def as_operator(self, *command: str | Path) -> list[str]:
-        """A command line that runs another as the operator, on the sandbox's internet."""
+    def list_state_resources(self, stack: str = "sandbox") -> list[dict[str, Any]]:
+        """Returns the resources in the state of a stack; an empty stack has none."""
+        state = json.loads(self.pulumi("stack", "export", stack=stack).check())
+        resources: list[dict[str, Any]] = state["deployment"].get("resources", [])
+        return resources
+
+    def operator_command(self, *command: str | Path) -> list[str]:
+        """Wraps a command line to run as the operator on the sandbox's internet."""
         return ["sandbox/bin/cloud", "exec", "--", *map(str, command)]
 
-    def shell(self, machine: str, *command: str, input: str | None = None) -> Done:
+    def network_namespace_command(self, machine: Machine, *command: str | Path) -> list[str]:
+        """Wraps a command line to run in a machine's network namespace with this host's files."""
+        leader = f"$(cat /proc/{machine.nspawn_pid}/task/{machine.nspawn_pid}/children)"
+        enter = f'exec nsenter --target={leader} --net "$@"'
+        return self.operator_command("bash", "-c", enter, "at-network", *command)
+
+    def run_on(self, machine: str, *command: str, input: str | None = None) -> CommandResult:
+        """Runs a command as root on a machine."""
         return self.run("sandbox/bin/cloud", "shell", machine, *command, input=input)
 
-    def at_network_of(self, machine: Machine, *command: str | Path) -> list[str]:
-        """A command line that runs another, with this host's files, at a machine's network interface."""
-        leader = f"$(cat /proc/{machine.nspawn}/task/{machine.nspawn}/children)"
-        enter = f'exec nsenter --target={leader} --net "$@"'
-        return self.as_operator("bash", "-c", enter, "at-network", *command)
+    def run_haproxy_command(self, command: str) -> str:
+        """Returns HAProxy's answer to a command on its admin socket."""
+        socat = ("socat", "-", "UNIX-CONNECT:/run/haproxy/admin.sock")
+        return self.run_on("load-balancer", *socat, input=f"{command}\n").check()
 
-    def status(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self.must("sandbox/bin/cloud", "status", "--json"))
+    def apply_haproxy_config(self, text: str) -> CommandResult:
+        return self.run_on("load-balancer", f"{SCRIPTS}/apply-haproxy-config.sh", input=text)
+
+    def get_status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.check_output("sandbox/bin/cloud", "status", "--json"))
         return status
 
-    def machines(self) -> dict[str, Machine]:
-        """By the name that HAProxy has for them."""
+    def list_machines(self) -> dict[str, Machine]:
+        """Returns the machines of all stacks by name; those of this stack by HAProxy's server name."""
         found = [
             Machine(
                 name=entry["name"].removeprefix(f"{STACK}-"),
                 id=entry["instance_id"],
                 state=entry["state"],
-                private=entry["private_address"],
-                public=entry["public_address"],
-                nspawn=entry["process"] or 0,
+                private_address=entry["private_address"],
+                public_address=entry["public_address"],
+                nspawn_pid=entry["process"] or 0,
             )
-            for entry in self.status()["machines"]
+            for entry in self.get_status()["machines"]
         ]
         return {machine.name: machine for machine in found}
 
-    def servers(self) -> dict[str, dict[str, str]]:
-        """HAProxy's statistics of each server, by `backend/server`."""
-        done = self.shell(
-            "load-balancer", "socat", "-", "UNIX-CONNECT:/run/haproxy/admin.sock", input="show stat -1 4 -1\n"
-        )
-        assert done.status == 0, done.output
-        rows = csv.DictReader(io.StringIO(done.stdout.removeprefix("# ")))
+    def get_server_statistics(self) -> dict[str, dict[str, str]]:
+        """Returns HAProxy's statistics of each server by `backend/server`."""
+        table = self.run_haproxy_command("show stat -1 4 -1")
+        rows = csv.DictReader(io.StringIO(table.removeprefix("# ")))
         return {f"{row['pxname']}/{row['svname']}": row for row in rows}
 
-    def aws(self, service: str) -> Any:
-        """One of AWS's APIs. Its calls must be made on the sandbox's internet."""
+    def aws_client(self, service: str) -> Any:
+        """Returns a boto3 client. It reaches AWS only from the sandbox's internet: see `SandboxInternet.call`."""
         session = boto3.Session("test", "test", region_name=addresses.REGION)
         return session.client(service, endpoint_url=addresses.API_URL)
 
 
 @contextmanager
-def running(command: Sequence[str | Path]) -> Generator[subprocess.Popen[str]]:
-    """A command that goes on while something else is done, and ends after that at the latest."""
+def running_process(command: Sequence[str | Path]) -> Generator[subprocess.Popen[str]]:
+    """Runs a command in the background and terminates it on exit."""
     process = subprocess.Popen(
         command,
         cwd=PROJECT,
@@ -195,9 +231,28 @@ def running(command: Sequence[str | Path]) -> Generator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def eventually(condition: Callable[[], object], within: float, every: float = 0.3) -> None:
-    """Waits until a condition holds; one that raises an AssertionError or OSError does not hold yet."""
-    deadline = time.monotonic() + within
+@contextmanager
+def recording(command: Sequence[str | Path]) -> Generator[Callable[[], Any]]:
+    """Runs a command that prints `ready` and records until its standard input closes.
+
+    Yields a function that stops the recording and returns the JSON that the command prints.
+    """
+    with running_process(command) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin
+        assert stdout
+        assert stdout.readline() == "ready\n"
+
+        def stop() -> Any:
+            stdin.close()
+            return json.loads(stdout.read())
+
+        yield stop
+
+
+def wait_until(condition: Callable[[], object], timeout: float, interval: float = 0.3) -> None:
+    """Waits until a condition is true. An AssertionError or OSError in the condition counts as false."""
+    deadline = time.monotonic() + timeout
     while True:
         try:
             if condition():
@@ -206,5 +261,5 @@ def eventually(condition: Callable[[], object], within: float, every: float = 0.
         except (AssertionError, OSError) as error:
             problem = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"it did not come about within {within:.0f} s") from problem
-        time.sleep(every)
+            raise AssertionError(f"the condition was not met within {timeout:.0f} s") from problem
+        time.sleep(interval)

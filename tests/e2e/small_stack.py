@@ -1,4 +1,4 @@
-"""A stack of its own in the session's cloud: one origin behind a load balancer, and what can befall its runs."""
+"""A second stack in the sandbox, with one origin behind a load balancer, and ways to interrupt its Pulumi runs."""
 
 import os
 import shutil
@@ -11,15 +11,15 @@ from typing import Any
 
 import yaml
 
-from tests.e2e.running_cluster import PROJECT, STATE, Cluster, Done, Machine
+from tests.e2e.running_cluster import SETTINGS_FILE, SETTINGS_FOLDER, STATE, Cluster, CommandResult, Machine
+from tests.project import PROJECT
 
-PULUMI = STATE / "pulumi"
-WITHOUT_SCRIPTS = ("--exclude", "**$command:**", "--exclude-dependents")
-"""For an `up` that makes all that AWS has of a stack, and does nothing on its machines."""
+EXCLUDE_SCRIPTS = ("--exclude", "**$command:**", "--exclude-dependents")
+"""Options of an `up` that creates the AWS resources but runs no scripts on the machines."""
 
 
 class SmallStack:
-    """Made like the sandbox's, with its secrets, in a network and under a name of its own."""
+    """A stack with the sandbox's settings and secrets, but its own network and domain."""
 
     def __init__(self, cluster: Cluster, name: str, network: int) -> None:
         self.name = name
@@ -34,61 +34,67 @@ class SmallStack:
             "ant-media-cluster:origins": {"count": 1},
             "ant-media-cluster:edges": {"count": 0},
         }
-        own, checkout = PULUMI / f"Pulumi.{name}.yaml", PULUMI / f"{name}.yaml"
-        checkout.write_text(yaml.safe_dump(settings))
-        shutil.copy(PULUMI / "Pulumi.sandbox.yaml", own)
-        cluster.must(
-            ".venv/bin/python", "-m", "sandbox.bin.stack_settings", checkout, own, STATE / "acme/roots.pem"
+        settings_file, template = SETTINGS_FOLDER / f"Pulumi.{name}.yaml", SETTINGS_FOLDER / f"{name}.yaml"
+        template.write_text(yaml.safe_dump(settings))
+        shutil.copy(SETTINGS_FILE, settings_file)
+        cluster.check_output(
+            ".venv/bin/python",
+            "-m",
+            "operations.stack_file",
+            "merge",
+            template,
+            settings_file,
+            "--acme-root",
+            STATE / "acme/roots.pem",
         )
-        created = self.pulumi("stack", "init", name)
-        assert created.status == 0, created.output
+        self.pulumi("stack", "init", name).check()
 
-    def pulumi(self, *arguments: str) -> Done:
+    def pulumi(self, *arguments: str) -> CommandResult:
         return self._cluster.pulumi(*arguments, stack=self.name)
 
     def up(self, *arguments: str) -> None:
-        done = self.pulumi("up", "--yes", "--skip-preview", *arguments)
-        assert done.status == 0, done.output
+        self.pulumi("up", "--yes", "--skip-preview", *arguments).check()
 
-    def recover(self, within: float = 60) -> Done:
-        """As `make up` and `make down` begin."""
-        return self._cluster.run("sandbox/bin/recover", stack=self.name, timeout=within)
+    def recover(self) -> CommandResult:
+        """Runs the first step of `make up` and `make down`."""
+        return self._cluster.run("sandbox/bin/recover", stack=self.name)
 
-    def recover_and_destroy(self, within: float) -> str:
-        """As `make down` does it. Afterwards the state has nothing more to say. Returns what recovery said."""
-        recovered = self.recover()
-        assert recovered.status == 0, recovered.output
+    def recover_and_destroy(self, timeout: float) -> str:
+        """Recovers and destroys the stack as `make down` does, and returns the output of the recovery.
+
+        The destroy must end within `timeout` seconds and leave an empty state.
+        """
+        recovery = self.recover().check()
         started = time.monotonic()
-        done = self.pulumi("destroy", "--yes", "--skip-preview")
-        assert done.status == 0, done.output
-        assert time.monotonic() - started < within, done.output
-        assert self.state().get("resources", []) == []
-        return recovered.stdout
+        output = self.pulumi("destroy", "--yes", "--skip-preview").check()
+        assert time.monotonic() - started < timeout, output
+        assert self.list_resources() == []
+        return recovery
 
-    def state(self) -> dict[str, Any]:
-        exported = self.pulumi("stack", "export")
-        assert exported.status == 0, exported.output
-        state: dict[str, Any] = yaml.safe_load(exported.stdout)["deployment"]
-        return state
+    def list_resources(self) -> list[dict[str, Any]]:
+        """Returns the resources in the stack's state."""
+        return self._cluster.list_state_resources(self.name)
 
-    def ids(self) -> dict[str, str]:
-        """What AWS calls each resource. The load balancer's address and its association share a name: the former's."""
-        resources = [one for one in self.state()["resources"] if one["type"].startswith("aws:")]
-        return {one["urn"].rpartition("::")[2]: one["id"] for one in reversed(resources)}
+    def get_physical_ids(self) -> dict[str, str]:
+        """Returns AWS's ID of each resource by its Pulumi name.
+
+        The load balancer's address and its association share a name, which maps to the address.
+        """
+        resources = [resource for resource in self.list_resources() if resource["type"].startswith("aws:")]
+        return {resource["urn"].rpartition("::")[2]: resource["id"] for resource in reversed(resources)}
 
     def set_secret(self, key: str, value: str) -> None:
         arguments = ("config", "set", "--secret", "--stack", self.name, f"ant-media-cluster:{key}")
-        done = self._cluster.run("sandbox/bin/pulumi", *arguments, input=value, stack=self.name)
-        assert done.status == 0, done.output
+        self._cluster.pulumi(*arguments, input=value, stack=self.name).check()
 
     def machine(self, name: str) -> Machine:
-        entries = self._cluster.machines()
-        return entries[f"ant-media-cluster-{self.name}-{name}"]
+        return self._cluster.list_machines()[f"ant-media-cluster-{self.name}-{name}"]
 
-    def meet(self, when: str, happens: Callable[[int], object], *command: str) -> float:
-        """Runs pulumi, and lets something happen to it when it says `when`; returns how long it went on from then.
+    def run_until(self, message: str, interruption: Callable[[int], object], *command: str) -> float:
+        """Runs pulumi until it prints a message, then interrupts it.
 
-        What happens is told the process of `sandbox/bin/cloud exec`, which the engine is the child of.
+        `interruption` receives the PID of `sandbox/bin/cloud exec`, the parent of the engine. Returns the seconds from
+        the message to the end of the run.
         """
         with subprocess.Popen(
             ["sandbox/bin/pulumi", *command, "--yes", "--skip-preview"],
@@ -100,57 +106,57 @@ class SmallStack:
             text=True,
         ) as process:
             assert process.stdout
-            said: list[str] = []
+            output: list[str] = []
             for line in process.stdout:
-                said.append(line)
-                if when in line:
+                output.append(line)
+                if message in line:
                     break
             else:
-                raise AssertionError(f"pulumi never said {when}:\n{''.join(said)}")
+                raise AssertionError(f"pulumi never printed {message}:\n{''.join(output)}")
             started = time.monotonic()
-            happens(process.pid)
+            interruption(process.pid)
             process.communicate(timeout=60)
             return time.monotonic() - started
 
 
 def interrupt(process: int) -> None:
-    """Ctrl-C: the terminal's signal goes to the engine, not to its plugins."""
-    os.kill(_children(process)[0], signal.SIGINT)
+    """Sends SIGINT to the engine but not to its plugins, as Ctrl-C does."""
+    os.kill(_list_children(process)[0], signal.SIGINT)
 
 
 def interrupt_twice(process: int) -> None:
-    engine = _children(process)[0]
+    engine = _list_children(process)[0]
     os.kill(engine, signal.SIGINT)
     time.sleep(0.2)
     os.kill(engine, signal.SIGINT)
 
 
 def terminate(process: int) -> None:
-    os.kill(_children(process)[0], signal.SIGTERM)
+    os.kill(_list_children(process)[0], signal.SIGTERM)
 
 
 def kill(process: int) -> None:
-    """The engine with all its plugins, as a machine does that goes down."""
-    for one in _tree(_children(process)[0]):
-        os.kill(one, signal.SIGKILL)
+    """Kills the engine and all its plugins, as the loss of their machine would."""
+    for member in _list_tree(_list_children(process)[0]):
+        os.kill(member, signal.SIGKILL)
 
 
-def paused(happens: Callable[[], object]) -> Callable[[int], None]:
-    """Lets the engine go on when something has happened."""
+def while_paused(action: Callable[[], object]) -> Callable[[int], None]:
+    """Returns an interruption that pauses the engine while an action runs."""
 
-    def meanwhile(process: int) -> None:
-        engine = _children(process)[0]
+    def pause(process: int) -> None:
+        engine = _list_children(process)[0]
         os.kill(engine, signal.SIGSTOP)
-        happens()
+        action()
         os.kill(engine, signal.SIGCONT)
 
-    return meanwhile
+    return pause
 
 
-def _tree(process: int) -> list[int]:
-    return [process, *(below for child in _children(process) for below in _tree(child))]
+def _list_tree(process: int) -> list[int]:
+    return [process, *(descendant for child in _list_children(process) for descendant in _list_tree(child))]
 
 
-def _children(process: int) -> list[int]:
+def _list_children(process: int) -> list[int]:
     threads = Path(f"/proc/{process}/task").iterdir()
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]

@@ -1,40 +1,40 @@
-"""Every text that nobody but the stack's owner may see, and where somebody else might."""
+"""The stack's secrets, and a search for them in texts and files."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster.host_keys import host_key
+from cluster.host_keys import derive_host_key
 from cluster.settings.model import SECRETS
 from tests.e2e.running_cluster import Cluster
 
 
-def stack_secrets(cluster: Cluster) -> dict[str, list[bytes]]:
-    """By name, each secret as the texts that give it away: a key that spans lines is as lost by one of them."""
-    entries = json.loads(cluster.must("sandbox/bin/pulumi", "config", "--show-secrets", "--json"))
+def list_secret_texts(cluster: Cluster) -> dict[str, list[bytes]]:
+    """Returns the revealing lines of each secret by name: one line of a private key counts as a leak."""
+    entries = json.loads(cluster.pulumi("config", "--show-secrets", "--json").check())
     found = {
         key: str(entry["value"])
         for key in SECRETS
         if (entry := entries[f"ant-media-cluster:{key}"]).get("secret") and entry["value"]
     }
     found |= {
-        f"host key of {name}": host_key(found["sshHostKeySeed"], name).private_openssh
-        for name in cluster.machines()
+        f"host key of {name}": derive_host_key(found["sshHostKeySeed"], name).private_openssh
+        for name in cluster.list_machines()
     }
-    # The server takes what its panel sends, so this opens the panel as well as the password does.
+    # The panel logs in with the MD5 of the password, so the MD5 grants the same access.
     found["MD5 of panelPassword"] = hashlib.md5(found["panelPassword"].encode()).hexdigest()
-    return {name: list(_telling_lines(text)) for name, text in found.items()}
+    return {name: list(_list_revealing_lines(text)) for name, text in found.items()}
 
 
-def _telling_lines(text: str) -> Iterable[bytes]:
+def _list_revealing_lines(text: str) -> Iterable[bytes]:
     lines = [line for line in text.splitlines() if not line.startswith("-----")]
-    # The first line and a half of a key's file are alike in all of them, or public.
+    # The first lines of a key file are the same in all key files, or public.
     return (line.encode() for line in (lines[2:] if len(lines) > 1 else lines))
 
 
-def found_in(texts: Mapping[str, bytes], secrets: Mapping[str, list[bytes]]) -> list[str]:
-    """Which secret shows where."""
+def find_leaks(texts: Mapping[str, bytes], secrets: Mapping[str, list[bytes]]) -> list[str]:
+    """Returns which secret appears in which text."""
     return [
         f"{secret} in {place}"
         for place, text in texts.items()
@@ -43,7 +43,7 @@ def found_in(texts: Mapping[str, bytes], secrets: Mapping[str, list[bytes]]) -> 
     ]
 
 
-def files_below(*folders: Path) -> dict[str, bytes]:
+def read_files(*folders: Path) -> dict[str, bytes]:
     return {
         str(path): path.read_bytes()
         for folder in folders

@@ -1,4 +1,4 @@
-"""Publishing by RTMP and watching by HLS, with ffmpeg."""
+"""Streams that ffmpeg publishes over RTMP and clients play over HLS."""
 
 import json
 import subprocess
@@ -6,10 +6,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.e2e.clients import Visitor
-from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, eventually, running
+from tests.e2e.clients import Client
+from tests.e2e.running_cluster import CA_FILE, DOMAIN, Cluster, running_process, wait_until
 
-# As small as a stream can be that has all that matters.
+# The smallest stream with video and audio.
 TEST_STREAM = [
     "-re",
     "-f",
@@ -38,26 +38,26 @@ TEST_STREAM = [
 
 
 @contextmanager
-def publisher(cluster: Cluster, stream: str) -> Generator[subprocess.Popen[str]]:
-    """Somebody on the internet who publishes while this lasts."""
-    url = f"rtmp://{DOMAIN}:1935/LiveApp/{stream}"
-    with running(cluster.as_operator("ffmpeg", "-v", "warning", *TEST_STREAM, url)) as process:
+def publishing(cluster: Cluster, stream: str, domain: str = DOMAIN) -> Generator[subprocess.Popen[str]]:
+    """Publishes a stream from the sandbox's internet."""
+    url = f"rtmp://{domain}:1935/LiveApp/{stream}"
+    with running_process(cluster.operator_command("ffmpeg", "-v", "warning", *TEST_STREAM, url)) as process:
         yield process
 
 
-def playlist(visitor: Visitor, stream: str) -> str:
-    """Of an edge; empty while there is nothing to be seen."""
-    answer = visitor.get(f"https://{DOMAIN}:5443/LiveApp/streams/{stream}.m3u8")
-    return answer.body.decode() if answer.status == 200 else ""
+def get_playlist(client: Client, stream: str, domain: str = DOMAIN) -> str:
+    """Returns a stream's HLS playlist from an edge; empty if the stream does not exist."""
+    response = client.get(f"https://{domain}:5443/LiveApp/streams/{stream}.m3u8")
+    return response.body.decode() if response.status == 200 else ""
 
 
-def wait_for(visitor: Visitor, stream: str, segments: int = 2) -> None:
-    eventually(lambda: playlist(visitor, stream).count(".ts") >= segments, within=25)
+def wait_for_stream(client: Client, stream: str, segments: int = 2, domain: str = DOMAIN) -> None:
+    wait_until(lambda: get_playlist(client, stream, domain).count(".ts") >= segments, timeout=25)
 
 
-def probe(cluster: Cluster, url: str) -> dict[str, Any]:
-    """What ffprobe finds at a URL, by kind of stream; the server's certificate must hold."""
-    trust = ["-tls_verify", "1", "-ca_file", str(STATE / "operator/ca-certificates.crt")]
+def probe_stream(cluster: Cluster, url: str) -> dict[str, Any]:
+    """Returns ffprobe's report of a URL by type of stream. The server's certificate must be valid."""
+    trust = ["-tls_verify", "1", "-ca_file", str(CA_FILE)]
     wanted = ["-show_entries", "stream=codec_type,codec_name,width", "-of", "json"]
-    report = cluster.must(*cluster.as_operator("ffprobe", "-v", "error", *trust, *wanted, url))
+    report = cluster.check_output(*cluster.operator_command("ffprobe", "-v", "error", *trust, *wanted, url))
     return {found["codec_type"]: found for found in json.loads(report)["streams"]}

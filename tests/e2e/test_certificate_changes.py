@@ -1,6 +1,5 @@
-"""What becomes of the certificate when its settings change, when others do, and when its machine is gone."""
+"""The certificate after changes of its settings, of other settings, and after the loss of the load balancer."""
 
-import base64
 import json
 import re
 import socket
@@ -9,49 +8,54 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from sandbox.cloud import addresses
-from tests.e2e.acme_servers import AcmeServer, another_acme_server
-from tests.e2e.clients import Internet, Visitor
-from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Done, Machine, eventually
-from tests.e2e.stack_secrets import found_in
-from tests.e2e.test_edge_scaling import operations
-from tests.e2e.test_machine_lifecycle import in_ec2
-from tests.e2e.user_certificate import OwnCertificate, as_text, make_certificate, new_key
+from tests.e2e.acme_servers import AcmeServer, extra_acme_server, sandbox_acme_server
+from tests.e2e.aws_account import AwsAccount
+from tests.e2e.clients import Client, SandboxInternet, basic_auth_header, get_peer_certificate, unverified_tls
+from tests.e2e.cluster_certificate import RENEWAL_CONFIG, get_dns_names
+from tests.e2e.cluster_certificate import TLS_PORTS as ENCRYPTED_PORTS
+from tests.e2e.preview_output import list_operations, reports_changes
+from tests.e2e.running_cluster import (
+    CA_FILE,
+    DOMAIN,
+    SETTINGS_FILE,
+    Cluster,
+    CommandResult,
+    Machine,
+    wait_until,
+)
+from tests.e2e.stack_secrets import find_leaks
+from tests.e2e.user_certificate import UserCertificate, encode_key, generate_key, issue_user_certificate
 
 WATCH, STUDIO = f"watch.{addresses.ZONE}", f"studio.{addresses.ZONE}"
 WILDCARD = f"*.{DOMAIN}"
 CHALLENGE = f"_acme-challenge.{DOMAIN}"
-TLS_PORTS = (443, 4444, 5080, 5443, 6080)
-SETTINGS = STATE / "pulumi/Pulumi.sandbox.yaml"
-RENEWAL = "/etc/letsencrypt/renewal/cluster.conf"
+TLS_PORTS = (*ENCRYPTED_PORTS, 5080)
+"""5080 redirects plain HTTP, but also accepts TLS."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What there is of the certificate."""
-
+class Snapshot:
     served: x509.Certificate
     """On port 443."""
     records: dict[tuple[str, str], list[str]]
-    """In Route 53, by name and type."""
+    """Values of the records in Route 53 by name and type."""
     machines: dict[str, Machine]
     orders: int
-    """How many certificates the ACME server was asked for since it started."""
+    """Orders at the sandbox's ACME server since it started."""
 
 
 @dataclass(frozen=True)
 class Change:
-    before: Look
+    before: Snapshot
     preview: str
-    after: Look
+    after: Snapshot
 
     @property
     def orders(self) -> int:
@@ -59,94 +63,77 @@ class Change:
 
 
 class Stack:
-    """Changes settings, and looks at what comes of it."""
+    """Changes the settings of the stack and records the effects."""
 
-    def __init__(self, cluster: Cluster, internet: Internet, visitor: Visitor) -> None:
-        self.cluster = cluster
-        self._internet, self._visitor = internet, visitor
-        self._settings = SETTINGS.read_text()
-        acme = yaml.safe_load(self._settings)["config"]["ant-media-cluster:acme"]
-        self.server = AcmeServer(acme["directory"], acme["root"], STATE / "acme/pebble.log")
-        self.trust = ssl.create_default_context(cafile=str(STATE / "operator/ca-certificates.crt"))
+    def __init__(self, cluster: Cluster, account: AwsAccount, client: Client) -> None:
+        self.cluster, self.account = cluster, account
+        self._client = client
+        self._settings = SETTINGS_FILE.read_text()
+        self.acme_server = sandbox_acme_server()
+        self.trust = ssl.create_default_context(cafile=str(CA_FILE))
 
     def config(self, *arguments: str, input: str | None = None) -> None:
-        self.cluster.must("sandbox/bin/pulumi", "config", *arguments, input=input)
+        self.cluster.pulumi("config", *arguments, input=input).check()
 
-    def ask_of(self, server: AcmeServer) -> None:
-        """Sets whom to ask for certificates."""
-        self.cluster.set("acme.directory", server.directory)
+    def set_acme_server(self, server: AcmeServer) -> None:
+        self.cluster.set_config("acme.directory", server.directory)
         self.config("set", "--path", "ant-media-cluster:acme.root", input=server.root)
 
-    def undo(self) -> bool:
-        """Puts the settings back as they were at first; whether that changes anything."""
-        changed = SETTINGS.read_text() != self._settings
-        SETTINGS.write_text(self._settings)
+    def restore_settings(self) -> bool:
+        """Restores the original settings. True if that changes the file."""
+        changed = SETTINGS_FILE.read_text() != self._settings
+        SETTINGS_FILE.write_text(self._settings)
         return changed
 
     def update(self) -> Change:
-        before = self.look()
-        preview = self.cluster.pulumi("preview", "--diff")
-        assert preview.status == 0, preview.output
+        before = self.take_snapshot()
+        preview = self.cluster.pulumi("preview", "--diff").check()
         self.cluster.update()
-        return Change(before, preview.stdout, self.look())
+        return Change(before, preview, self.take_snapshot())
 
-    def look(self) -> Look:
-        records = self.aws("route53", "list_resource_record_sets", HostedZoneId=self.zone())
-        return Look(
-            served=self.served(),
+    def take_snapshot(self) -> Snapshot:
+        zone = self.get_zone_id()
+        records = self.account.call("route53", "list_resource_record_sets", HostedZoneId=zone)
+        return Snapshot(
+            served=self.get_served(),
             records={
                 (record["Name"].rstrip("."), record["Type"]): [
                     value["Value"] for value in record["ResourceRecords"]
                 ]
                 for record in records["ResourceRecordSets"]
             },
-            machines=self.cluster.machines(),
-            orders=self.server.orders,
+            machines=self.cluster.list_machines(),
+            orders=self.acme_server.orders,
         )
 
-    def served(self, name: str = DOMAIN, port: int = 443) -> x509.Certificate:
-        """The certificate that a visitor is shown; it must hold for the name."""
-        with self._visitor.connect_tls(port, name, self.trust) as connection:
-            return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
+    def get_served(self, name: str = DOMAIN, port: int = 443) -> x509.Certificate:
+        """Returns the certificate that a port serves, which must be valid for the name."""
+        with self._client.connect_tls(port, name, self.trust) as connection:
+            return get_peer_certificate(connection)
 
-    def aws(self, service: str, operation: str, **arguments: object) -> Any:
-        """What AWS answers somebody who may do everything."""
-        client = self.cluster.aws(service)
-        return self._internet.do(lambda: getattr(client, operation)(**arguments))
-
-    def zone(self) -> str:
-        (zone,) = self.aws("route53", "list_hosted_zones")["HostedZones"]
+    def get_zone_id(self) -> str:
+        (zone,) = self.account.call("route53", "list_hosted_zones")["HostedZones"]
         return zone["Id"].rpartition("/")[2]
 
-    def roles_and_secrets(self) -> int:
-        return (
-            len(self.aws("iam", "list_roles")["Roles"])
-            + len(self.aws("iam", "list_instance_profiles")["InstanceProfiles"])
-            + len(self.aws("secretsmanager", "list_secrets")["SecretList"])
-        )
+    def count_roles_and_secrets(self) -> int:
+        kinds = [kind for kind, _ in self.account.list_resources()]
+        return sum(kinds.count(kind) for kind in ("role", "instance profile", "secret"))
 
-    def on_balancer(self, *command: str, input: str | None = None) -> str:
-        done = self.cluster.shell("load-balancer", *command, input=input)
-        assert done.status == 0, done.output
-        return done.stdout
+    def run_on_balancer(self, *command: str, input: str | None = None) -> str:
+        return self.cluster.run_on("load-balancer", *command, input=input).check()
 
-    def account(self) -> str:
-        """The one at the ACME server that certbot renews with."""
-        (account,) = re.findall(r"(?m)^account = (\w+)$", self.on_balancer("cat", RENEWAL))
+    def get_acme_account(self) -> str:
+        """Returns the ID of the ACME account with which certbot renews."""
+        (account,) = re.findall(r"(?m)^account = (\w+)$", self.run_on_balancer("cat", RENEWAL_CONFIG))
         return account
 
 
-def names(certificate: x509.Certificate) -> set[str]:
-    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    return set(extension.value.get_values_for_type(x509.DNSName))
-
-
 @pytest.fixture(scope="module")
-def stack(cluster: Cluster, internet: Internet, operator: Visitor) -> Iterator[Stack]:
-    """Whatever becomes of these tests, the next ones find the settings that there were."""
-    stack = Stack(cluster, internet, operator)
+def stack(cluster: Cluster, account: AwsAccount, operator_client: Client) -> Iterator[Stack]:
+    """Restores the settings even if a test fails."""
+    stack = Stack(cluster, account, operator_client)
     yield stack
-    if stack.undo():
+    if stack.restore_settings():
         cluster.update()
 
 
@@ -155,31 +142,31 @@ def stack(cluster: Cluster, internet: Internet, operator: Visitor) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def further_names(stack: Stack) -> Change:
-    stack.cluster.set("acme.names[0]", WATCH)
-    stack.cluster.set("acme.names[1]", STUDIO)
+    stack.cluster.set_config("acme.names[0]", WATCH)
+    stack.cluster.set_config("acme.names[1]", STUDIO)
     return stack.update()
 
 
-def test_the_preview_of_further_names_shows_them_in_the_command_and_as_records(further_names: Change) -> None:
+def test_preview_of_further_names_shows_the_command_and_the_records(further_names: Change) -> None:
     preview = further_names.preview
     (commands,) = re.findall(
         r'(?m)^ *~ create: "(.*)/issue-certificate.sh (.*)" => "(.*)/issue-certificate.sh (.*)"$', preview
     )
     assert commands[1].replace(f" {DOMAIN} ", f" {DOMAIN} {WATCH} {STUDIO} ") == commands[3]
-    assert operations(preview, "+") == [f"load-balancer-record-{name}" for name in (STUDIO, WATCH)]
-    assert operations(preview, "-") == operations(preview, "+-") == []
+    assert list_operations(preview, "+") == [f"load-balancer-record-{name}" for name in (STUDIO, WATCH)]
+    assert list_operations(preview, "-") == list_operations(preview, "+-") == []
 
 
-def test_further_names_are_in_the_zone_in_the_certificate_and_served(
+def test_further_names_are_in_the_zone_and_in_the_served_certificate(
     stack: Stack, further_names: Change
 ) -> None:
     after = further_names.after
-    assert names(further_names.before.served) == {DOMAIN}
-    assert names(after.served) == {DOMAIN, WATCH, STUDIO}
+    assert get_dns_names(further_names.before.served) == {DOMAIN}
+    assert get_dns_names(after.served) == {DOMAIN, WATCH, STUDIO}
     for name in (WATCH, STUDIO):
         assert after.records[name, "A"] == after.records[DOMAIN, "A"]
         for port in TLS_PORTS:
-            assert stack.served(name, port) == after.served
+            assert stack.get_served(name, port) == after.served
     assert further_names.orders == 1
     assert after.machines == further_names.before.machines
 
@@ -193,55 +180,53 @@ def other_settings(stack: Stack, further_names: Change) -> Change:
     cluster.update("--expect-no-changes")
     password = "another-password-for-the-statistics"
     stack.config("set", "--secret", "ant-media-cluster:statisticsPassword", input=password)
-    cluster.set("applications[0]", "LiveApp")
-    cluster.set("applications[1]", "WebRTCAppEE")
-    cluster.set("hstsMaxAge", 31536000)
+    cluster.set_config("applications[0]", "LiveApp")
+    cluster.set_config("applications[1]", "WebRTCAppEE")
+    cluster.set_config("hstsMaxAge", 31536000)
     return stack.update()
 
 
-def test_nothing_is_issued_again_for_other_settings_nor_for_none(
-    further_names: Change, other_settings: Change
-) -> None:
+def test_other_settings_do_not_reissue_the_certificate(further_names: Change, other_settings: Change) -> None:
     assert other_settings.after.served == further_names.after.served
     assert other_settings.after.orders == further_names.after.orders
     assert "issue-certificate.sh" not in other_settings.preview
 
 
-def test_strict_transport_security_lasts_as_long_as_the_user_says_and_locks_nobody_out(
-    cluster: Cluster, visitor: Visitor, other_settings: Change
+def test_strict_transport_security_uses_the_configured_age_and_every_port_accepts_https(
+    cluster: Cluster, client: Client, other_settings: Change
 ) -> None:
     for place in (f"{DOMAIN}/LiveApp/", f"{DOMAIN}:5443/LiveApp/", f"{DOMAIN}:4444/"):
-        assert visitor.get(f"https://{place}").header("Strict-Transport-Security") == "max-age=31536000"
-    # A browser that heeds it comes with https to ports that were plain.
-    assert visitor.get(f"https://{DOMAIN}:5080/LiveApp/").redirect == (301, f"https://{DOMAIN}:5443/LiveApp/")
-    assert visitor.get(f"http://{DOMAIN}:5080/LiveApp/").redirect == (301, f"https://{DOMAIN}:5443/LiveApp/")
+        assert client.get(f"https://{place}").header("Strict-Transport-Security") == "max-age=31536000"
+    # A browser that follows the header also uses https on ports that served plain HTTP.
+    assert client.get(f"https://{DOMAIN}:5080/LiveApp/").redirect == (301, f"https://{DOMAIN}:5443/LiveApp/")
+    assert client.get(f"http://{DOMAIN}:5080/LiveApp/").redirect == (301, f"https://{DOMAIN}:5443/LiveApp/")
     statistics = f"{DOMAIN}:6080/haproxy_stats"
-    assert visitor.get(f"http://{statistics}").redirect == (301, f"https://{statistics}")
-    login = base64.b64encode(f"admin:{cluster.setting('statisticsPassword')}".encode()).decode()
-    assert visitor.get(f"https://{statistics}", f"Authorization: Basic {login}\r\n").status == 200
+    assert client.get(f"http://{statistics}").redirect == (301, f"https://{statistics}")
+    login = basic_auth_header("admin", cluster.get_config("statisticsPassword"))
+    assert client.get(f"https://{statistics}", login).status == 200
 
 
-# Fewer names, another kind of key
+# Fewer names, another key type
 
 
 @pytest.fixture(scope="module")
 def fewer_names_and_rsa(stack: Stack, other_settings: Change) -> Change:
     stack.config("rm", "--path", "ant-media-cluster:acme.names[1]")
-    stack.cluster.set("acme.keyType", "rsa")
+    stack.cluster.set_config("acme.keyType", "rsa")
     return stack.update()
 
 
-def test_a_name_that_is_taken_away_leaves_the_certificate_and_the_zone(
+def test_removed_name_is_removed_from_the_certificate_and_the_zone(
     stack: Stack, fewer_names_and_rsa: Change
 ) -> None:
-    assert operations(fewer_names_and_rsa.preview, "-") == [f"load-balancer-record-{STUDIO}"]
-    assert names(fewer_names_and_rsa.after.served) == {DOMAIN, WATCH}
+    assert list_operations(fewer_names_and_rsa.preview, "-") == [f"load-balancer-record-{STUDIO}"]
+    assert get_dns_names(fewer_names_and_rsa.after.served) == {DOMAIN, WATCH}
     assert (STUDIO, "A") not in fewer_names_and_rsa.after.records
     with pytest.raises(ssl.SSLCertVerificationError):
-        stack.served(STUDIO)
+        stack.get_served(STUDIO)
 
 
-def test_another_kind_of_key_brings_a_new_certificate(fewer_names_and_rsa: Change) -> None:
+def test_another_key_type_reissues_the_certificate(fewer_names_and_rsa: Change) -> None:
     key = fewer_names_and_rsa.before.served.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)
     assert key.curve.name == "secp256r1"
@@ -256,52 +241,52 @@ def test_another_kind_of_key_brings_a_new_certificate(fewer_names_and_rsa: Chang
 
 
 @pytest.fixture(scope="module")
-def other_server(stack: Stack, internet: Internet) -> Iterator[AcmeServer]:
-    with another_acme_server(internet, 14100) as server:
+def other_server(stack: Stack, internet: SandboxInternet) -> Iterator[AcmeServer]:
+    with extra_acme_server(internet, 14100) as server:
         stack.trust.load_verify_locations(cadata=server.root)
         yield server
 
 
 @pytest.fixture(scope="module")
 def other_directory(stack: Stack, fewer_names_and_rsa: Change, other_server: AcmeServer) -> Change:
-    stack.ask_of(other_server)
+    stack.set_acme_server(other_server)
     stack.config("rm", "--path", "ant-media-cluster:acme.keyType")
     return stack.update()
 
 
-def test_another_directory_brings_a_certificate_from_there(
-    operator: Visitor, other_directory: Change, other_server: AcmeServer
+def test_another_directory_issues_the_certificate(
+    operator_client: Client, other_directory: Change, other_server: AcmeServer
 ) -> None:
-    assert names(other_directory.after.served) == {DOMAIN, WATCH}
+    assert get_dns_names(other_directory.after.served) == {DOMAIN, WATCH}
     assert f"--directory {other_server.directory} " in other_directory.preview
     assert (other_directory.orders, other_server.orders) == (0, 1)
     with pytest.raises(ssl.SSLCertVerificationError):
-        operator.connect_tls(443, DOMAIN)  # who trusts the first one
+        operator_client.connect_tls(443, DOMAIN)  # trusts only the sandbox's CA
 
 
-# dns-01, a wildcard, and the first server again
+# dns-01, a wildcard and the original server
 
 
 @pytest.fixture(scope="module")
 def wildcard(stack: Stack, other_directory: Change) -> Change:
-    stack.ask_of(stack.server)
-    stack.cluster.set("acme.challenge", "dns-01")
-    stack.cluster.set("acme.names[0]", WILDCARD)
+    stack.set_acme_server(stack.acme_server)
+    stack.cluster.set_config("acme.challenge", "dns-01")
+    stack.cluster.set_config("acme.names[0]", WILDCARD)
     return stack.update()
 
 
-def test_a_wildcard_is_certified_through_route_53_and_nothing_of_the_proof_stays_there(
+def test_wildcard_is_validated_through_route_53_and_the_challenge_record_deleted(
     stack: Stack, wildcard: Change, other_server: AcmeServer
 ) -> None:
     after = wildcard.after
-    assert names(after.served) == {DOMAIN, WILDCARD}
-    assert stack.served(f"anything.{DOMAIN}", 5443) == after.served
+    assert get_dns_names(after.served) == {DOMAIN, WILDCARD}
+    assert stack.get_served(f"anything.{DOMAIN}", 5443) == after.served
     assert "--challenge dns-01" in wildcard.preview
     assert {name for name, kind in after.records if kind in ("A", "TXT")} == {DOMAIN}
     assert (wildcard.orders, other_server.orders) == (1, 1)
 
 
-ATTEMPTS = """
+CALL_AWS = """
 import boto3, botocore.exceptions, json, sys
 
 def attempt(service, operation, **arguments):
@@ -316,10 +301,10 @@ print(json.dumps([attempt(**attempted) for attempted in json.load(sys.stdin)]))
 """
 
 
-def test_the_balancers_role_may_change_its_challenge_record_and_nothing_else(
+def test_role_of_the_balancer_permits_only_changes_of_its_challenge_record(
     stack: Stack, wildcard: Change
 ) -> None:
-    zone = stack.zone()
+    zone = stack.get_zone_id()
 
     def change(*changes: tuple[str, str, str, str]) -> dict[str, object]:
         batch = [
@@ -343,8 +328,8 @@ def test_the_balancers_role_may_change_its_challenge_record_and_nothing_else(
 
     (address,) = wildcard.after.records[DOMAIN, "A"]
     proof = (CHALLENGE, "TXT", '"proof"')
-    may = [change(("UPSERT", *proof)), change(("DELETE", *proof))]
-    may_not = [
+    permitted = [change(("UPSERT", *proof)), change(("DELETE", *proof))]
+    denied = [
         change(("UPSERT", DOMAIN, "A", addresses.STRANGER)),
         change(("DELETE", DOMAIN, "A", address)),
         change(("UPSERT", CHALLENGE, "A", addresses.STRANGER)),
@@ -353,67 +338,69 @@ def test_the_balancers_role_may_change_its_challenge_record_and_nothing_else(
         change(("UPSERT", *proof), ("UPSERT", DOMAIN, "A", addresses.STRANGER)),
         {"service": "secretsmanager", "operation": "list_secrets"},
     ]
-    said = json.loads(stack.on_balancer("python3", "-c", ATTEMPTS, input=json.dumps([*may, *may_not])))
-    assert said[: len(may)] == ["allowed"] * len(may)
-    assert [code.removesuffix("Exception") for code in said[len(may) :]] == ["AccessDenied"] * len(may_not)
-    assert stack.look().records == wildcard.after.records
+    results = json.loads(
+        stack.run_on_balancer("python3", "-c", CALL_AWS, input=json.dumps([*permitted, *denied]))
+    )
+    assert results[: len(permitted)] == ["allowed"] * len(permitted)
+    assert [code.removesuffix("Exception") for code in results[len(permitted) :]] == ["AccessDenied"] * len(
+        denied
+    )
+    assert stack.take_snapshot().records == wildcard.after.records
 
 
-# A balancer that is gone
+# Loss of the load balancer
 
 
 @dataclass(frozen=True)
 class Replacement(Change):
     seen: set[x509.Certificate]
-    """All that port 443 showed while the new machine came up."""
+    """Certificates that port 443 served while the new machine started."""
     accounts: tuple[str, str]
-    """At the ACME server, before and after."""
+    """ACME account before and after."""
 
 
 @contextmanager
-def watching(internet: Internet, address: str) -> Generator[set[x509.Certificate]]:
-    """Every certificate that somebody is shown who connects again and again."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def recording_certificates(internet: SandboxInternet, address: str) -> Generator[set[x509.Certificate]]:
+    """Connects repeatedly and collects every certificate served."""
+    context = unverified_tls()
     seen: set[x509.Certificate] = set()
-    done = threading.Event()
+    stopping = threading.Event()
 
     def connect() -> None:
-        with internet.do(socket.socket) as plain:
+        with internet.call(socket.socket) as plain:
             plain.settimeout(0.5)
             plain.connect((address, 443))
             with context.wrap_socket(plain, server_hostname=DOMAIN) as connection:
-                seen.add(x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b""))
+                seen.add(get_peer_certificate(connection))
 
-    def watch() -> None:
-        while not done.wait(0.05):
-            with suppress(OSError):  # most of the time nobody answers
+    def connect_repeatedly() -> None:
+        while not stopping.wait(0.05):
+            with suppress(OSError):  # until the new machine responds, connections fail
                 connect()
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=connect_repeatedly)
     thread.start()
     try:
         yield seen
     finally:
-        done.set()
+        stopping.set()
         thread.join()
 
 
 @pytest.fixture(scope="module")
-def replacement(stack: Stack, internet: Internet, wildcard: Change) -> Replacement:
+def replacement(stack: Stack, internet: SandboxInternet, wildcard: Change) -> Replacement:
     cluster = stack.cluster
-    before, account = stack.look(), stack.account()
+    before, account = stack.take_snapshot(), stack.get_acme_account()
     (address,) = before.records[DOMAIN, "A"]
-    in_ec2(cluster, internet, "terminate_instances", before.machines["load-balancer"])
-    eventually(lambda: "load-balancer" not in cluster.machines(), within=30)
-    refresh = cluster.pulumi("refresh", "--yes", "--skip-preview")
-    assert refresh.status == 0, refresh.output
-    with watching(internet, address) as seen:
+    stack.account.call("ec2", "terminate_instances", InstanceIds=[before.machines["load-balancer"].id])
+    wait_until(lambda: "load-balancer" not in cluster.list_machines(), timeout=30)
+    cluster.refresh()
+    with recording_certificates(internet, address) as seen:
         cluster.update()
-    return Replacement(before, "", stack.look(), seen, (account, stack.account()))
+    return Replacement(before, "", stack.take_snapshot(), seen, (account, stack.get_acme_account()))
 
 
-def test_a_balancer_that_was_ended_by_hand_is_made_again_with_its_certificate_and_its_account(
+def test_terminated_balancer_is_recreated_with_its_certificate_and_acme_account(
     cluster: Cluster, replacement: Replacement
 ) -> None:
     before, after = replacement.before, replacement.after
@@ -422,117 +409,116 @@ def test_a_balancer_that_was_ended_by_hand_is_made_again_with_its_certificate_an
     assert after.records == before.records
     assert replacement.orders == 0
     assert replacement.accounts[0] == replacement.accounts[1]
-    assert cluster.pulumi("preview", "--expect-no-changes").status == 0
+    cluster.pulumi("preview", "--expect-no-changes").check()
 
 
-def test_a_new_balancer_shows_no_other_certificate_before(replacement: Replacement) -> None:
+def test_new_balancer_never_serves_another_certificate(replacement: Replacement) -> None:
     assert replacement.seen == {replacement.before.served}
 
 
-def test_a_new_balancer_renews_by_dns_01_as_the_one_before_it(stack: Stack, replacement: Replacement) -> None:
-    stack.on_balancer("sed", "-i", "1i renew_before_expiry = 20 years", RENEWAL)
-    stack.on_balancer("systemctl", "start", "certbot.service")
-    stack.on_balancer("sed", "-i", "/^renew_before_expiry/d", RENEWAL)
-    before, after = replacement.after, stack.look()
+def test_new_balancer_renews_by_dns_01(stack: Stack, replacement: Replacement) -> None:
+    stack.run_on_balancer("sed", "-i", "1i renew_before_expiry = 20 years", RENEWAL_CONFIG)
+    stack.run_on_balancer("systemctl", "start", "certbot.service")
+    stack.run_on_balancer("sed", "-i", "/^renew_before_expiry/d", RENEWAL_CONFIG)
+    before, after = replacement.after, stack.take_snapshot()
     assert after.orders == before.orders + 1
     assert after.served != before.served
-    assert names(after.served) == {DOMAIN, WILDCARD}
+    assert get_dns_names(after.served) == {DOMAIN, WILDCARD}
     assert after.records == before.records
-    assert stack.account() == replacement.accounts[0]
+    assert stack.get_acme_account() == replacement.accounts[0]
 
 
-# A certificate of the user's own
+# A user's certificate
 
 
 @dataclass(frozen=True)
 class Switch(Change):
-    own: OwnCertificate
-    refused: dict[str, Done]
-    """What `up` said to each wrong key."""
+    certificate: UserCertificate
+    refused: dict[str, CommandResult]
+    """Result of `up` with each invalid key."""
     output: str
 
 
 @pytest.fixture(scope="module")
 def switch(stack: Stack, replacement: Replacement) -> Switch:
-    """By the commands of Pulumi.yaml."""
-    cluster, own = stack.cluster, make_certificate(DOMAIN)
-    assert stack.roles_and_secrets() == 3
+    """Switches to a user's certificate with the commands of Pulumi.yaml."""
+    cluster, certificate = stack.cluster, issue_user_certificate(DOMAIN)
+    assert stack.count_roles_and_secrets() == 3
     key = ("--path", "ant-media-cluster:tls.privateKey")
     stack.config("rm", "ant-media-cluster:acme")
-    stack.config("set", "--path", "ant-media-cluster:tls.certificate", input=own.chain)
-    refused: dict[str, Done] = {}
-    stack.config("set", "--plaintext", *key, input=own.private_key)
-    refused["in plain text"] = cluster.pulumi("up", "--yes", "--skip-preview")
-    stack.config("set", "--secret", *key, input=as_text(new_key()))
-    refused["of another"] = cluster.pulumi("up", "--yes", "--skip-preview")
-    stack.config("set", "--secret", *key, input=own.private_key)
-    stack.trust.load_verify_locations(cadata=own.root)
-    before = stack.look()
+    stack.config("set", "--path", "ant-media-cluster:tls.certificate", input=certificate.chain)
+    refused: dict[str, CommandResult] = {}
+    stack.config("set", "--plaintext", *key, input=certificate.private_key)
+    refused["unencrypted"] = cluster.pulumi("up", "--yes", "--skip-preview")
+    stack.config("set", "--secret", *key, input=encode_key(generate_key()))
+    refused["mismatched"] = cluster.pulumi("up", "--yes", "--skip-preview")
+    stack.config("set", "--secret", *key, input=certificate.private_key)
+    stack.trust.load_verify_locations(cadata=certificate.root)
+    before = stack.take_snapshot()
     preview = cluster.pulumi("preview", "--diff").stdout
     output = cluster.update()
-    return Switch(before, preview, stack.look(), own, refused, output)
+    return Switch(before, preview, stack.take_snapshot(), certificate, refused, output)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("case", "message"),
     [
-        ("in plain text", "tls.privateKey is in plain text: encrypt it with pulumi config set --secret"),
-        ("of another", f"tls.privateKey will not do: it is not the key of certificate 1 ({DOMAIN})"),
+        ("unencrypted", "tls.privateKey is in plain text: encrypt it with pulumi config set --secret"),
+        ("mismatched", f"tls.privateKey is not valid: this is not the key of certificate 1 ({DOMAIN})"),
     ],
 )
-def test_a_key_that_will_not_do_is_refused_before_anything_is_touched(
-    switch: Switch, wrong: str, says: str
-) -> None:
-    done = switch.refused[wrong]
-    assert done.status != 0
-    assert "Nothing was touched." in done.output
-    assert f"ant-media-cluster:{says}" in done.output
-    assert not re.search(r"\d+ (created|updated|deleted|replaced)", done.output)
+def test_invalid_key_is_refused_before_anything_changes(switch: Switch, case: str, message: str) -> None:
+    refused = switch.refused[case]
+    assert refused.exit_code != 0
+    assert "Nothing was changed." in refused.output
+    assert f"ant-media-cluster:{message}" in refused.output
+    assert not reports_changes(refused.output)
 
 
-def test_a_certificate_of_the_users_own_is_served_on_every_port_and_certbot_leaves_it(
+def test_user_certificate_is_served_on_every_port_and_certbot_does_not_replace_it(
     stack: Stack, switch: Switch
 ) -> None:
-    fingerprint = switch.own.certificate.fingerprint(SHA256()).hex(":").upper()
+    fingerprint = switch.certificate.certificate.fingerprint(SHA256()).hex(":").upper()
     assert f"use-certificate.sh --sha256 {fingerprint} " in switch.preview
-    stack.on_balancer("systemctl", "start", "certbot.service")
-    stack.trust = ssl.create_default_context(cadata=switch.own.root)  # so the intermediate's must come along
+    stack.run_on_balancer("systemctl", "start", "certbot.service")
+    # Trusts only the root, so the server must send the intermediate.
+    stack.trust = ssl.create_default_context(cadata=switch.certificate.root)
     for port in TLS_PORTS:
-        assert stack.served(port=port) == switch.own.certificate, port
+        assert stack.get_served(port=port) == switch.certificate.certificate, port
     assert switch.orders == 0
 
 
-def test_the_role_and_the_secret_go_and_the_balancer_stays(stack: Stack, switch: Switch) -> None:
-    assert stack.roles_and_secrets() == 0
+def test_role_and_secret_are_deleted_and_the_balancer_stays(stack: Stack, switch: Switch) -> None:
+    assert stack.count_roles_and_secrets() == 0
     assert switch.after.machines == switch.before.machines
 
 
-def test_the_users_key_shows_nowhere(cluster: Cluster, switch: Switch) -> None:
+def test_user_key_appears_nowhere_in_clear_text(cluster: Cluster, switch: Switch) -> None:
     texts = {
         "preview": switch.preview,
         "up": switch.output,
-        **{f"up with the key {wrong}": done.output for wrong, done in switch.refused.items()},
-        "state": cluster.must("sandbox/bin/pulumi", "stack", "export"),
-        "settings": SETTINGS.read_text(),
+        **{f"up with the {case} key": result.output for case, result in switch.refused.items()},
+        "state": cluster.pulumi("stack", "export").check(),
+        "settings": SETTINGS_FILE.read_text(),
     }
-    lines = [line.encode() for line in switch.own.private_key.splitlines()[1:-1]]
-    assert found_in({place: text.encode() for place, text in texts.items()}, {"key": lines}) == []
+    lines = [line.encode() for line in switch.certificate.private_key.splitlines()[1:-1]]
+    assert find_leaks({place: text.encode() for place, text in texts.items()}, {"key": lines}) == []
 
 
-# And back
+# The original settings
 
 
-def test_the_settings_of_before_bring_back_a_certificate_by_http_01_and_all_that_there_was(
+def test_original_settings_restore_http_01_and_every_resource(
     stack: Stack, further_names: Change, replacement: Replacement, switch: Switch
 ) -> None:
-    stack.trust = ssl.create_default_context(cadata=stack.server.root)
-    stack.trust.load_verify_locations(cadata=switch.own.root)
-    stack.undo()
-    back = stack.update()
-    assert "--challenge http-01" in back.preview
-    assert names(back.after.served) == {DOMAIN}
-    assert back.orders == 1
-    assert stack.account() == replacement.accounts[0]
-    assert back.after.records == further_names.before.records
-    assert stack.roles_and_secrets() == 3
-    assert stack.cluster.pulumi("preview", "--expect-no-changes").status == 0
+    stack.trust = ssl.create_default_context(cadata=stack.acme_server.root)
+    stack.trust.load_verify_locations(cadata=switch.certificate.root)
+    stack.restore_settings()
+    restored = stack.update()
+    assert "--challenge http-01" in restored.preview
+    assert get_dns_names(restored.after.served) == {DOMAIN}
+    assert restored.orders == 1
+    assert stack.get_acme_account() == replacement.accounts[0]
+    assert restored.after.records == further_names.before.records
+    assert stack.count_roles_and_secrets() == 3
+    stack.cluster.pulumi("preview", "--expect-no-changes").check()

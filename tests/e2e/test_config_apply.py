@@ -1,76 +1,74 @@
-"""A configuration that does not serve never takes the place of one that does."""
+"""An HAProxy configuration that fails never replaces one that works."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.clients import Visitor, WebSocket
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster
+from tests.e2e.clients import Client, WebSocket
+from tests.e2e.running_cluster import DOMAIN, Cluster
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 
 
-def with_nonsense(text: str) -> str:
-    return text + "\nfrontend nonsense from http\n    bind :81\n    no-such-keyword at all\n"
+def add_unknown_keyword(config: str) -> str:
+    return config + "\nfrontend nonsense from http\n    bind :81\n    no-such-keyword at all\n"
 
 
-def on_a_port_that_sshd_has(text: str) -> str:
-    return text + "\nfrontend occupied from http\n    bind :22\n    http-request return status 200\n"
+def bind_port_of_sshd(config: str) -> str:
+    return config + "\nfrontend occupied from http\n    bind :22\n    http-request return status 200\n"
 
 
-def without_the_redirect(text: str) -> str:
-    assert REDIRECT in text
-    return text.replace(REDIRECT, "    http-request return status 200 unless acme\n")
+def remove_redirect(config: str) -> str:
+    assert REDIRECT in config
+    return config.replace(REDIRECT, "    http-request return status 200 unless acme\n")
 
 
 @pytest.fixture(scope="module")
-def connection(operator: Visitor) -> Iterator[WebSocket]:
-    """Open from before the first attempt until after the last."""
-    connection = operator.open_websocket(f"https://{DOMAIN}/LiveApp/websocket")
-    yield connection
-    connection.close()
+def websocket(operator_client: Client) -> Iterator[WebSocket]:
+    """Stays open during all attempts."""
+    websocket = operator_client.open_websocket(f"https://{DOMAIN}/LiveApp/websocket")
+    yield websocket
+    websocket.close()
 
 
 @pytest.mark.parametrize(
-    ("change", "valid", "says"),
+    ("change", "is_valid", "message"),
     [
-        (with_nonsense, False, "unknown keyword 'no-such-keyword'"),
-        (on_a_port_that_sshd_has, True, "cannot bind socket"),
-        (without_the_redirect, True, "Port 80 does not redirect to HTTPS."),
+        (add_unknown_keyword, False, "unknown keyword 'no-such-keyword'"),
+        (bind_port_of_sshd, True, "cannot bind socket"),
+        (remove_redirect, True, "Port 80 does not redirect to HTTPS."),
     ],
 )
-def test_a_configuration_that_does_not_serve_leaves_the_old_one_serving_and_says_why(
+def test_failed_configuration_is_rolled_back_and_the_reason_printed(
     cluster: Cluster,
-    operator: Visitor,
-    connection: WebSocket,
+    operator_client: Client,
+    websocket: WebSocket,
     change: Callable[[str], str],
-    valid: bool,
-    says: str,
+    is_valid: bool,
+    message: str,
 ) -> None:
-    def on_balancer(*command: str, text: str | None = None) -> tuple[int, str]:
-        done = cluster.shell("load-balancer", *command, input=text)
-        return done.status, done.output
+    def read_config() -> str:
+        return cluster.run_on("load-balancer", "cat", "/etc/haproxy/haproxy.cfg").check()
 
-    before = on_balancer("cat", "/etc/haproxy/haproxy.cfg")
-    folder = on_balancer("ls", "/etc/haproxy")
-    changed = change(before[1])
-    check = ["haproxy", "-c", "-f", "/dev/stdin", "-f", "/etc/haproxy/credentials.cfg"]
-    assert (on_balancer(*check, text=changed)[0] == 0) == valid  # the case is the one that its name says
+    def list_files() -> set[str]:
+        return set(cluster.run_on("load-balancer", "ls", "/etc/haproxy").check().split())
 
-    status, said = on_balancer(f"{SCRIPTS}/apply-haproxy-config.sh", text=changed)
-    assert status != 0
-    assert says in said
-    assert on_balancer("cat", "/etc/haproxy/haproxy.cfg") == before
-    assert set(on_balancer("ls", "/etc/haproxy")[1].split()) - set(folder[1].split()) <= {
-        "haproxy.cfg.previous"
-    }
-    assert operator.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/")
-    assert operator.get(f"https://{DOMAIN}/LiveApp/").node
-    assert on_balancer("systemctl", "is-active", "haproxy") == (0, "active\n")
-    assert connection.answers()
+    config, files = read_config(), list_files()
+    changed = change(config)
+    validate = ("haproxy", "-c", "-f", "/dev/stdin", "-f", "/etc/haproxy/credentials.cfg")
+    assert (cluster.run_on("load-balancer", *validate, input=changed).exit_code == 0) == is_valid
+
+    applied = cluster.apply_haproxy_config(changed)
+    assert applied.exit_code != 0
+    assert message in applied.output
+    assert read_config() == config
+    assert list_files() - files <= {"haproxy.cfg.previous"}
+    assert operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/")
+    assert operator_client.get(f"https://{DOMAIN}/LiveApp/").node
+    assert cluster.run_on("load-balancer", "systemctl", "is-active", "haproxy").check() == "active\n"
+    assert websocket.responds_to_ping()
 
 
-def test_the_text_that_serves_can_be_applied_again(cluster: Cluster) -> None:
-    text: str = cluster.outputs()["haproxy_cfg"]
-    done = cluster.shell("load-balancer", f"{SCRIPTS}/apply-haproxy-config.sh", input=text)
-    assert (done.status, done.stdout) == (0, "HAProxy serves the new configuration\n")
+def test_current_configuration_can_be_applied_again(cluster: Cluster) -> None:
+    applied = cluster.apply_haproxy_config(cluster.get_outputs()["haproxy_cfg"])
+    assert (applied.exit_code, applied.stdout) == (0, "HAProxy serves the new configuration\n")

@@ -1,6 +1,5 @@
-"""What somebody changed by hand is reported, and the next update puts it right while the cluster serves."""
+"""Drift: manual changes are reported, and the next update reverts them without an outage."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,14 +7,15 @@ from threading import Event
 
 import pytest
 
-from tests.e2e.clients import Internet, Visitor, WebSocket
-from tests.e2e.cluster_certificate import Certificate
-from tests.e2e.running_cluster import DOMAIN, Cluster, Done
+from tests.e2e.aws_account import AwsAccount
+from tests.e2e.clients import Client, WebSocket
+from tests.e2e.cluster_certificate import ClusterCertificate
+from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult
 
-OPENED, DELETED = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
+OPENED_PORT, DELETED_RULE = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"
 
-BY_HAND = """
+MANUAL_CHANGES = """
 sed -i 's/hard-stop-after 24h/hard-stop-after 2h/' /etc/haproxy/haproxy.cfg
 DEBIAN_FRONTEND=noninteractive apt-get remove --yes jq >/dev/null
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=somebody \\
@@ -27,125 +27,136 @@ systemctl reload haproxy
 
 @dataclass(frozen=True)
 class Repair:
-    report: Done
-    answers: set[int]
-    """What a viewer got, from before the update until after it."""
+    report: CommandResult
+    statuses: set[int]
+    """Responses to a client that sent requests during the update."""
     serial: int
-    """Of the certificate from before anything was changed."""
+    """Of the certificate before the changes."""
     ports: set[int]
-    """What the load balancer's group lets in now."""
+    """Ports that the load balancer's security group opens after the update."""
 
 
-def drift(cluster: Cluster) -> Done:
+def report_drift(cluster: Cluster) -> CommandResult:
     return cluster.run("make", "--silent", "drift", timeout=60)
 
 
-class Firewall:
-    """The load balancer's security group, as somebody with a browser has it."""
+class SecurityGroup:
+    """Changes the load balancer's security group, as a user of the AWS console can."""
 
-    def __init__(self, cluster: Cluster, internet: Internet) -> None:
-        self._internet, self._ec2 = internet, cluster.aws("ec2")
-        state = json.loads(cluster.must("sandbox/bin/pulumi", "stack", "export"))
-        ids = {one["urn"].rpartition("::")[2]: one.get("id") for one in state["deployment"]["resources"]}
-        self._group, self._deleted = ids["firewall-load-balancer"], ids[DELETED]
+    def __init__(self, cluster: Cluster, account: AwsAccount) -> None:
+        self._account = account
+        ids = {
+            resource["urn"].rpartition("::")[2]: resource.get("id")
+            for resource in cluster.list_state_resources()
+        }
+        self._group, self._rule = ids["firewall-load-balancer"], ids[DELETED_RULE]
 
-    def change(self) -> None:
+    def change_rules(self) -> None:
         opened = {
             "IpProtocol": "tcp",
-            "FromPort": OPENED,
-            "ToPort": OPENED,
+            "FromPort": OPENED_PORT,
+            "ToPort": OPENED_PORT,
             "IpRanges": [{"CidrIp": "0.0.0.0/0"}],
         }
-        self._internet.do(
-            lambda: (
-                self._ec2.revoke_security_group_ingress(
-                    GroupId=self._group, SecurityGroupRuleIds=[self._deleted]
-                ),
-                self._ec2.authorize_security_group_ingress(GroupId=self._group, IpPermissions=[opened]),
-            )
+        self._account.call(
+            "ec2", "revoke_security_group_ingress", GroupId=self._group, SecurityGroupRuleIds=[self._rule]
+        )
+        self._account.call(
+            "ec2", "authorize_security_group_ingress", GroupId=self._group, IpPermissions=[opened]
         )
 
-    def ports(self) -> set[int]:
-        [group] = self._internet.do(lambda: self._ec2.describe_security_groups(GroupIds=[self._group]))[
+    def list_open_ports(self) -> set[int]:
+        (group,) = self._account.call("ec2", "describe_security_groups", GroupIds=[self._group])[
             "SecurityGroups"
         ]
         return {permission["FromPort"] for permission in group["IpPermissions"]}
 
 
-def watch(operator: Visitor, end: Event) -> set[int]:
-    """What somebody without TLS, whom no certificate bothers, is answered again and again."""
-    answers: set[int] = set()
-    while not end.wait(0.1):
-        answers.add(operator.get(f"http://{DOMAIN}/").status)
-    return answers
+def record_statuses(client: Client, stop: Event) -> set[int]:
+    """Sends plain HTTP requests, which do not depend on the certificate, until told to stop; returns their statuses."""
+    statuses: set[int] = set()
+    while not stop.wait(0.1):
+        statuses.add(client.get(f"http://{DOMAIN}/").status)
+    return statuses
 
 
 @pytest.fixture(scope="module")
-def websocket(operator: Visitor) -> Iterator[WebSocket]:
-    """Open from before anything was changed."""
-    websocket = operator.open_websocket(f"https://{DOMAIN}/LiveApp/websocket")
+def websocket(operator_client: Client) -> Iterator[WebSocket]:
+    """Opened before the manual changes."""
+    websocket = operator_client.open_websocket(f"https://{DOMAIN}/LiveApp/websocket")
     yield websocket
     websocket.close()
 
 
 @pytest.fixture(scope="module")
 def repair(
-    cluster: Cluster, internet: Internet, operator: Visitor, certificate: Certificate, websocket: WebSocket
+    cluster: Cluster,
+    account: AwsAccount,
+    operator_client: Client,
+    certificate: ClusterCertificate,
+    websocket: WebSocket,
 ) -> Repair:
-    serial = certificate.serial()
-    firewall = Firewall(cluster, internet)
-    firewall.change()
-    certificate.on_balancer(BY_HAND)
-    assert certificate.shown().serial_number != serial
-    report = drift(cluster)
-    end = Event()
+    serial = certificate.get_serial()
+    group = SecurityGroup(cluster, account)
+    group.change_rules()
+    certificate.run_on_balancer(MANUAL_CHANGES)
+    assert certificate.get_served().serial_number != serial
+    report = report_drift(cluster)
+    stop = Event()
     with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(watch, operator, end)
+        statuses = pool.submit(record_statuses, operator_client, stop)
         try:
             cluster.update()
         finally:
-            end.set()
-    return Repair(report, answers.result(), serial, firewall.ports())
+            stop.set()
+    return Repair(report, statuses.result(), serial, group.list_open_ports())
 
 
-def test_a_renewal_is_no_drift(cluster: Cluster, certificate: Certificate) -> None:
+def test_certificate_renewal_is_not_reported_as_drift(
+    cluster: Cluster, certificate: ClusterCertificate
+) -> None:
     certificate.force_renewal()
-    done = drift(cluster)
-    assert done.output == "Nothing differs from the state.\n"
-    assert done.status == 0
+    report = report_drift(cluster)
+    assert report.output == "Nothing differs from the state.\n"
+    assert report.exit_code == 0
 
 
-def test_what_was_changed_by_hand_is_reported_as_diffs(repair: Repair) -> None:
-    said = repair.report.stdout
-    assert "drift] Error 1" in repair.report.stderr  # the script's own status; make has one for all
+def test_manual_changes_are_reported_as_diffs(repair: Repair) -> None:
+    report = repair.report.stdout
+    assert (
+        "drift] Error 1" in repair.report.stderr
+    )  # the command's exit code; make itself always exits with 2
     for line in (
         "-    hard-stop-after 24h",
         "+    hard-stop-after 2h",
         "+not installed",
         "+subject=CN=somebody",
         "-subject=CN=" + DOMAIN,
-        f"{DELETED}: Security group ingress rule, deleted",
-        f"+FromPort: {OPENED}",
+        f"{DELETED_RULE}: Security group ingress rule, deleted",
+        f"+FromPort: {OPENED_PORT}",
     ):
-        assert line in said, said
-    assert "runs 4 scripts again and puts 2 resources right." in said
-    assert "PRIVATE KEY" not in said
+        assert line in report, report
+    assert "runs 4 scripts again and restores 2 resources." in report
+    assert "PRIVATE KEY" not in report
 
 
-def test_the_next_update_puts_it_right_while_the_cluster_serves(
-    cluster: Cluster, certificate: Certificate, websocket: WebSocket, repair: Repair
+def test_next_update_reverts_manual_changes_without_an_outage(
+    cluster: Cluster, certificate: ClusterCertificate, websocket: WebSocket, repair: Repair
 ) -> None:
-    assert repair.answers == {301}
-    assert websocket.answers()
-    assert certificate.serial() == repair.serial
-    assert certificate.serves()
-    assert certificate.on_balancer(f"cat {HAPROXY_CFG}").strip() == cluster.outputs()["haproxy_cfg"].strip()
-    certificate.on_balancer("jq --version")
+    assert repair.statuses == {301}
+    assert websocket.responds_to_ping()
+    assert certificate.get_serial() == repair.serial
+    assert certificate.media_ports_serve()
+    assert (
+        certificate.run_on_balancer(f"cat {HAPROXY_CFG}").strip()
+        == cluster.get_outputs()["haproxy_cfg"].strip()
+    )
+    certificate.run_on_balancer("jq --version")
     assert 5080 in repair.ports
-    assert OPENED not in repair.ports
+    assert OPENED_PORT not in repair.ports
 
 
-def test_then_nothing_differs(cluster: Cluster, repair: Repair) -> None:
-    done = drift(cluster)
-    assert done.output == "Nothing differs from the state.\n"
-    assert done.status == 0
+def test_no_drift_remains_after_the_update(cluster: Cluster, repair: Repair) -> None:
+    report = report_drift(cluster)
+    assert report.output == "Nothing differs from the state.\n"
+    assert report.exit_code == 0

@@ -1,4 +1,4 @@
-"""Test clusters beside the first one: each its own, and gone when it has expired."""
+"""Test clusters: they are isolated from the first cluster, and deleted when they expire."""
 
 import json
 import re
@@ -12,81 +12,66 @@ import pytest
 import yaml
 
 from sandbox.cloud import addresses
-from tests.e2e.aws_account import Thing, scan
-from tests.e2e.clients import Internet, Visitor
-from tests.e2e.running_cluster import DOMAIN, STATE, Cluster, Machine, eventually, running
-from tests.e2e.streams import TEST_STREAM
+from tests.e2e.aws_account import AwsAccount, Resource
+from tests.e2e.clients import Client, loopback_client
+from tests.e2e.running_cluster import DOMAIN, SETTINGS_FILE, SETTINGS_FOLDER, STATE, Cluster, Machine
+from tests.e2e.streams import get_playlist, publishing, wait_for_stream
 
 NAME = "pr-123"
 OWN_DOMAIN = f"{NAME}.{DOMAIN}"
-SETTINGS = STATE / "pulumi"
 EXPIRED, UNEXPIRED = "2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
 class TwoClusters:
-    first_before: dict[str, Machine]
-    """The machines of the first, when it was alone."""
-    account_before: set[Thing]
-    """All that there was at AWS then."""
+    machines_before: dict[str, Machine]
+    """Machines of the first cluster before the second existed."""
+    resources_before: set[Resource]
+    """Resources in the AWS account at that time."""
     address: str
-    """Of the second, on this host."""
+    """Loopback address of the second cluster."""
 
 
 @pytest.fixture(scope="module")
-def clusters(cluster: Cluster, internet: Internet) -> Iterator[TwoClusters]:
-    # As small as a cluster can be.
-    small = SETTINGS / "Pulumi.small.yaml"
-    settings = yaml.safe_load((SETTINGS / "Pulumi.sandbox.yaml").read_text())
+def clusters(cluster: Cluster, account: AwsAccount) -> Iterator[TwoClusters]:
+    # The smallest cluster: one origin.
+    small = SETTINGS_FOLDER / "Pulumi.small.yaml"
+    settings = yaml.safe_load(SETTINGS_FILE.read_text())
     settings["config"]["aws:defaultTags"]["tags"] |= {"stack": "small", "owner": "operator"}
     settings["config"] |= {"ant-media-cluster:origins": {"count": 1}, "ant-media-cluster:edges": {"count": 0}}
     small.write_text(yaml.safe_dump(settings))
-    machines, account = cluster.machines(), internet.do(lambda: scan(cluster.aws))
+    machines, resources = cluster.list_machines(), account.list_resources()
     try:
         up = cluster.run("env", "LIKE=small", "TTL=4h", "sandbox/bin/up", stack=NAME, timeout=300)
-        assert up.status == 0, up.output
-        address = (STATE / "entrances" / NAME).read_text().split()[0]
-        assert f"rtmp://{address}:1935/LiveApp/test" in up.stdout
-        yield TwoClusters(machines, account, address)
+        output = up.check()
+        address = (STATE / "stack-addresses" / NAME).read_text().split()[0]
+        assert f"rtmp://{address}:1935/LiveApp/test" in output
+        yield TwoClusters(machines, resources, address)
     finally:
         small.unlink()
-        # A test that failed must not leave its cluster to those that follow.
+        # Also after a failed test, so that later tests find no other cluster.
         cluster.run("make", "-s", "cluster-down", f"NAME={NAME}", timeout=60)
         for name in (NAME, "busy", "unexpired"):
             cluster.pulumi("stack", "rm", "--yes", "--force", name, stack=name)
 
 
-def on_this_host(address: str) -> Visitor:
-    certificates = STATE / "operator/ca-certificates.crt"
-    return Visitor(lambda port: socket.create_connection((address, port), timeout=10), certificates)
-
-
-def has(visitor: Visitor, domain: str, stream: str) -> bool:
-    answer = visitor.get(f"https://{domain}:5443/LiveApp/streams/{stream}.m3u8")
-    return answer.status == 200 and b".ts" in answer.body
-
-
-def test_a_stream_on_one_cluster_is_on_that_one_only(
-    cluster: Cluster, clusters: TwoClusters, this_host: Visitor
+def test_stream_plays_only_on_the_cluster_it_was_published_to(
+    cluster: Cluster, clusters: TwoClusters, host_client: Client
 ) -> None:
-    # A visitor checks the certificate: each has its own, for its own name.
-    second = on_this_host(clusters.address)
-
-    def publishing(domain: str, stream: str) -> list[str]:
-        return cluster.as_operator(
-            "ffmpeg", "-v", "warning", *TEST_STREAM, f"rtmp://{domain}:1935/LiveApp/{stream}"
-        )
-
-    with running(publishing(DOMAIN, "of-first")), running(publishing(OWN_DOMAIN, "of-second")):
-        eventually(lambda: has(this_host, DOMAIN, "of-first"), within=25)
-        eventually(lambda: has(second, OWN_DOMAIN, "of-second"), within=25)
-        assert not has(this_host, DOMAIN, "of-second")
-        assert not has(second, OWN_DOMAIN, "of-first")
+    # The clients also verify the certificate of each cluster.
+    second = loopback_client(clusters.address)
+    with publishing(cluster, "of-first"), publishing(cluster, "of-second", OWN_DOMAIN):
+        wait_for_stream(host_client, "of-first")
+        wait_for_stream(second, "of-second", domain=OWN_DOMAIN)
+        assert ".ts" not in get_playlist(host_client, "of-second")
+        assert ".ts" not in get_playlist(second, "of-first", OWN_DOMAIN)
 
 
-def test_its_status_and_machines_are_its_own(cluster: Cluster, clusters: TwoClusters) -> None:
-    status = cluster.must("make", "-s", "status", f"STACK={NAME}")
-    assert "Nothing is wrong" in status
+def test_status_and_shell_use_the_machines_of_the_named_cluster(
+    cluster: Cluster, clusters: TwoClusters
+) -> None:
+    status = cluster.check_output("make", "-s", "status", f"STACK={NAME}")
+    assert "No problems found" in status
     assert f"names        {OWN_DOMAIN}\n" in status
     for stack, origin in (
         (NAME, "ant-media-cluster-pr-123-origin1"),
@@ -94,24 +79,24 @@ def test_its_status_and_machines_are_its_own(cluster: Cluster, clusters: TwoClus
     ):
         shell = ["make", "-s", "shell", "MACHINE=origin1", f"STACK={stack}"]
         host_name = cluster.run(*shell, input="hostname\n").stdout.strip()
-        (private,) = (m["private_address"] for m in cluster.status()["machines"] if m["name"] == origin)
+        (private,) = (m["private_address"] for m in cluster.get_status()["machines"] if m["name"] == origin)
         assert host_name == f"ip-{private.replace('.', '-')}"
 
 
-def test_what_is_no_test_cluster_is_neither_made_nor_taken_down_as_one(cluster: Cluster) -> None:
-    made = cluster.run("env", "LIKE=sandbox", "TTL=4h", "sandbox/bin/up", stack="sandbox")
-    assert made.status != 0
-    assert made.stderr.startswith("NAME is sandbox, which is a stack that does not expire")
-    taken = cluster.run("make", "-s", "cluster-down", "NAME=sandbox")
-    assert taken.status != 0
-    assert taken.stderr.startswith("Stack sandbox carries no expiry")
-    assert cluster.must("make", "-s", "cluster-down", "NAME=nobody") == (
+def test_commands_for_test_clusters_refuse_a_stack_without_expiry(cluster: Cluster) -> None:
+    created = cluster.run("env", "LIKE=sandbox", "TTL=4h", "sandbox/bin/up", stack="sandbox")
+    assert created.exit_code != 0
+    assert created.stderr.startswith("NAME is sandbox, which is not a test cluster")
+    removed = cluster.run("make", "-s", "cluster-down", "NAME=sandbox")
+    assert removed.exit_code != 0
+    assert removed.stderr.startswith("NAME is sandbox, which is not a test cluster")
+    assert cluster.check_output("make", "-s", "cluster-down", "NAME=nobody") == (
         "There is no test cluster nobody: nothing to do.\n"
     )
 
 
 def import_state(cluster: Cluster, stack: str, expiry: str) -> None:
-    """A stack that an update has left as it began."""
+    """Imports the state that an update leaves when it stops at its start."""
     inputs = {
         "region": addresses.REGION,
         "accessKey": "test",
@@ -128,14 +113,13 @@ def import_state(cluster: Cluster, stack: str, expiry: str) -> None:
         "inputs": inputs,
     }
     state = {"version": 3, "deployment": {"manifest": {}, "resources": [provider]}}
-    assert cluster.pulumi("stack", "init", stack, stack=stack).status == 0
-    done = cluster.run("sandbox/bin/pulumi", "stack", "import", input=json.dumps(state), stack=stack)
-    assert done.status == 0, done.output
+    cluster.pulumi("stack", "init", stack, stack=stack).check()
+    cluster.pulumi("stack", "import", input=json.dumps(state), stack=stack).check()
 
 
-def lock(stack: str, hours: int) -> Path:
-    """As a job of CI leaves it that has ended, or that goes on; on a machine that nobody else sees."""
-    path = SETTINGS / f".pulumi/locks/organization/ant-media-cluster/{stack}/00000000-0000.json"
+def write_lock(stack: str, hours: int) -> Path:
+    """Writes the lock of a CI job on another machine."""
+    path = SETTINGS_FOLDER / f".pulumi/locks/organization/ant-media-cluster/{stack}/00000000-0000.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     since = datetime.now(UTC) - timedelta(hours=hours)
     owner = {"pid": 1, "username": "runner", "hostname": "a-runner", "timestamp": since.isoformat()}
@@ -143,31 +127,30 @@ def lock(stack: str, hours: int) -> Path:
     return path
 
 
-def test_what_has_expired_goes_and_only_that(
-    cluster: Cluster, clusters: TwoClusters, internet: Internet
+def test_only_expired_clusters_are_deleted(
+    cluster: Cluster, clusters: TwoClusters, account: AwsAccount
 ) -> None:
-    assert f"{NAME}  operator  in 3 h " in cluster.must("make", "-s", "clusters")
+    assert f"{NAME}  operator  in 3 h " in cluster.check_output("make", "-s", "clusters")
 
-    # Time passes.
+    # Set the expiry in the past.
     state = cluster.pulumi("stack", "export", stack=NAME).stdout
     expired = re.sub(r'(\\"expiry\\":\\")[^"\\]+', rf"\g<1>{EXPIRED}", state)
     assert expired.count(EXPIRED) > 0
-    done = cluster.run("sandbox/bin/pulumi", "stack", "import", input=expired, stack=NAME)
-    assert done.status == 0, done.output
-    lock(NAME, hours=3)
-    # One that cannot be taken down, as a job is at work on it, does not keep the others.
+    cluster.pulumi("stack", "import", input=expired, stack=NAME).check()
+    write_lock(NAME, hours=3)
+    # A cluster that a CI job has locked does not stop the deletion of the others.
     import_state(cluster, "busy", EXPIRED)
     import_state(cluster, "unexpired", UNEXPIRED)
-    of_job = lock("busy", hours=0)
+    job_lock = write_lock("busy", hours=0)
 
     done = cluster.run("make", "-s", "clusters-down-expired", timeout=200)
-    assert done.status != 0
+    assert done.exit_code != 0
     assert "could not be taken down: busy." in done.stderr
-    left = cluster.must("make", "-s", "clusters")
+    left = cluster.check_output("make", "-s", "clusters")
     assert [line.split()[0] for line in left.splitlines()] == ["NAME", "busy", "unexpired"]
 
-    of_job.unlink()
-    assert cluster.machines() == clusters.first_before
-    assert internet.do(lambda: scan(cluster.aws)) == clusters.account_before
+    job_lock.unlink()
+    assert cluster.list_machines() == clusters.machines_before
+    assert account.list_resources() == clusters.resources_before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((clusters.address, 443), timeout=5)

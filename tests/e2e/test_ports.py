@@ -1,11 +1,17 @@
-"""Every port of every kind of machine, from everywhere: what answers is what the port table says, and nothing else."""
+"""Scans every port of every kind of machine from every kind of source, and compares the result with the port table."""
 
 import pytest
 
-from tests.e2e.port_scan import Protocol, permitted, tcp_ports, udp_ports, viewpoints
+from tests.e2e.port_scan import (
+    Protocol,
+    list_permitted_ports,
+    list_viewpoints,
+    scan_tcp_ports,
+    scan_udp_ports,
+)
 from tests.e2e.running_cluster import Cluster
 
-# One machine of each kind, and another where a kind has a second: nodes are neighbours of each other.
+# By viewpoint: one machine of each kind. A node's target of its own kind is another node.
 TARGETS = {
     "admin": ["load-balancer", "origin1", "edge1", "database"],
     "stranger": ["load-balancer", "origin1", "edge1", "database"],
@@ -17,15 +23,17 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("viewpoint", TARGETS)
-def test_the_open_tcp_ports_are_those_of_the_port_table_seen_from(cluster: Cluster, viewpoint: str) -> None:
-    machines = cluster.machines()
-    there = viewpoints(machines)[viewpoint]
+def test_open_tcp_ports_match_the_port_table_seen_from(cluster: Cluster, viewpoint: str) -> None:
+    machines = cluster.list_machines()
+    source = list_viewpoints(machines)[viewpoint]
     targets = [machines[name] for name in TARGETS[viewpoint]]
     expected = {
-        target.name: dict.fromkeys(sorted(permitted(target, there.who, Protocol.TCP)), "open")
+        target.name: dict.fromkeys(sorted(list_permitted_ports(target, source.sources, Protocol.TCP)), "open")
         for target in targets
     }
-    found = {name: dict(sorted(ports.items())) for name, ports in tcp_ports(cluster, there, targets).items()}
+    found = {
+        name: dict(sorted(ports.items())) for name, ports in scan_tcp_ports(cluster, source, targets).items()
+    }
     assert found == expected
 
 
@@ -40,11 +48,9 @@ def test_the_open_tcp_ports_are_those_of_the_port_table_seen_from(cluster: Clust
         ("edge2", "database"),
     ],
 )
-def test_the_udp_ports_that_are_let_through_are_those_of_the_port_table(
-    cluster: Cluster, viewpoint: str, target: str
-) -> None:
-    machines = cluster.machines()
-    there = viewpoints(machines)[viewpoint]
-    expected = permitted(machines[target], there.who, Protocol.UDP)
+def test_permitted_udp_ports_match_the_port_table(cluster: Cluster, viewpoint: str, target: str) -> None:
+    machines = cluster.list_machines()
+    source = list_viewpoints(machines)[viewpoint]
+    expected = list_permitted_ports(machines[target], source.sources, Protocol.UDP)
     assert expected == (set(range(50000, 60001)) if target.startswith(("origin", "edge")) else set())
-    assert udp_ports(cluster, there, machines[target]) == expected
+    assert scan_udp_ports(cluster, source, machines[target]) == expected

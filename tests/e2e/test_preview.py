@@ -64,7 +64,7 @@ def test_all_invalid_settings_are_reported_at_once_and_nothing_changes(cluster: 
     before = cluster.list_machines()
     refused = cluster.pulumi("up", "--yes", "--skip-preview", "--config-file", str(invalid))
     invalid.unlink()
-    assert refused.status != 0
+    assert refused.exit_code != 0
     assert "Nothing was changed. Correct the configuration of stack sandbox:" in refused.output
     for key in (
         "domain",
@@ -107,7 +107,7 @@ def test_no_secret_appears_when_all_secrets_change_or_the_plan_is_stale(
     assert "`userData` `[secret]` changes" in preview.stdout
     change_secrets(panelPassword="a-password-that-was-not-reviewed")
     refused = cluster.run("make", "up", f"PLAN={plan}")
-    assert refused.status != 0
+    assert refused.exit_code != 0
     assert "Nothing was touched. The plan is stale" in refused.stderr
     assert cluster.list_machines() == machines
     texts = {

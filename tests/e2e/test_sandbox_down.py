@@ -1,4 +1,4 @@
-"""When all is done: nothing tried to leave, nothing stays, and AWS was asked for nothing that CI's roles may not do."""
+"""Checks at the end: no packet escaped, `make down` removes everything, and CI's IAM roles permit every AWS call."""
 
 import json
 import re
@@ -8,63 +8,72 @@ from typing import Any, TextIO
 import botocore.session
 import pytest
 
-from tests.e2e.conftest import Start
-from tests.e2e.host_snapshot import left_of, processes_of_sandbox, take_snapshot
-from tests.e2e.running_cluster import PROJECT, STATE, Cluster
+from tests.e2e.conftest import Startup
+from tests.e2e.host_snapshot import find_leftovers, list_sandbox_processes, take_snapshot
+from tests.e2e.running_cluster import STATE, Cluster, get_sandbox_init
+from tests.project import PROJECT
 
 
 @pytest.fixture(scope="module")
-def calls(cluster: Cluster) -> Iterator[TextIO]:
-    """Every call of the provider, also those that are made while the file's folder goes."""
-    with (STATE / "aws/calls").open() as calls:
-        yield calls
+def aws_calls(cluster: Cluster) -> Iterator[TextIO]:
+    """The provider's log of AWS calls, opened before its folder is deleted."""
+    with (STATE / "aws/calls").open() as aws_calls:
+        yield aws_calls
 
 
-def test_nothing_tried_to_leave_the_sandbox(cluster: Cluster) -> None:
-    status = cluster.status()
+def test_no_packet_tried_to_leave_the_sandbox(cluster: Cluster) -> None:
+    status = cluster.get_status()
     assert (status["escaped_packets"], status["escaped_destinations"]) == (0, [])
 
 
-def test_down_leaves_nothing_of_the_sandbox_and_the_host_as_it_was(
-    start: Start, cluster: Cluster, calls: TextIO
+def test_down_removes_the_sandbox_and_restores_the_host(
+    startup: Startup, cluster: Cluster, aws_calls: TextIO
 ) -> None:
-    processes = processes_of_sandbox(int((STATE / "pid").read_text().split()[1]))
-    assert len(processes) > 15  # that of two machines at least
-    assert set(left_of(processes)) == {"processes", "mounts", "control groups", "state folder", "listeners"}
+    processes = list_sandbox_processes(get_sandbox_init())
+    assert len(processes) > 15  # at least those of two machines
+    assert set(find_leftovers(processes)) == {
+        "processes",
+        "mounts",
+        "control groups",
+        "state folder",
+        "listeners",
+    }
 
-    down = cluster.take_away()
-    assert down.status == 0, down.output
+    down = cluster.tear_down()
+    down.check()
     assert "failed" not in down.output
-    assert left_of(processes) == {}
+    assert find_leftovers(processes) == {}
     after = take_snapshot()
-    changed = {name for name, value in start.before.sysctls.items() if after.sysctls.get(name) != value}
+    changed = {
+        name for name, value in startup.host_before.sysctls.items() if after.sysctls.get(name) != value
+    }
     assert changed == set()
-    for what in ("mounts", "namespaces", "interfaces", "addresses", "routes", "nftables"):
-        assert getattr(after, what) == getattr(start.before, what), what
+    for kind in ("mounts", "namespaces", "interfaces", "addresses", "routes", "nftables"):
+        assert getattr(after, kind) == getattr(startup.host_before, kind), kind
 
 
-def test_aws_was_asked_for_nothing_that_the_roles_of_ci_may_not_do(calls: TextIO) -> None:
-    made = {_action(*line.split()) for line in calls}
-    assert made >= {
+def test_ci_roles_permit_every_aws_call(aws_calls: TextIO) -> None:
+    called = {_get_iam_action(*line.split()) for line in aws_calls}
+    assert called >= {
         "ec2:RunInstances",
         "ec2:TerminateInstances",
         "iam:PutRolePolicy",
         "route53:GetHostedZone",
     }
-    reads = {action for action in made if re.search(":(Describe|Get|List)", action)}
-    looking, changing = _allowed("preview-permissions"), _allowed("deploy-permissions")
-    # A volume is looked at so only while it grows.
-    assert reads - looking <= {"ec2:DescribeVolumesModifications", "route53:GetChange"}
-    assert made - looking - changing == set()
+    reads = {action for action in called if re.search(":(Describe|Get|List)", action)}
+    preview, deploy = _list_permissions("preview-permissions"), _list_permissions("deploy-permissions")
+    # The provider calls these two only while a volume grows or a record changes.
+    assert reads - preview <= {"ec2:DescribeVolumesModifications", "route53:GetChange"}
+    assert called - preview - deploy == set()
 
 
-def _allowed(document: str) -> set[str]:
+def _list_permissions(document: str) -> set[str]:
     policy = json.loads((PROJECT / f"docs/aws/{document}.json").read_text())
     return {action for statement in policy["Statement"] for action in statement["Action"]}
 
 
-def _action(service: str, method: str, path: str, name: str = "") -> str:
-    """IAM's name of a call. Route 53 has no names in its calls."""
+def _get_iam_action(service: str, method: str, path: str, name: str = "") -> str:
+    """Returns the IAM action of a call. Route 53's calls carry no name, so method and path identify them."""
     if not name:
         model: Any = botocore.session.get_session().get_service_model(service)
         for operation in map(model.operation_model, model.operation_names):

@@ -1,21 +1,21 @@
-"""Nothing that the stack keeps secret is to be read where it was not asked for, during the first update or after it."""
+"""The stack's secrets appear nowhere in clear text, neither during the first update nor later."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Startup
 from tests.e2e.running_cluster import STATE, Cluster
-from tests.e2e.stack_secrets import files_below, found_in, stack_secrets
+from tests.e2e.stack_secrets import find_leaks, list_secret_texts, read_files
+from tests.project import PROJECT
 
 
 @pytest.fixture(scope="module")
 def secrets(cluster: Cluster) -> dict[str, list[bytes]]:
-    return stack_secrets(cluster)
+    return list_secret_texts(cluster)
 
 
-def test_the_secrets_to_look_for_are_all_there(secrets: dict[str, list[bytes]]) -> None:
+def test_search_covers_every_secret(secrets: dict[str, list[bytes]]) -> None:
     assert {
         "sshPrivateKey",
         "sshHostKeySeed",
@@ -28,60 +28,60 @@ def test_the_secrets_to_look_for_are_all_there(secrets: dict[str, list[bytes]]) 
     assert all(secrets.values())
 
 
-def test_the_watcher_saw_what_can_be_seen_of_a_machines_processes(start: Start) -> None:
+def test_monitor_recorded_the_processes_of_machines(startup: Startup) -> None:
     for kind in ("as-argument", "in-environment"):
-        assert any(f"{start.canary}-{kind}".encode() in text for text in start.seen)
-    # What the program runs was seen as well, so it was looked for often enough.
+        assert any(f"{startup.canary}-{kind}".encode() in text for text in startup.seen)
+    # It also recorded the scripts of the program, so it swept often enough.
     for script in ("set-up-media-node.sh", "install-valkey.sh", "set-statistics-password.sh"):
-        assert any(script.encode() in text for text in start.seen), script
-    assert start.sweeps / start.seconds > 10
+        assert any(script.encode() in text for text in startup.seen), script
+    assert startup.sweeps / startup.seconds > 10
 
 
-def test_no_secret_is_on_a_command_line_or_in_an_environment_of_any_machine(
-    start: Start, secrets: dict[str, list[bytes]]
+def test_no_secret_is_in_a_command_line_or_environment_of_a_machine(
+    startup: Startup, secrets: dict[str, list[bytes]]
 ) -> None:
-    assert not found_in({text.decode(errors="replace"): text for text in start.seen}, secrets)
+    assert not find_leaks({text.decode(errors="replace"): text for text in startup.seen}, secrets)
 
 
-def test_no_secret_is_in_the_state_or_in_what_pulumi_says(
-    start: Start, cluster: Cluster, secrets: dict[str, list[bytes]]
+def test_no_secret_is_in_the_state_or_output_of_pulumi(
+    startup: Startup, cluster: Cluster, secrets: dict[str, list[bytes]]
 ) -> None:
-    home = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
-    texts = files_below(STATE / "pulumi", home / "logs")
+    home = PROJECT / ".venv/pulumi-home"
+    texts = read_files(STATE / "pulumi", home / "logs")
     assert any(path.endswith("stacks/ant-media-cluster/sandbox.json") for path in texts)
-    texts["output of up"] = start.up.output.encode()
+    texts["output of up"] = startup.up.output.encode()
     texts["stack output"] = cluster.pulumi("stack", "output", "--json").output.encode()
     texts["preview"] = cluster.pulumi("preview", "--diff", "--show-sames").output.encode()
-    assert not found_in(texts, secrets)
+    assert not find_leaks(texts, secrets)
 
 
-def test_no_secret_is_in_a_log_of_any_machine(cluster: Cluster, secrets: dict[str, list[bytes]]) -> None:
+def test_no_secret_is_in_a_log_of_a_machine(cluster: Cluster, secrets: dict[str, list[bytes]]) -> None:
     texts: dict[str, bytes] = {}
-    for name, machine in cluster.machines().items():
-        journal = cluster.shell(name, "journalctl", "--all", "--no-pager", "--output=export")
+    for name, machine in cluster.list_machines().items():
+        journal = cluster.run_on(name, "journalctl", "--all", "--no-pager", "--output=export")
         assert len(journal.stdout) > 10_000
         texts[f"journal of {name}"] = journal.output.encode()
         folder = STATE / "machines" / machine.id
-        texts |= files_below(folder / "upper/var/log") | {
+        texts |= read_files(folder / "upper/var/log") | {
             f"console of {name}": (folder / "console.log").read_bytes()
         }
     assert any(path.endswith("antmedia/ant-media-server.log") for path in texts)
     assert any(path.endswith("valkey/valkey-server.log") for path in texts)
-    assert not found_in(texts, secrets)
+    assert not find_leaks(texts, secrets)
 
 
-def test_the_files_that_need_a_secret_are_closed_to_others(
+def test_files_with_a_secret_are_not_world_readable(
     cluster: Cluster, secrets: dict[str, list[bytes]]
 ) -> None:
-    """So the search above would find a secret where there is one."""
-    for machine in cluster.machines().values():
-        holding = [
+    """Also shows that the search finds secrets: every machine has a file with one."""
+    for machine in cluster.list_machines().values():
+        files_with_secret = [
             path
-            for path, text in files_below(
+            for path, text in read_files(
                 *(STATE / "machines" / machine.id / "upper" / part for part in ("etc", "usr/local"))
             ).items()
-            if found_in({path: text}, secrets)
+            if find_leaks({path: text}, secrets)
         ]
-        assert holding, machine.name
-        for path in holding:
+        assert files_with_secret, machine.name
+        for path in files_with_secret:
             assert Path(path).stat().st_mode & 0o007 == 0, path

@@ -1,32 +1,30 @@
-"""What takes a cluster's database away: a hand, or a change to a single node."""
+"""A cluster that loses its database, and one that shrinks to a single node."""
 
 import json
 
-from tests.e2e.clients import Internet, Visitor
-from tests.e2e.running_cluster import DOMAIN, Cluster, eventually
-from tests.e2e.test_machine_lifecycle import in_ec2
+from tests.e2e.aws_account import AwsAccount
+from tests.e2e.clients import Client
+from tests.e2e.running_cluster import DOMAIN, Cluster, wait_until
 
 
-def test_a_database_made_anew_has_its_administrator_before_anybody_else_can_become_it(
-    cluster: Cluster, internet: Internet, operator: Visitor
+def test_recreated_database_has_its_administrator_before_a_stranger_can_register(
+    cluster: Cluster, account: AwsAccount, operator_client: Client
 ) -> None:
-    in_ec2(cluster, internet, "terminate_instances", cluster.machines()["database"])
-    refresh = cluster.pulumi("refresh", "--yes", "--skip-preview")
-    assert refresh.status == 0, refresh.output
+    account.call("ec2", "terminate_instances", InstanceIds=[cluster.list_machines()["database"].id])
+    cluster.refresh()
     cluster.update()
     stranger = {"email": "stranger@example.org", "password": "0" * 32, "scope": "system", "userType": "ADMIN"}
-    answer = operator.post_json(f"https://{DOMAIN}:4444/rest/v2/users/initial", stranger)
-    assert json.loads(answer.body)["success"] is False
+    response = operator_client.post_json(f"https://{DOMAIN}:4444/rest/v2/users/initial", stranger)
+    assert json.loads(response.body)["success"] is False
 
 
-def test_the_node_that_is_left_serves_without_the_database_also_after_a_restart(
-    cluster: Cluster, operator: Visitor
+def test_single_remaining_node_serves_without_the_database_after_a_restart(
+    cluster: Cluster, operator_client: Client
 ) -> None:
-    cluster.set("edges.count", 0)
-    cluster.set("origins.count", 1)
+    cluster.set_config("edges.count", 0)
+    cluster.set_config("origins.count", 1)
     cluster.update()
-    assert sorted(cluster.machines()) == ["load-balancer", "origin1"]
-    restart = cluster.shell("origin1", "systemctl", "restart", "antmedia")
-    assert restart.status == 0, restart.output
-    eventually(lambda: operator.get(f"https://{DOMAIN}/LiveApp/").status == 200, within=30)
-    assert cluster.shell("origin1", "systemctl", "is-active", "antmedia").stdout.strip() == "active"
+    assert sorted(cluster.list_machines()) == ["load-balancer", "origin1"]
+    cluster.run_on("origin1", "systemctl", "restart", "antmedia").check()
+    wait_until(lambda: operator_client.get(f"https://{DOMAIN}/LiveApp/").status == 200, timeout=30)
+    assert cluster.run_on("origin1", "systemctl", "is-active", "antmedia").stdout.strip() == "active"

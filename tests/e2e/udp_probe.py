@@ -1,8 +1,8 @@
-"""Sends a datagram to each UDP port of a machine, or sees which arrive there.
+"""Sends a datagram to every UDP port of a machine, or records the ports at which they arrive.
 
 usage: udp_probe.py send ADDRESS SOURCE | udp_probe.py receive
 
-A raw socket gets what security groups let through, whoever listens; so all ports are tried at once.
+A raw socket receives every datagram that the security groups permit, so one process records all ports.
 """
 
 import json
@@ -16,36 +16,36 @@ MARK = b"udp_probe"
 
 
 def send(address: str, source: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as side:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
         if source:
-            side.bind((source, 0))
-        for _ in range(2):  # one may be lost
+            endpoint.bind((source, 0))
+        for _ in range(2):  # a datagram may get lost
             for port in range(1, 65536):
-                side.sendto(MARK, (address, port))
+                endpoint.sendto(MARK, (address, port))
                 if port % 512 == 0:
-                    time.sleep(0.001)  # queues on the way are short
+                    time.sleep(0.001)  # avoids overflowing the queues on the path
 
 
 def receive() -> None:
-    """Prints `ready`; when standard input ends, the ports that a datagram arrived at."""
-    arrived: set[int] = set()
+    """Prints `ready`; when standard input closes, prints the ports that received a datagram."""
+    ports: set[int] = set()
     with (
-        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as side,
-        selectors.DefaultSelector() as ready,
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as endpoint,
+        selectors.DefaultSelector() as selector,
     ):
-        side.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)  # SO_RCVBUFFORCE
-        ready.register(side, selectors.EVENT_READ)
-        ready.register(sys.stdin, selectors.EVENT_READ)
+        endpoint.setsockopt(socket.SOL_SOCKET, 33, 1 << 25)  # SO_RCVBUFFORCE
+        selector.register(endpoint, selectors.EVENT_READ)
+        selector.register(sys.stdin, selectors.EVENT_READ)
         print("ready", flush=True)
         while True:
-            sources = [key.fileobj for key, _ in ready.select()]
-            if side in sources:
-                packet = side.recv(2048)
+            ready_inputs = [key.fileobj for key, _ in selector.select()]
+            if endpoint in ready_inputs:
+                packet = endpoint.recv(2048)
                 datagram = packet[(packet[0] & 15) * 4 :]
                 if datagram[8:] == MARK:
-                    arrived.add(struct.unpack("!HH", datagram[:4])[1])
-            elif sys.stdin in sources:
-                print(json.dumps(sorted(arrived)))
+                    ports.add(struct.unpack("!HH", datagram[:4])[1])
+            elif sys.stdin in ready_inputs:
+                print(json.dumps(sorted(ports)))
                 return
 
 

@@ -1,4 +1,4 @@
-"""A certificate as a user may bring it: by an intermediate of a CA that nobody else knows."""
+"""A certificate that a user brings, issued by an intermediate of a private CA."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,29 +11,29 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 @dataclass(frozen=True)
-class OwnCertificate:
+class UserCertificate:
     root: str
     chain: str
-    """The server's own, then the intermediate's."""
+    """The server certificate, then the intermediate, as PEM."""
     private_key: str
     certificate: x509.Certificate
 
 
-def new_key() -> ec.EllipticCurvePrivateKey:
+def generate_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def as_text(key: ec.EllipticCurvePrivateKey) -> str:
+def encode_key(key: ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def make_certificate(domain: str) -> OwnCertificate:
-    keys = {name: new_key() for name in ("Our Root", "Our Intermediate", domain)}
+def issue_user_certificate(domain: str) -> UserCertificate:
+    keys = {name: generate_key() for name in ("Our Root", "Our Intermediate", domain)}
     root = _sign("Our Root", keys, issuer="Our Root")
     intermediate = _sign("Our Intermediate", keys, issuer="Our Root")
     leaf = _sign(domain, keys, issuer="Our Intermediate", host=domain)
-    as_pem = [certificate.public_bytes(Encoding.PEM).decode() for certificate in (root, leaf, intermediate)]
-    return OwnCertificate(as_pem[0], as_pem[1] + as_pem[2], as_text(keys[domain]), leaf)
+    pems = [certificate.public_bytes(Encoding.PEM).decode() for certificate in (root, leaf, intermediate)]
+    return UserCertificate(pems[0], pems[1] + pems[2], encode_key(keys[domain]), leaf)
 
 
 def _sign(
@@ -42,8 +42,8 @@ def _sign(
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
-        .subject_name(_named(name))
-        .issuer_name(_named(issuer))
+        .subject_name(_common_name(name))
+        .issuer_name(_common_name(issuer))
         .public_key(keys[name].public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
@@ -64,5 +64,5 @@ def _sign(
     return builder.sign(keys[issuer], SHA256())
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

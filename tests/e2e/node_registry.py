@@ -1,0 +1,27 @@
+"""The cluster's node registry, read through the REST API of the web panel."""
+
+import hashlib
+import json
+
+from tests.e2e.clients import Client
+from tests.e2e.running_cluster import DOMAIN, Cluster, Machine
+
+
+def list_registered_nodes(cluster: Cluster, client: Client) -> dict[str, str]:
+    """Logs in as the panel's administrator and returns the status of each node by address."""
+    email = cluster.pulumi("config", "get", "ant-media-cluster:panelEmail").stdout.strip()
+    credentials = {
+        "email": email or f"admin@{DOMAIN}",
+        "password": hashlib.md5(cluster.get_config("panelPassword").encode()).hexdigest(),
+    }
+    login = client.post_json(f"https://{DOMAIN}:4444/rest/v2/users/authenticate", credentials)
+    assert json.loads(login.body)["success"] is True
+    cookies = "; ".join(value.split(";")[0] for name, value in login.headers if name.lower() == "set-cookie")
+    nodes = client.get(f"https://{DOMAIN}:4444/rest/v2/cluster/nodes/0/50", f"Cookie: {cookies}\r\n")
+    assert nodes.status == 200
+    return {node["ip"]: node["status"] for node in json.loads(nodes.body)}
+
+
+def all_alive(machines: dict[str, Machine]) -> dict[str, str]:
+    """Returns the registry in which every media node is alive."""
+    return {machine.private_address: "alive" for machine in machines.values() if machine.is_media_node}

@@ -67,7 +67,7 @@ def assert_issue_fails(certificate: ClusterCertificate, *messages: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "message", "certbot_message"),
+    ("fault", "message", "certbot_message"),
     [
         pytest.param(
             lambda cluster, _internet: acme_server_unreachable(cluster),
@@ -126,7 +126,7 @@ def test_no_certificate_is_requested_while_the_disk_is_full(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "message"),
+    ("fault", "message"),
     [
         pytest.param(
             partial(disk_full, folder="/etc/haproxy"),

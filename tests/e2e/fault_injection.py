@@ -37,7 +37,7 @@ REFUSED: ProblemDocument = {
 
 class _Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
-        """Skips the lookup of the host name: a DNS query from the sandbox's internet to this host would count as an escape."""
+        """Binds without a lookup of the host name, whose DNS query would count as an escaped packet."""
         TCPServer.server_bind(self)
 
 

@@ -1,4 +1,4 @@
-"""Host state that a sandbox must not change, and what a removed sandbox may leave behind: nothing."""
+"""Host state that a sandbox must not change, and the remains of a removed sandbox."""
 
 import os
 import subprocess

@@ -39,7 +39,7 @@ class Report:
     websockets: int = 0
     dropped: Counter[str] = field(default_factory=Counter[str])
     pongs: int = 0
-    """Of the WebSocket that received the fewest."""
+    """Received by the WebSocket with the fewest."""
 
 
 @dataclass(frozen=True)

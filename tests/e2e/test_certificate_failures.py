@@ -50,8 +50,8 @@ def assert_renewal_fails(
 
 
 def assert_renewal_succeeds(certificate: ClusterCertificate, serial: int) -> None:
-    done = certificate.renew()
-    assert done.exit_code == 0, certificate.get_renewal_log()
+    renewal = certificate.renew()
+    assert renewal.exit_code == 0, certificate.get_renewal_log()
     assert not certificate.renewal_failed()
     assert certificate.get_serial() != serial
     assert certificate.media_ports_serve()

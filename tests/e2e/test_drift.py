@@ -123,9 +123,8 @@ def test_certificate_renewal_is_not_reported_as_drift(
 
 def test_manual_changes_are_reported_as_diffs(repair: Repair) -> None:
     report = repair.report.stdout
-    assert (
-        "drift] Error 1" in repair.report.stderr
-    )  # the command's exit code; make itself always exits with 2
+    # The command exits with 1; make itself always exits with 2.
+    assert "drift] Error 1" in repair.report.stderr
     for line in (
         "-    hard-stop-after 24h",
         "+    hard-stop-after 2h",

@@ -143,9 +143,9 @@ def test_only_expired_clusters_are_deleted(
     import_state(cluster, "unexpired", UNEXPIRED)
     job_lock = write_lock("busy", hours=0)
 
-    done = cluster.run("make", "-s", "clusters-down-expired", timeout=200)
-    assert done.exit_code != 0
-    assert "could not be taken down: busy." in done.stderr
+    deletion = cluster.run("make", "-s", "clusters-down-expired", timeout=200)
+    assert deletion.exit_code != 0
+    assert "could not be taken down: busy." in deletion.stderr
     left = cluster.check_output("make", "-s", "clusters")
     assert [line.split()[0] for line in left.splitlines()] == ["NAME", "busy", "unexpired"]
 

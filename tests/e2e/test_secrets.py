@@ -15,7 +15,7 @@ def secrets(cluster: Cluster) -> dict[str, list[bytes]]:
     return list_secret_texts(cluster)
 
 
-def test_search_covers_every_secret(secrets: dict[str, list[bytes]]) -> None:
+def test_every_secret_is_searched_for(secrets: dict[str, list[bytes]]) -> None:
     assert {
         "sshPrivateKey",
         "sshHostKeySeed",

@@ -19,6 +19,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     apply = commands.add_parser(
         "apply",
+        usage="python -m operations.plan apply [-h] PLAN UP ...",
         help="run pulumi up with a saved plan",
         description=(
             "Runs pulumi up with a plan that `make preview PLAN=…` saved. The engine refuses every change that is not in the"
@@ -42,6 +43,8 @@ def main() -> int:
     fetch.add_argument("file", metavar="FILE", type=Path, help="where to write the plan")
     arguments = parser.parse_args()
     if arguments.command == "apply":
+        if not arguments.up:
+            apply.error("UP is missing: give the command to run, pulumi up")
         return apply_plan(arguments.plan, arguments.up)
     try:
         fetch_plan(arguments.stack, arguments.file)

@@ -39,6 +39,7 @@ def main() -> int:
         _INTERRUPTED: "the preview was interrupted",
     }
     parser = new_parser("operations.preview", _DESCRIPTION, exit_codes)
+    parser.usage = "%(prog)s [-h] STACK [COMMAND ...]"
     parser.add_argument("stack", metavar="STACK", help="stack that is previewed")
     parser.add_argument(
         "command",

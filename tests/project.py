@@ -1,4 +1,4 @@
-"""Where the project under test lies."""
+"""Path of the checkout under test."""
 
 from pathlib import Path
 

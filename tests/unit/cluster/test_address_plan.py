@@ -98,9 +98,9 @@ def test_a_subnet_can_be_filled_completely():
     assert {machine.address for machine in list_machines(full)} == {
         f"10.1.0.{offset}" for offset in (4, 5, *range(8, 15))
     }
-    with pytest.raises(AddressPlanError) as refusal:
+    with pytest.raises(AddressPlanError) as error:
         plan_addresses(network, origins=4, edges=4)
-    assert str(refusal.value) == (
+    assert str(error.value) == (
         "subnet 10.1.0.0/28 has addresses for 7 nodes, but the cluster has 4 origins and 4 edges: "
         "give a larger network or fewer nodes"
     )

@@ -561,12 +561,12 @@ def configure(tags: object = TAGS, **changes: object) -> None:
     )
 
 
-def test_stack_settings_reads_the_stacks_configuration():
+def test_read_stack_settings_returns_the_settings():
     configure()
     assert read_stack_settings() == read()
 
 
-def test_stack_settings_reports_all_problems_before_any_resource_exists():
+def test_read_stack_settings_reports_all_problems_before_any_resource_exists():
     configure(TAGS | {"stack": "prod"}, srt="maybe", domian="live.ant-media.test")
     with pytest.raises(pulumi.RunError) as error:
         read_stack_settings()

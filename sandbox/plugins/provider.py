@@ -15,7 +15,7 @@ from google.rpc import status_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from sandbox.plugins.properties import Properties, Value, differences, from_struct, to_struct
-from sandbox.plugins.serving import CHANNEL_OPTIONS, Context, serve
+from sandbox.plugins.server import CHANNEL_OPTIONS, Context, serve
 
 # ruff: noqa: N802 - the protocol's method names are not ours
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, tags_of, told
+from sandbox.plugins.aws.client import Cloud, tags_of, told
 from sandbox.plugins.aws.network import subnet_properties
 from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError

@@ -7,9 +7,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws import policies
-from sandbox.plugins.aws.cloud import Cloud, code, described, refusal, tag_list, tags_of
-from sandbox.plugins.aws.kind import Kind, retag
+from sandbox.plugins.aws import policy_documents
+from sandbox.plugins.aws.client import Cloud, code, described, refusal, tag_list, tags_of
+from sandbox.plugins.aws.resource_type import Kind, retag
 from sandbox.plugins.properties import Properties, Value
 
 
@@ -63,7 +63,7 @@ def _read_role(cloud: Cloud, name: str, known: Properties) -> Properties | None:
     found = described(lambda: [cloud.iam.get_role(RoleName=name)["Role"]])
     return found and {
         "arn": found["Arn"],
-        "assumeRolePolicy": policies.as_known(
+        "assumeRolePolicy": policy_documents.as_known(
             known.get("assumeRolePolicy"), found["AssumeRolePolicyDocument"]
         ),
         "createDate": _created(found),
@@ -97,7 +97,7 @@ ROLE = Kind(
     replacing=frozenset({"name"}),
     in_place=frozenset({"assumeRolePolicy", "description"}),
     policies=frozenset({"assumeRolePolicy"}),
-    objections={"name": _name(64), "assumeRolePolicy": policies.objection("assume_role_policy")},
+    objections={"name": _name(64), "assumeRolePolicy": policy_documents.objection("assume_role_policy")},
     auto_named=True,
     outputs=frozenset({"arn", "createDate", "uniqueId"}),
     create=_create_role,
@@ -141,7 +141,7 @@ def _policy(cloud: Cloud, role: str, name: str) -> dict[str, Any]:
 def _read_policy(cloud: Cloud, policy_id: str, known: Properties) -> Properties | None:
     role, name = policy_id.split(":", 1)
     found = described(lambda: [_policy(cloud, role, name)])
-    return found and {"name": name, "policy": policies.as_known(known.get("policy"), found), "role": role}
+    return found and {"name": name, "policy": policy_documents.as_known(known.get("policy"), found), "role": role}
 
 
 def _update_policy(
@@ -162,7 +162,7 @@ ROLE_POLICY = Kind(
     replacing=frozenset({"name", "role"}),
     in_place=frozenset({"policy"}),
     policies=frozenset({"policy"}),
-    objections={"name": _name(128), "role": _not_an_arn, "policy": policies.objection("policy")},
+    objections={"name": _name(128), "role": _not_an_arn, "policy": policy_documents.objection("policy")},
     auto_named=True,
     taggable=False,
     create=_put_policy,

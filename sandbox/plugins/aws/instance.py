@@ -5,7 +5,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import (
+from sandbox.plugins.aws.client import (
     Cloud,
     code,
     described,
@@ -15,7 +15,7 @@ from sandbox.plugins.aws.cloud import (
     tag_specifications,
     tags_of,
 )
-from sandbox.plugins.aws.kind import Kind, retag_in_ec2
+from sandbox.plugins.aws.resource_type import Kind, retag_in_ec2
 from sandbox.plugins.properties import Properties, Value
 
 METADATA = {

@@ -3,8 +3,8 @@
 import zlib
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, described, tag_specifications, tags_of
-from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.client import Cloud, described, tag_specifications, tags_of
+from sandbox.plugins.aws.resource_type import Kind
 from sandbox.plugins.properties import Properties, Value
 
 VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": "EnableDnsHostnames"}

@@ -13,12 +13,10 @@ from typing import TypeVar
 from google.protobuf import empty_pb2
 
 from sandbox.plugins.aws import functions
-from sandbox.plugins.aws.address import EIP, EIP_ASSOCIATION
-from sandbox.plugins.aws.cloud import SETTINGS, Cloud, region_of
-from sandbox.plugins.aws.dns import RECORD
+from sandbox.plugins.aws.client import SETTINGS, Cloud, region_of
+from sandbox.plugins.aws.elastic_ip import EIP, EIP_ASSOCIATION
 from sandbox.plugins.aws.iam import INSTANCE_PROFILE, ROLE, ROLE_POLICY
 from sandbox.plugins.aws.instance import INSTANCE
-from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.aws.network import (
     INTERNET_GATEWAY,
     ROUTE,
@@ -27,11 +25,13 @@ from sandbox.plugins.aws.network import (
     SUBNET,
     VPC,
 )
+from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.route53 import RECORD
 from sandbox.plugins.aws.secrets_manager import SECRET
-from sandbox.plugins.aws.security import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
+from sandbox.plugins.aws.security_groups import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Diff, Failures, Provider, Run
-from sandbox.plugins.serving import Context
+from sandbox.plugins.server import Context
 
 T = TypeVar("T")
 

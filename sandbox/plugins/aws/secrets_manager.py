@@ -5,8 +5,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import Cloud, code, described, refusal, tag_list, tags_of
-from sandbox.plugins.aws.kind import Kind, retag
+from sandbox.plugins.aws.client import Cloud, code, described, refusal, tag_list, tags_of
+from sandbox.plugins.aws.resource_type import Kind, retag
 from sandbox.plugins.properties import Properties
 
 

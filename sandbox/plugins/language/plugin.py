@@ -16,7 +16,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
-from sandbox.plugins.serving import Context, serve
+from sandbox.plugins.server import Context, serve
 
 # ruff: noqa: N802 - the protocol's method names are not ours
 

@@ -13,10 +13,10 @@ import pulumi_aws
 import pytest
 from moto.server import ThreadedMotoServer
 
-from sandbox.plugins.aws.cloud import Cloud
+from sandbox.plugins.aws.client import Cloud
 from sandbox.plugins.aws.functions import FUNCTIONS, call
-from sandbox.plugins.aws.kind import Kind
 from sandbox.plugins.aws.plugin import KINDS, AwsProvider
+from sandbox.plugins.aws.resource_type import Kind
 from sandbox.plugins.properties import UNKNOWN, Properties, Value
 from sandbox.plugins.provider import NotReadyError, ProviderError
 from tests.sandbox.plugins.plugin_stack import Stack

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.plugins.aws.cloud import Cloud, tag_list, told
-from sandbox.plugins.aws.policies import equivalent
+from sandbox.plugins.aws.client import Cloud, tag_list, told
+from sandbox.plugins.aws.policy_documents import equivalent
 from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences, has_unknown
 from sandbox.plugins.provider import Diff, Failures, NotReadyError, ProviderError, top_level
 

@@ -4,8 +4,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, described, renamed, tag_specifications, tags_of
-from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.client import Cloud, described, renamed, tag_specifications, tags_of
+from sandbox.plugins.aws.resource_type import Kind
 from sandbox.plugins.properties import Properties
 
 

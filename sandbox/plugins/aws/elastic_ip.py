@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from sandbox.plugins.aws.cloud import Cloud, described, refusal, renamed, tag_specifications, tags_of
-from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.client import Cloud, described, refusal, renamed, tag_specifications, tags_of
+from sandbox.plugins.aws.resource_type import Kind
 from sandbox.plugins.properties import Properties
 
 

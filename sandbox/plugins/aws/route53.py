@@ -4,8 +4,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.cloud import Cloud, code, refusal
-from sandbox.plugins.aws.kind import Kind
+from sandbox.plugins.aws.client import Cloud, code, refusal
+from sandbox.plugins.aws.resource_type import Kind
 from sandbox.plugins.properties import Properties
 
 

@@ -6,13 +6,20 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from operations.table import format_table
 
-def new_parser(module: str, description: str, exit_codes: Mapping[int, str]) -> argparse.ArgumentParser:
+PULUMI_FAILED = {"other": "Pulumi failed; this is its exit code"}
+
+
+def new_parser(
+    module: str, description: str, exit_codes: Mapping[int, str] | Mapping[int | str, str]
+) -> argparse.ArgumentParser:
     """Returns an argument parser whose help text ends with the exit codes."""
+    rows = [(str(code), meaning) for code, meaning in exit_codes.items()]
     return argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=description,
-        epilog="\n".join(["exit codes:", *(f"  {code}  {meaning}" for code, meaning in exit_codes.items())]),
+        epilog=f"exit codes:\n{format_table(rows, indent='  ')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -4,7 +4,7 @@ Removes the lock of a process that has ended, and imports resources that AWS cre
 Finds those by their tags and names. Prints a line for each change, and nothing if there is nothing to do.
 """
 
-from operations.command_line import new_parser, run_command
+from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.recovery.recovery import recover_stack
 
 
@@ -13,7 +13,7 @@ def main() -> None:
         0: "the stack is ready for the next run",
         1: "another run works on the stack, or a resource needs manual action",
     }
-    parser = new_parser("operations.recovery", f"{__doc__}", exit_codes)
+    parser = new_parser("operations.recovery", f"{__doc__}", exit_codes | PULUMI_FAILED)
     parser.add_argument("stack", metavar="STACK", help="the stack's name, such as dev")
     recover_stack(parser.parse_args().stack)
 

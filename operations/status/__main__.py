@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.settings.model import NAMESPACE
-from operations.command_line import new_parser, run_command
+from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.engine import run_pulumi
 from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
@@ -18,7 +18,7 @@ from operations.status.report import format_report
 
 def main() -> int:
     exit_codes = {0: "no problems found", 1: "there are problems, or there is no cluster yet"}
-    new_parser("operations.status", f"{__doc__}", exit_codes).parse_args()
+    new_parser("operations.status", f"{__doc__}", exit_codes | PULUMI_FAILED).parse_args()
     here = Path()
     outputs = json.loads(run_pulumi("stack", "output", "--json", folder=here))
     if "load_balancer_ip" not in outputs:

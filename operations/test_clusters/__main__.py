@@ -7,7 +7,7 @@ import sys
 
 import yaml
 
-from operations.command_line import new_parser, run_command
+from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.test_clusters import lifecycle
 from operations.test_clusters.settings import RefusedError
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser = new_parser(
         "operations.test_clusters",
         f"{__doc__}",
-        {0: "done", 1: "the command is refused, or a test cluster could not be taken down"},
+        {0: "done", 1: "the command is refused, or a test cluster could not be deleted"} | PULUMI_FAILED,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, text in (

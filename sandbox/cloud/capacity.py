@@ -12,7 +12,7 @@ INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_INSTANCES_PER_MACHINE = 5
 """Used by systemd and its services. Other resources of a host run out later."""
 BOOT_SECONDS = 15
-"""Time after which a machine has opened all of them."""
+"""After this time, a machine has opened all its inotify instances."""
 
 
 class Capacity:
@@ -40,7 +40,7 @@ def respond_limit_exceeded(start_response: StartResponse) -> list[bytes]:
     """Answers RunInstances with EC2's InstanceLimitExceeded error."""
     message = (
         f"You have requested more instances than this host has room for: fs.inotify.max_user_instances is {INOTIFY_LIMIT.read_text().strip()}, "
-        f"and a machine needs {INOTIFY_INSTANCES_PER_MACHINE}. Delete other clusters, or: sysctl -w fs.inotify.max_user_instances=1024"
+        f"and a machine needs {INOTIFY_INSTANCES_PER_MACHINE}. Delete other clusters, or run: sysctl -w fs.inotify.max_user_instances=1024"
     )
     answer = (
         "<Response><Errors><Error><Code>InstanceLimitExceeded</Code>"

@@ -1,4 +1,4 @@
-"""Self-signed certificates for the servers of the local cloud."""
+"""Creates certificates for the servers of the local cloud, each with its own CA."""
 
 import datetime
 from collections.abc import Sequence

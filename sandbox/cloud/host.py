@@ -19,7 +19,7 @@ OPERATOR_FILES = {
     for path in (Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf"))
     if path.exists()
 }
-"""Files of the host and what the operator's commands see instead."""
+"""Files that the operator's commands see instead of the host's: path → replacement."""
 
 _TOOLS = {
     "curl": "curl",

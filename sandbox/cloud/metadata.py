@@ -53,23 +53,24 @@ def instance_documents(instance: Instance) -> dict[str, str]:
     }
 
 
-def render_credentials(given: Credentials) -> str:
+def render_credentials(credentials: Credentials) -> str:
+    """Returns the document of a role's credentials."""
     return json.dumps(
         {
             "Code": "Success",
-            "LastUpdated": f"{given.issued:%Y-%m-%dT%H:%M:%SZ}",
+            "LastUpdated": f"{credentials.issued:%Y-%m-%dT%H:%M:%SZ}",
             "Type": "AWS-HMAC",
-            "AccessKeyId": given.access_key,
-            "SecretAccessKey": given.secret_key,
-            "Token": given.token,
-            "Expiration": f"{given.expires:%Y-%m-%dT%H:%M:%SZ}",
+            "AccessKeyId": credentials.access_key,
+            "SecretAccessKey": credentials.secret_key,
+            "Token": credentials.token,
+            "Expiration": f"{credentials.expires:%Y-%m-%dT%H:%M:%SZ}",
         },
         indent=2,
     )
 
 
 def find_document(documents: Mapping[str, str], path: str) -> str | None:
-    """A document, or the names in a folder of them, folders with a slash, as EC2 lists them."""
+    """Returns the document at a path, or the list of a folder as EC2 prints it, or None."""
     if path in documents:
         return documents[path]
     folder = path.rstrip("/") + "/"
@@ -122,8 +123,8 @@ class MetadataService:
             return HTTPStatus.UNAUTHORIZED, ""
         available = instance_documents(instance)
         if path.startswith("/latest/meta-data/iam") and (role := self._find_role(instance.id)):
-            given = self._issuer.issue(instance.id, role)
-            available[f"/latest/meta-data/iam/security-credentials/{role}"] = render_credentials(given)
+            credentials = self._issuer.issue(instance.id, role)
+            available[f"/latest/meta-data/iam/security-credentials/{role}"] = render_credentials(credentials)
         text = find_document(available, path)
         return (HTTPStatus.NOT_FOUND, "") if text is None else (HTTPStatus.OK, text)
 

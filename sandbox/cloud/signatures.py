@@ -74,12 +74,12 @@ def verify(
     ):
         raise RefusedError(ErrorCode.INCOMPLETE, f"Authorization header is not complete: {authorization}")
 
-    given = find(access_key)
-    if given is None or not hmac.compare_digest(
-        request.headers.get("x-amz-security-token", "").encode(), given.token.encode()
+    credentials = find(access_key)
+    if credentials is None or not hmac.compare_digest(
+        request.headers.get("x-amz-security-token", "").encode(), credentials.token.encode()
     ):
         raise RefusedError(ErrorCode.UNKNOWN_TOKEN, "The security token included in the request is invalid.")
-    if now > given.expires:
+    if now > credentials.expires:
         raise RefusedError(ErrorCode.EXPIRED_TOKEN, "The security token included in the request is expired")
 
     required = {"host", *(name for name in request.headers if name.startswith("x-amz-"))}
@@ -94,18 +94,18 @@ def verify(
     digest = hashlib.sha256(request.body).hexdigest()
     if request.headers.get("x-amz-content-sha256", digest) != digest:
         raise _wrong_signature("The provided 'x-amz-content-sha256' header does not match what was computed.")
-    if not hmac.compare_digest(_signature(request, signed, date, scope, given), parts["Signature"]):
+    if not hmac.compare_digest(_signature(request, signed, date, scope, credentials), parts["Signature"]):
         raise _wrong_signature(
             "The request signature we calculated does not match the signature you provided."
             " Check your AWS Secret Access Key and signing method."
         )
-    return given
+    return credentials
 
 
-def _signature(request: Request, signed: list[str], date: str, scope: str, given: Credentials) -> str:
+def _signature(request: Request, signed: list[str], date: str, scope: str, credentials: Credentials) -> str:
     region, service = scope.split("/")
     signer = _SignatureChecker(
-        botocore_credentials.Credentials(given.access_key, given.secret_key), service, region
+        botocore_credentials.Credentials(credentials.access_key, credentials.secret_key), service, region
     )
     unsigned = AWSRequest(
         method=request.method,

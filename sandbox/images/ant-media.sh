@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the machine image `ant-media` in TARGET, a writable Debian 13 tree: a stand-in for Ant Media's Marketplace image.
-# It is not Ant Media's software; images/ant-media/README says what it does and does not.
-# With AMS_ZIP (the path of an ant-media-server-….zip) it is the real one, from that archive.
+# Installs the machine image `ant-media` in a writable Debian 13 tree: a stand-in for Ant Media's Marketplace image.
+# It is not Ant Media's software: ant-media/README lists its functions.
+# usage: ant-media.sh TARGET
+#   AMS_ZIP    path of an ant-media-server-….zip, to install the real server instead (optional)
 set -euo pipefail
 # shellcheck source=chroot.sh
 source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
@@ -15,7 +16,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/ant-media
 
 install_server() {
   local home=$target/usr/local/antmedia app
-  in_target useradd --system --home-dir /usr/local/antmedia --shell /bin/false --comment "Ant Media Server (stand-in)" antmedia
+  run_in_target useradd --system --home-dir /usr/local/antmedia --shell /bin/false --comment "Ant Media Server (stand-in)" antmedia
   install -d "$home/conf" "$home/webapps" "$target/var/log/antmedia"
   ln -s /var/log/antmedia "$home/log"
   install -m 0644 "$here/README" "$home/README"
@@ -26,12 +27,12 @@ install_server() {
     install -D -m 0644 "$here/conf/red5-web.properties" "$home/webapps/$app/WEB-INF/red5-web.properties"
   done
   install -D -m 0644 -t "$home/standin" "$here"/standin/*.py
-  in_target chown -R antmedia:antmedia /usr/local/antmedia /var/log/antmedia
-  in_target python3 -m compileall -q /usr/local/antmedia/standin
+  run_in_target chown -R antmedia:antmedia /usr/local/antmedia /var/log/antmedia
+  run_in_target python3 -m compileall -q /usr/local/antmedia/standin
   install -m 0644 "$here"/*.service "$target/etc/systemd/system/"
-  # antmedia.service runs an nginx of its own.
-  in_target systemctl --quiet disable nginx.service
-  in_target systemctl --quiet enable antmedia.service antmedia-first-boot.service
+  # antmedia.service starts nginx itself.
+  run_in_target systemctl --quiet disable nginx.service
+  run_in_target systemctl --quiet enable antmedia.service antmedia-first-boot.service
 }
 
 install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-yaml curl

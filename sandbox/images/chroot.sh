@@ -1,8 +1,8 @@
-# Sourced by the scripts that install into a tree: work inside TARGET with the host's network.
-# shellcheck shell=bash disable=SC2154  # target is the script's
-# What is mounted here ends with the builder's mounts (images.py), however the script ends.
+# Functions for the scripts that install packages in a tree. They run commands in a chroot with the host's network.
+# shellcheck shell=bash disable=SC2154  # the script sets target
+# The mounts end with the mount namespace of the builder (sandbox/cloud/images.py).
 
-in_target() {
+run_in_target() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$target" "$@"
 }
 
@@ -11,14 +11,14 @@ install_packages() {
   mount -t proc proc "$target/proc"
   mount -t tmpfs tmpfs "$target/run"
   mount -t tmpfs tmpfs "$target/var/lib/apt/lists"
-  # The host's resolver, for the length of the build.
+  # Uses the host's resolver during the build.
   local had_resolver=true
   [[ -e "$target/etc/resolv.conf" ]] || had_resolver=false
   touch "$target/etc/resolv.conf"
   mount --bind /etc/resolv.conf "$target/etc/resolv.conf"
-  in_target apt-get update --quiet
-  in_target apt-get install --quiet --yes --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
-  in_target apt-get clean
+  run_in_target apt-get update --quiet
+  run_in_target apt-get install --quiet --yes --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
+  run_in_target apt-get clean
   umount "$target/etc/resolv.conf"
   $had_resolver || rm "$target/etc/resolv.conf"
 }

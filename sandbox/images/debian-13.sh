@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes the machine image `debian-13` in the folder TARGET: what Debian's official cloud image is made of,
-# less what a machine without hardware has no use for.
-#   SOURCES    sources.list to install from (empty: mmdebstrap's own choice), left in the image
-#   APT_CONF   apt.conf that those sources need, left in the image
+# Builds the machine image `debian-13` in a folder: the packages of Debian's official cloud image, without those for hardware.
+# usage: debian-13.sh TARGET
+# environment:
+#   SOURCES    path of the sources.list to install from and to leave in the image; if the file is empty, mmdebstrap's default
+#   APT_CONF   path of the apt.conf that those sources need, also left in the image
 set -euo pipefail
 target=$1
 
@@ -20,7 +21,7 @@ install_packages() {
   if [[ -s "$SOURCES" ]]; then
     mmdebstrap --mode=root --variant=minbase --include="$include" "${options[@]}" trixie "$target" "$SOURCES"
   else
-    # Ubuntu trusts no key of Debian's until it is told to.
+    # Ubuntu does not trust Debian's keys by default.
     mmdebstrap --mode=root --variant=minbase --include="$include" "${options[@]}" \
       --keyring=/usr/share/keyrings/debian-archive-keyring.gpg trixie "$target"
   fi
@@ -33,8 +34,8 @@ configure_apt() {
 }
 
 configure_cloud_init() {
-  # `admin` is the user of Debian's images on EC2. The network is there before the machine boots.
-  # cc_… modules that configure hardware, other distributions or a mirror of cloud-init's own choice have nothing to do here.
+  # `admin` is the user of Debian's images on EC2. The network is configured before the machine boots.
+  # Leaves out modules for hardware, for other distributions and for the choice of a mirror.
   cat >"$target/etc/cloud/cloud.cfg.d/90_cloud.cfg" <<'YAML'
 datasource_list: [NoCloud]
 network: {config: disabled}
@@ -53,18 +54,18 @@ cloud_final_modules: [package_update_upgrade_install, write_files_deferred, scri
 YAML
 }
 
-quieten() {
-  # Work that a long-lived machine wants and one that lives for an hour does not.
+disable_background_jobs() {
+  # They are of use only on long-lived machines.
   local unit
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \
     systemd-pstore.service getty@tty1.service cloud-init-hotplugd.socket; do
     systemctl --root="$target" --quiet disable "$unit" 2>/dev/null || true
   done
-  systemctl --root="$target" --quiet mask console-getty.service  # nobody logs in at the console
+  systemctl --root="$target" --quiet mask console-getty.service  # there is no console login
 }
 
-make_anonymous() {
-  # Host keys, ids and names are the machine's own, made when it boots for the first time.
+remove_identity() {
+  # Each machine creates its host keys, machine id and host name at its first boot.
   rm -f "$target"/etc/ssh/ssh_host_*_key* "$target/var/lib/dbus/machine-id" "$target/etc/hostname" "$target/etc/resolv.conf"
   : >"$target/etc/machine-id"
   printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >"$target/etc/hosts"
@@ -73,5 +74,5 @@ make_anonymous() {
 install_packages
 configure_apt
 configure_cloud_init
-quieten
-make_anonymous
+disable_background_jobs
+remove_identity

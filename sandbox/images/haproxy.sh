@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts into TARGET, a writable Debian 13 tree, what the tests and benchmarks run of the load balancer:
-# HAProxy and the packages of its scripts that a real one installs, and wrk to measure it.
+# Installs HAProxy, socat for its scripts, and wrk for benchmarks in a writable Debian 13 tree.
+# usage: haproxy.sh TARGET
 set -euo pipefail
 # shellcheck source=chroot.sh
 source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Switches the stand-in between standalone and cluster mode: the arguments, questions and changes of Ant Media Server 3.0's script.
+# Switches the stand-in between standalone and cluster mode.
+# Arguments, questions and changed files are those of the script in Ant Media Server 3.0.
 set -euo pipefail
 
 home=/usr/local/antmedia
 
-usage() {
+print_usage() {
   cat <<USAGE
 Usage:
   $0 cluster DATABASE      DATABASE: mongodb://…, mongodb+srv://…, redis://…, or the path of a Redisson file
   $0 standalone [DATABASE]
-Quote the database's URL.
+Put the URL in quotes.
 USAGE
 }
 
-# Anything that does not look like a database is asked about. Without anybody to answer, the node stays as it is.
+# Asks for confirmation if the argument does not look like a database. Without an answer the node stays unchanged.
 confirm_database() {
   case $1 in
     mongodb://* | mongodb+srv://* | redis://* | 127.0.0.1 | localhost) return ;;
@@ -21,7 +22,7 @@ confirm_database() {
   if [[ -f $1 ]]; then
     return
   fi
-  echo "WARNING: the database is no mongodb://, mongodb+srv:// or redis:// URL and no file."
+  echo "WARNING: the database is not a mongodb://, mongodb+srv:// or redis:// URL, and not a file."
   echo "Is this correct? (y/n)"
   local answer=
   read -r answer || true
@@ -31,7 +32,7 @@ confirm_database() {
   fi
 }
 
-database_type() {
+print_database_type() {
   case $1 in
     "") echo mapdb ;;
     mongo* | localhost* | [0-9]*.[0-9]*.[0-9]*.[0-9]*) echo mongodb ;;
@@ -39,22 +40,22 @@ database_type() {
   esac
 }
 
-# set_property FILE KEY VALUE: `c` and not `s`, since & is common in URLs.
+# set_property FILE KEY VALUE. Uses sed's `c` command, because `s` would interpret the & of URLs.
 set_property() {
   sed -i "/^$2=/c\\$2=${3//\\/\\\\}" "$1"
 }
 
-cluster_beans() {
+toggle_cluster_beans() {
   local file=$home/conf/jee-container.xml
   if [[ $1 == on ]]; then
-  sed -i -E 's/<!-- cluster start( -->)?/<!-- cluster start -->/; s/(<!-- )?cluster end -->/<!-- cluster end -->/' "$file"
+    sed -i -E 's/<!-- cluster start( -->)?/<!-- cluster start -->/; s/(<!-- )?cluster end -->/<!-- cluster end -->/' "$file"
   else
-  sed -i -E 's/<!-- cluster start( -->)?/<!-- cluster start/; s/(<!-- )?cluster end -->/cluster end -->/' "$file"
+    sed -i -E 's/<!-- cluster start( -->)?/<!-- cluster start/; s/(<!-- )?cluster end -->/cluster end -->/' "$file"
   fi
 }
 
-# The server does not run unless its own host name has an address.
-fix_hosts() {
+# Adds the host name to /etc/hosts: the server does not run unless it resolves.
+add_host_name() {
   local name address new
   name=$(cat /proc/sys/kernel/hostname)
   address=$(ip -4 -o address show scope global | awk '{ sub("/.*", "", $4); print $4; exit }')
@@ -64,8 +65,8 @@ fix_hosts() {
 
 mode=${1:-} database=${2:-}
 if [[ $mode != cluster && $mode != standalone ]] || [[ $mode == cluster && -z $database ]]; then
-  echo "ERROR: give a mode, and for cluster the database." >&2
-  usage >&2
+  echo "ERROR: give the mode cluster or standalone, and for cluster the database." >&2
+  print_usage >&2
   exit 1
 fi
 if [[ -n $database ]]; then
@@ -73,11 +74,11 @@ if [[ -n $database ]]; then
 fi
 
 echo "Mode: $mode"
-echo "Database type: $(database_type "$database")"
+echo "Database type: $(print_database_type "$database")"
 if [[ $mode == cluster ]]; then
-  cluster_beans on
+  toggle_cluster_beans on
 else
-  cluster_beans off
+  toggle_cluster_beans off
 fi
 
 set_property "$home/conf/red5.properties" clusterdb.host "$database"
@@ -85,12 +86,12 @@ set_property "$home/conf/red5.properties" clusterdb.user "${3:-}"
 set_property "$home/conf/red5.properties" clusterdb.password "${4:-}"
 set_property "$home/conf/red5.properties" useGlobalIp false
 for file in "$home"/webapps/*/WEB-INF/red5-web.properties; do
-  set_property "$file" db.type "$(database_type "$database")"
+  set_property "$file" db.type "$(print_database_type "$database")"
   set_property "$file" db.host "$database"
   set_property "$file" db.user "${3:-}"
   set_property "$file" db.password "${4:-}"
 done
-fix_hosts
+add_host_name
 
 echo "Restarting in $mode mode."
 service antmedia stop

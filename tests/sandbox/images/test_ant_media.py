@@ -1,4 +1,4 @@
-"""The Ant Media Server stand-in: machines booted from its image and a database, on a network of their own."""
+"""Tests the stand-in for Ant Media Server on booted machines, with a database, in a separate network namespace."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ FROM_LOCALHOST = {"X-Forwarded-For": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
@@ -38,66 +38,66 @@ class Answer:
         return json.loads(self.body)
 
 
-def ask(
+def send_request(
     address: str, path: str, method: str = "GET", headers: dict[str, str] | None = None, body: object = None
-) -> Answer:
+) -> Response:
     connection = http.client.HTTPConnection(address, 5080, timeout=10)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
         response = connection.getresponse()
-        return Answer(response.status, response.msg, response.read())
+        return Response(response.status, response.msg, response.read())
     finally:
         connection.close()
 
 
-def cookie(answer: Answer) -> dict[str, str]:
-    return {"Cookie": (answer.headers["Set-Cookie"] or "").partition(";")[0]}
+def cookie_header(response: Response) -> dict[str, str]:
+    return {"Cookie": (response.headers["Set-Cookie"] or "").partition(";")[0]}
 
 
 def log_in(address: str) -> dict[str, str]:
     md5 = hashlib.md5(b"secret", usedforsecurity=False).hexdigest()
     user = {"email": "admin@example.org", "password": md5}
-    ask(address, "/rest/v2/users/initial", "POST", body=user)
-    answer = ask(address, "/rest/v2/users/authenticate", "POST", body=user)
-    assert answer.json["success"] is True
-    return cookie(answer)
+    send_request(address, "/rest/v2/users/initial", "POST", body=user)
+    response = send_request(address, "/rest/v2/users/authenticate", "POST", body=user)
+    assert response.json["success"] is True
+    return cookie_header(response)
 
 
-def nodes(address: str) -> dict[str, str]:
-    answer = ask(address, "/rest/v2/cluster/nodes/0/50", headers=log_in(address))
-    return {node["ip"]: node["status"] for node in json.loads(answer.body)}
+def node_states(address: str) -> dict[str, str]:
+    response = send_request(address, "/rest/v2/cluster/nodes/0/50", headers=log_in(address))
+    return {node["ip"]: node["status"] for node in json.loads(response.body)}
 
 
-def status(address: str, path: str, headers: dict[str, str] | None = None) -> int | None:
-    """None while connections are refused."""
+def response_status(address: str, path: str, headers: dict[str, str] | None = None) -> int | None:
+    """Returns None while connections are refused."""
     try:
-        return ask(address, path, headers=headers).status
+        return send_request(address, path, headers=headers).status
     except ConnectionError:
         return None
 
 
-def eventually(condition: str, test: Callable[[], object]) -> None:
+def wait_until(description: str, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
-    while not test():
-        assert time.monotonic() < deadline, f"not within 30 s: {condition}"
+    while not condition():
+        assert time.monotonic() < deadline, f"not within 30 s: {description}"
         time.sleep(0.05)
 
 
-class Lab:
-    """Namespaces of the network and the mounts, and what runs in them."""
+class Machines:
+    """Machines in a network, a mount and a PID namespace."""
 
     def __init__(self, folder: Path, image: Layers) -> None:
         self.folder = folder
         self.image = image
-        self.keeper = subprocess.Popen(
+        self.holder = subprocess.Popen(
             words("unshare --mount --net --pid --fork --kill-child --mount-proc")
             + words("--propagation private sleep infinity")
         )
-        children = Path(f"/proc/{self.keeper.pid}/task/{self.keeper.pid}/children")
-        eventually("the namespaces are there", lambda: children.read_text().strip())
+        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
+        wait_until("the namespaces exist", lambda: children.read_text().strip())
         init = children.read_text().split()[0]
-        eventually(
-            "the new process has its own mounts",
+        wait_until(
+            "the process in the namespaces runs sleep",
             lambda: Path(f"/proc/{init}/comm").read_text().strip() == "sleep",
         )
         self.enter = ["nsenter", "--target", init, "--mount", "--net", "--pid"]
@@ -121,8 +121,8 @@ class Lab:
     def ip(self, arguments: str) -> None:
         self.run("ip", *words(arguments))
 
-    def machine(self, address: str, image: Layers) -> Path:
-        """A root and a network for one machine."""
+    def create_machine(self, address: str, image: Layers) -> Path:
+        """Creates the file system and the network interface of a machine, and returns its root."""
         name = f"m{address.rpartition('.')[2]}"
         self.ip(f"netns add {name}")
         self.ip(f"link add v{name} type veth peer name eth0 netns {name}")
@@ -138,16 +138,16 @@ class Lab:
         self.run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
         return root
 
-    def write(self, file: Path, text: str) -> None:
+    def write_file(self, file: Path, text: str) -> None:
         self.run("tee", str(file), text=text)
 
     def boot(self, address: str) -> None:
-        root = self.machine(address, self.image)
+        root = self.create_machine(address, self.image)
         name = root.parent.name
         host_name = f"ip-{address.replace('.', '-')}"
-        self.write(root / "etc/hostname", f"{host_name}\n")
-        self.write(root / "etc/hosts", f"127.0.0.1 localhost\n{address} {host_name}\n")
-        self.write(root / "etc/cloud/cloud-init.disabled", "")
+        self.write_file(root / "etc/hostname", f"{host_name}\n")
+        self.write_file(root / "etc/hosts", f"127.0.0.1 localhost\n{address} {host_name}\n")
+        self.write_file(root / "etc/cloud/cloud-init.disabled", "")
         container = subprocess.Popen(
             self.enter
             + words(
@@ -162,7 +162,7 @@ class Lab:
         self.leaders[address] = str(container.pid)
 
     def shell(self, address: str, command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """As root on a booted machine."""
+        """Runs a command as root on a booted machine."""
         nsenter = self.leaders[address]
         nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
         init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
@@ -175,32 +175,32 @@ class Lab:
             check=False,
         )
 
-    def end(self) -> None:
-        self.keeper.kill()
-        self.keeper.wait()
+    def stop(self) -> None:
+        self.holder.kill()
+        self.holder.wait()
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     with pytest.MonkeyPatch.context() as environment:
         environment.delenv("AMS_ZIP", raising=False)
         images = build_missing()
-    database = with_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
-    lab = Lab(tmp_path_factory.mktemp("machines"), images["ant-media"])
+    database = install_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
+    machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:
-        with inside(lab):
-            start_database(lab, database)
+        with enter_network(machines):
+            start_database(machines, database)
             for address in (ORIGIN, EDGE, SINGLE):
-                lab.boot(address)
+                machines.boot(address)
             for address in (ORIGIN, EDGE, SINGLE):
-                eventually(f"{address} is ready", lambda a=address: ready(a))
-            yield lab
+                wait_until(f"{address} is ready", lambda a=address: is_ready(a))
+            yield machines
     finally:
-        lab.end()
+        machines.stop()
 
 
-def with_valkey(folder: Path, layers: Layers) -> Layers:
-    """What the database runs, as a layer over `layers`."""
+def install_valkey(folder: Path, layers: Layers) -> Layers:
+    """Installs Valkey in a new layer over `layers`."""
     upper, work, root = (folder / part for part in ("upper", "work", "root"))
     for layer in (upper, work, root):
         layer.mkdir()
@@ -219,10 +219,10 @@ def with_valkey(folder: Path, layers: Layers) -> Layers:
 
 
 @contextmanager
-def inside(lab: Lab) -> Generator[None]:
-    """This thread, and what it starts, in the lab's network."""
+def enter_network(machines: Machines) -> Generator[None]:
+    """Moves this thread, and the processes that it starts, to the machines' network."""
     outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with lab.network.open() as network:
+    with machines.network.open() as network:
         setns(network.fileno(), CLONE_NEWNET)
     try:
         yield
@@ -231,11 +231,13 @@ def inside(lab: Lab) -> Generator[None]:
         os.close(outside)
 
 
-def start_database(lab: Lab, image: Layers) -> None:
-    root = lab.machine(DATABASE, image)
+def start_database(machines: Machines, image: Layers) -> None:
+    root = machines.create_machine(DATABASE, image)
     quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
-    lab.write(root / "etc/valkey/test.conf", f'requirepass "{quoted}"\nsave ""\nprotected-mode no\n')
-    lab.run(
+    machines.write_file(
+        root / "etc/valkey/test.conf", f'requirepass "{quoted}"\nsave ""\nprotected-mode no\n'
+    )
+    machines.run(
         "ip",
         "netns",
         "exec",
@@ -251,10 +253,10 @@ def start_database(lab: Lab, image: Layers) -> None:
     )
 
 
-def database(lab: Lab, *command: str) -> str:
-    return lab.run(
+def run_valkey_cli(machines: Machines, *command: str) -> str:
+    return machines.run(
         "chroot",
-        str(lab.folder / "m5/root"),
+        str(machines.folder / "m5/root"),
         "env",
         f"REDISCLI_AUTH={DATABASE_PASSWORD}",
         "valkey-cli",
@@ -264,35 +266,35 @@ def database(lab: Lab, *command: str) -> str:
     )
 
 
-def ready(address: str) -> bool:
-    return status(address, "/LiveApp/rest/v2/version", FROM_LOCALHOST) == 200
+def is_ready(address: str) -> bool:
+    return response_status(address, "/LiveApp/rest/v2/version", FROM_LOCALHOST) == 200
 
 
 @pytest.fixture
-def single(lab: Lab) -> Lab:
-    """With the standalone server running, whatever the test before did to it."""
-    lab.shell(SINGLE, "systemctl start antmedia")
-    eventually("the standalone server is ready", lambda: ready(SINGLE))
-    return lab
+def single(machines: Machines) -> Machines:
+    """The machines, after the standalone server was started again if a test has stopped it."""
+    machines.shell(SINGLE, "systemctl start antmedia")
+    wait_until("the standalone server is ready", lambda: is_ready(SINGLE))
+    return machines
 
 
 @pytest.fixture(scope="module")
-def cluster(lab: Lab) -> Lab:
+def cluster(machines: Machines) -> Machines:
     server = {"address": f"redis://{DATABASE}:6379", "password": DATABASE_PASSWORD}
     redisson = json.dumps({"singleServerConfig": server})
     for address in (ORIGIN, EDGE):
-        lab.shell(address, f"install -m 600 -o antmedia /dev/stdin {HOME}/conf/redis.yaml", redisson)
+        machines.shell(address, f"install -m 600 -o antmedia /dev/stdin {HOME}/conf/redis.yaml", redisson)
     join = f"{HOME}/change_server_mode.sh cluster {HOME}/conf/redis.yaml"
     with ThreadPoolExecutor() as both:
-        joining = [both.submit(lab.shell, address, join) for address in (ORIGIN, EDGE)]
+        joining = [both.submit(machines.shell, address, join) for address in (ORIGIN, EDGE)]
     assert [one.result().returncode for one in joining] == [0, 0]
     for address in (ORIGIN, EDGE):
-        eventually(f"{address} is ready in the cluster", lambda a=address: ready(a))
-    return lab
+        wait_until(f"{address} is ready in the cluster", lambda a=address: is_ready(a))
+    return machines
 
 
 @contextmanager
-def publishing(address: str, stream: str) -> Generator[subprocess.Popen[bytes]]:
+def publish(address: str, stream: str) -> Generator[subprocess.Popen[bytes]]:
     ffmpeg = subprocess.Popen(
         words("ffmpeg -loglevel error -re -f lavfi -i testsrc=size=320x180:rate=15")
         + words(f"-c:v libx264 -preset ultrafast -g 30 -f flv rtmp://{address}/LiveApp/{stream}"),
@@ -308,68 +310,68 @@ def publishing(address: str, stream: str) -> Generator[subprocess.Popen[bytes]]:
 # A single server
 
 
-def phases_of_a_start(lab: Lab) -> list[tuple[str, int | None]]:
-    """Whatever liveness and an application answer in turn, as it changes, until both answer 200."""
-    lab.shell(SINGLE, "systemctl stop antmedia && systemctl start --no-block antmedia")
+def record_start_phases(machines: Machines) -> list[tuple[str, int | None]]:
+    """Restarts the server and returns the changes in status of liveness and an application, until both return 200."""
+    machines.shell(SINGLE, "systemctl stop antmedia && systemctl start --no-block antmedia")
     paths = {"liveness": "/rest/v2/liveness", "application": "/LiveApp/rest/v2/version"}
     last: dict[str, int | None] = {}
-    seen: list[tuple[str, int | None]] = []
+    phases: list[tuple[str, int | None]] = []
 
-    def both_answer() -> bool:
+    def both_return_200() -> bool:
         for name, path in paths.items():
-            now = status(SINGLE, path, FROM_LOCALHOST)
+            now = response_status(SINGLE, path, FROM_LOCALHOST)
             if name not in last or last[name] != now:
                 last[name] = now
-                seen.append((name, now))
+                phases.append((name, now))
         return set(last.values()) == {200}
 
-    eventually("liveness and the application answer 200", both_answer)
-    return seen
+    wait_until("liveness and the application return 200", both_return_200)
+    return phases
 
 
-def test_a_start_goes_from_refused_over_500_and_403_to_200_and_the_applications_follow(lab: Lab) -> None:
-    def is_the_originals(seen: list[tuple[str, int | None]]) -> bool:
+def test_start_has_the_phases_of_the_original(machines: Machines) -> None:
+    def equals_original(phases: list[tuple[str, int | None]]) -> bool:
         return (
-            [code for name, code in seen if name == "liveness"] == [None, 500, 403, 200]
-            and [code for name, code in seen if name == "application"] == [None, 403, 500, 200]
-            and seen[-1] == ("application", 200)
+            [code for name, code in phases if name == "liveness"] == [None, 500, 403, 200]
+            and [code for name, code in phases if name == "application"] == [None, 403, 500, 200]
+            and phases[-1] == ("application", 200)
         )
 
-    # Some phases are only 0.4 s long: a machine that stalls may sleep through one, but not three times.
+    # A phase of 0.4 s may be missed on a busy machine, so the start is tried three times.
     starts: list[list[tuple[str, int | None]]] = []
-    while len(starts) < 3 and not (starts and is_the_originals(starts[-1])):
-        starts.append(phases_of_a_start(lab))
-    assert is_the_originals(starts[-1]), starts
+    while len(starts) < 3 and not (starts and equals_original(starts[-1])):
+        starts.append(record_start_phases(machines))
+    assert equals_original(starts[-1]), starts
 
 
-def test_a_stop_closes_the_port_at_once_and_the_process_ends_2_s_later_with_143(single: Lab) -> None:
-    def shown(name: str) -> str:
+def test_stop_closes_the_port_and_exits_with_143_after_2_s(single: Machines) -> None:
+    def show_property(name: str) -> str:
         return single.shell(SINGLE, f"systemctl show antmedia --property {name} --value").stdout.strip()
 
     single.shell(SINGLE, "systemctl stop --no-block antmedia")
-    eventually("the listener is gone", lambda: status(SINGLE, "/rest/v2/liveness") is None)
-    assert shown("ActiveState") == "deactivating"
-    eventually("it has ended", lambda: shown("ActiveState") == "inactive")
-    assert shown("ExecMainStatus") == "143"
-    asked, ended = (
-        int(shown(f"{change}TimestampMonotonic")) / 1e6 for change in ("ActiveExit", "InactiveEnter")
+    wait_until("the listener is closed", lambda: response_status(SINGLE, "/rest/v2/liveness") is None)
+    assert show_property("ActiveState") == "deactivating"
+    wait_until("the process has exited", lambda: show_property("ActiveState") == "inactive")
+    assert show_property("ExecMainStatus") == "143"
+    stop_time, exit_time = (
+        int(show_property(f"{change}TimestampMonotonic")) / 1e6 for change in ("ActiveExit", "InactiveEnter")
     )
-    assert ended - asked > 1.5
+    assert exit_time - stop_time > 1.5
 
 
-def test_listeners_are_the_originals(single: Lab) -> None:
+def test_listeners_are_those_of_the_original(single: Machines) -> None:
     ports = single.shell(SINGLE, "ss -Hltn | awk '{print $4}' | grep -v ':22$' | sort").stdout.split()
     assert ports == ["0.0.0.0:1935", "0.0.0.0:5080", "127.0.0.1:9999"]
     assert single.shell(SINGLE, "systemctl is-enabled nginx").stdout.strip() == "disabled"
 
 
-def test_liveness_is_500_while_the_own_host_name_has_no_address(single: Lab) -> None:
-    assert ask(SINGLE, "/rest/v2/liveness").json == {"host": "ip-10-0-0-20", "status": "ok"}
+def test_liveness_is_500_while_the_host_name_does_not_resolve(single: Machines) -> None:
+    assert send_request(SINGLE, "/rest/v2/liveness").json == {"host": "ip-10-0-0-20", "status": "ok"}
     single.shell(SINGLE, "cp /etc/hosts /root/ && echo 127.0.0.1 localhost >/etc/hosts")
-    answer = ask(SINGLE, "/rest/v2/liveness")
+    response = send_request(SINGLE, "/rest/v2/liveness")
     single.shell(SINGLE, "cp /root/hosts /etc/")
-    assert (answer.status, answer.headers["Connection"]) == (500, "close")
-    assert status(SINGLE, "/rest/v2/liveness") == 200
+    assert (response.status, response.headers["Connection"]) == (500, "close")
+    assert response_status(SINGLE, "/rest/v2/liveness") == 200
 
 
 @pytest.mark.parametrize(
@@ -388,8 +390,8 @@ def test_liveness_is_500_while_the_own_host_name_has_no_address(single: Lab) -> 
         ("/Unknown/", 404),
     ],
 )
-def test_paths_are_normalised_as_tomcat_does(single: Lab, path: str, expected: int) -> None:
-    assert status(SINGLE, path) == expected
+def test_paths_are_normalized_as_in_tomcat(single: Machines, path: str, expected: int) -> None:
+    assert response_status(SINGLE, path) == expected
 
 
 @pytest.mark.parametrize(
@@ -403,20 +405,22 @@ def test_paths_are_normalised_as_tomcat_does(single: Lab, path: str, expected: i
         ("2001:db8::1", 403, 403),
     ],
 )
-def test_forwarded_for_is_believed_from_private_addresses(
-    single: Lab, forwarded_for: str | None, liveness: int, version: int
+def test_forwarded_for_is_trusted_from_private_addresses(
+    single: Machines, forwarded_for: str | None, liveness: int, version: int
 ) -> None:
     headers = {"X-Forwarded-For": forwarded_for} if forwarded_for else {}
-    assert status(SINGLE, "/rest/v2/liveness", headers) == liveness
-    assert status(SINGLE, "/LiveApp/rest/v2/version", headers) == version
+    assert response_status(SINGLE, "/rest/v2/liveness", headers) == liveness
+    assert response_status(SINGLE, "/LiveApp/rest/v2/version", headers) == version
 
 
-def test_every_context_has_a_session_cookie_of_its_own(single: Lab) -> None:
+def test_each_context_has_its_own_session_cookie(single: Machines) -> None:
     https = {"X-Forwarded-Proto": "https"}
-    root, secure_root = (ask(SINGLE, "/rest/v2/version", headers=headers) for headers in ({}, https))
-    app, secure_app = (ask(SINGLE, "/LiveApp/streams/none.m3u8", headers=headers) for headers in ({}, https))
+    root, secure_root = (send_request(SINGLE, "/rest/v2/version", headers=headers) for headers in ({}, https))
+    app, secure_app = (
+        send_request(SINGLE, "/LiveApp/streams/none.m3u8", headers=headers) for headers in ({}, https)
+    )
     attributes = [
-        answer.headers["Set-Cookie"].partition(";")[2] for answer in (root, secure_root, app, secure_app)
+        response.headers["Set-Cookie"].partition(";")[2] for response in (root, secure_root, app, secure_app)
     ]
     assert attributes == [
         " Path=/; HttpOnly",
@@ -424,56 +428,58 @@ def test_every_context_has_a_session_cookie_of_its_own(single: Lab) -> None:
         " Path=/LiveApp; HttpOnly",
         " Path=/LiveApp; Secure; HttpOnly",
     ]
-    hsts = [answer.headers["Strict-Transport-Security"] for answer in (root, secure_root, app, secure_app)]
+    hsts = [
+        response.headers["Strict-Transport-Security"] for response in (root, secure_root, app, secure_app)
+    ]
     assert hsts == [None, "max-age=31536000;includeSubDomains", None, None]
-    assert [answer.headers["X-Frame-Options"] for answer in (root, app)] == ["DENY", None]
-    again = ask(SINGLE, "/LiveApp/streams/none.m3u8", headers=cookie(app))
+    assert [response.headers["X-Frame-Options"] for response in (root, app)] == ["DENY", None]
+    again = send_request(SINGLE, "/LiveApp/streams/none.m3u8", headers=cookie_header(app))
     assert again.headers["Set-Cookie"] is None
 
 
-def test_a_client_that_says_http_once_is_not_secure(single: Lab) -> None:
-    answer = ask(SINGLE, "/rest/v2/version", headers={"X-Forwarded-Proto": "http, https"})
-    assert "Secure" not in answer.headers["Set-Cookie"]
+def test_client_with_http_among_forwarded_protocols_is_not_secure(single: Machines) -> None:
+    response = send_request(SINGLE, "/rest/v2/version", headers={"X-Forwarded-Proto": "http, https"})
+    assert "Secure" not in response.headers["Set-Cookie"]
 
 
-def test_answers_name_the_node_allow_every_origin_and_redirect_relatively(single: Lab) -> None:
-    answer = ask(SINGLE, "/LiveApp")
-    assert (answer.status, answer.headers["Location"]) == (302, "/LiveApp/")
-    assert answer.headers["X-Stand-In-Node"] == "ip-10-0-0-20"
-    assert answer.headers["Access-Control-Allow-Origin"] == "*"
-    assert b"stand-in" in ask(SINGLE, "/").body
+def test_responses_have_node_header_cors_header_and_relative_redirect(single: Machines) -> None:
+    response = send_request(SINGLE, "/LiveApp")
+    assert (response.status, response.headers["Location"]) == (302, "/LiveApp/")
+    assert response.headers["X-Stand-In-Node"] == "ip-10-0-0-20"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert b"stand-in" in send_request(SINGLE, "/").body
 
 
-def test_the_first_visitor_becomes_the_user_and_logs_in_with_md5_of_the_password(single: Lab) -> None:
-    assert ask(SINGLE, "/rest/v2/first-login-status").json["success"] is True
-    assert status(SINGLE, "/rest/v2/cluster/nodes/0/50") == 403
-    assert ask(SINGLE, "/rest/v2/users/initial", "POST", body={}).status == 500
+def test_first_user_is_created_once_and_logs_in_with_md5_of_the_password(single: Machines) -> None:
+    assert send_request(SINGLE, "/rest/v2/first-login-status").json["success"] is True
+    assert response_status(SINGLE, "/rest/v2/cluster/nodes/0/50") == 403
+    assert send_request(SINGLE, "/rest/v2/users/initial", "POST", body={}).status == 500
     session = log_in(SINGLE)
-    assert ask(SINGLE, "/rest/v2/first-login-status").json["success"] is False
+    assert send_request(SINGLE, "/rest/v2/first-login-status").json["success"] is False
     other = {"email": "other@example.org", "password": "x"}
-    assert ask(SINGLE, "/rest/v2/users/initial", "POST", body=other).json["success"] is False
-    assert ask(SINGLE, "/rest/v2/cluster-mode-status", headers=session).json["success"] is False
-    assert ask(SINGLE, "/rest/v2/cluster/nodes/0/50", headers=session).status == 500
+    assert send_request(SINGLE, "/rest/v2/users/initial", "POST", body=other).json["success"] is False
+    assert send_request(SINGLE, "/rest/v2/cluster-mode-status", headers=session).json["success"] is False
+    assert send_request(SINGLE, "/rest/v2/cluster/nodes/0/50", headers=session).status == 500
     plain = {"email": "admin@example.org", "password": "secret"}
-    assert ask(SINGLE, "/rest/v2/users/authenticate", "POST", body=plain).json["success"] is True
+    assert send_request(SINGLE, "/rest/v2/users/authenticate", "POST", body=plain).json["success"] is True
 
 
-def test_failed_logins_are_200_and_block(single: Lab) -> None:
+def test_failed_logins_return_200_and_block_the_user(single: Machines) -> None:
     wrong = {"email": "nobody@example.org", "password": "x"}
-    answers = [ask(SINGLE, "/rest/v2/users/authenticate", "POST", body=wrong) for _ in range(4)]
-    assert {(answer.status, answer.json["success"]) for answer in answers} == {(200, False)}
-    assert "blocked" in str(answers[-1].json["message"])
-    assert "blocked" not in str(answers[0].json["message"])
+    responses = [send_request(SINGLE, "/rest/v2/users/authenticate", "POST", body=wrong) for _ in range(4)]
+    assert {(response.status, response.json["success"]) for response in responses} == {(200, False)}
+    assert "blocked" in str(responses[-1].json["message"])
+    assert "blocked" not in str(responses[0].json["message"])
 
 
-def raw(address: str, request: str) -> socket.socket:
+def send_raw(address: str, request: str) -> socket.socket:
     connection = socket.create_connection((address, 5080), timeout=5)
     connection.sendall(request.replace("\n", "\r\n").encode())
     return connection
 
 
-def test_h2c_is_agreed_to(single: Lab) -> None:
-    with raw(
+def test_h2c_upgrade_is_accepted(single: Machines) -> None:
+    with send_raw(
         SINGLE,
         "GET / HTTP/1.1\nHost: x\nConnection: Upgrade, HTTP2-Settings\nUpgrade: h2c\n"
         "HTTP2-Settings: AAMAAABk\n\n",
@@ -481,10 +487,10 @@ def test_h2c_is_agreed_to(single: Lab) -> None:
         assert connection.recv(4096).startswith(b"HTTP/1.1 101 ")
 
 
-def test_the_websocket_answers_ping_to_any_origin_and_plain_get_is_404(single: Lab) -> None:
-    assert status(SINGLE, "/LiveApp/websocket") == 404
+def test_websocket_answers_ping_from_any_origin_and_get_is_404(single: Machines) -> None:
+    assert response_status(SINGLE, "/LiveApp/websocket") == 404
     key = base64.b64encode(bytes(16)).decode()
-    with raw(
+    with send_raw(
         SINGLE,
         "GET /LiveApp/websocket HTTP/1.1\nHost: x\nOrigin: https://anywhere.example\nConnection: Upgrade\n"
         f"Upgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: {key}\n\n",
@@ -499,30 +505,28 @@ def test_the_websocket_answers_ping_to_any_origin_and_plain_get_is_404(single: L
 
 
 @pytest.mark.parametrize("database", ["10.0.0.5", "10.0.0.5:6379", "rediss://10.0.0.5", "/no/such/file"])
-def test_a_database_that_looks_like_none_is_asked_about_and_the_node_stays_standalone(
-    single: Lab, database: str
-) -> None:
-    switch = single.shell(SINGLE, f"{HOME}/change_server_mode.sh cluster {database} </dev/null")
-    assert switch.returncode == 1
-    assert "(y/n)" in switch.stdout
-    assert status(SINGLE, "/rest/v2/liveness") == 200
+def test_unusual_database_argument_needs_confirmation(single: Machines, database: str) -> None:
+    done = single.shell(SINGLE, f"{HOME}/change_server_mode.sh cluster {database} </dev/null")
+    assert done.returncode == 1
+    assert "(y/n)" in done.stdout
+    assert response_status(SINGLE, "/rest/v2/liveness") == 200
     assert single.shell(SINGLE, f"grep clusterdb.host= {HOME}/conf/red5.properties").stdout.strip() == (
         "clusterdb.host=localhost"
     )
 
 
-def test_a_server_that_cannot_use_its_database_stops_and_stays_stopped(single: Lab) -> None:
+def test_server_with_unusable_database_stops_and_is_not_restarted(single: Machines) -> None:
     state = "systemctl show antmedia --property ActiveState --property Result --value"
     for url, reason in (
-        (f"redis://:wrong@{DATABASE}:6379", "refuses the password"),
-        (f"redis://{DATABASE}:6379", "refuses the password"),
+        (f"redis://:wrong@{DATABASE}:6379", "rejects the password"),
+        (f"redis://{DATABASE}:6379", "rejects the password"),
         ("mongodb://user:a&b@10.0.0.5/?x=1&y=2", "no MongoDB client"),
         (f"redis://{DATABASE}:6380", "cannot be reached"),
     ):
         single.shell(SINGLE, f"truncate --size 0 {HOME}/log/antmedia-error.log")
         single.shell(SINGLE, f"{HOME}/change_server_mode.sh cluster '{url}'")
-        eventually(
-            f"it has stopped with {url}",
+        wait_until(
+            f"the server has stopped with {url}",
             lambda: single.shell(SINGLE, state).stdout.split() == ["success", "inactive"],
         )
         assert reason in single.shell(SINGLE, f"cat {HOME}/log/antmedia-error.log").stdout
@@ -535,66 +539,71 @@ def test_a_server_that_cannot_use_its_database_stops_and_stays_stopped(single: L
 # A cluster
 
 
-def test_nodes_see_each_other_and_a_silent_one_is_dead(cluster: Lab) -> None:
+def test_nodes_list_each_other_and_a_node_without_heartbeat_is_dead(cluster: Machines) -> None:
     for address in (ORIGIN, EDGE):
-        assert nodes(address) == {ORIGIN: "alive", EDGE: "alive"}
+        assert node_states(address) == {ORIGIN: "alive", EDGE: "alive"}
     for age, state in ((15, "alive"), (25, "dead")):
         silent = {"id": "10.0.0.99", "ip": "10.0.0.99", "lastUpdateTime": int((time.time() - age) * 1000)}
-        database(cluster, "hset", "antmedia:nodes", "10.0.0.99", json.dumps(silent))
-        assert nodes(ORIGIN)["10.0.0.99"] == state
-    assert ask(ORIGIN, "/rest/v2/cluster/node/10.0.0.99", "DELETE", log_in(ORIGIN)).status == 200
-    assert "10.0.0.99" not in nodes(EDGE)
+        run_valkey_cli(cluster, "hset", "antmedia:nodes", "10.0.0.99", json.dumps(silent))
+        assert node_states(ORIGIN)["10.0.0.99"] == state
+    assert send_request(ORIGIN, "/rest/v2/cluster/node/10.0.0.99", "DELETE", log_in(ORIGIN)).status == 200
+    assert "10.0.0.99" not in node_states(EDGE)
 
 
-def test_change_server_mode_gives_the_host_name_its_address(cluster: Lab) -> None:
+def test_change_server_mode_adds_the_host_name_to_hosts(cluster: Machines) -> None:
     hosts = cluster.shell(ORIGIN, "cat /etc/hosts").stdout
     assert hosts.splitlines().count("10.0.0.8 ip-10-0-0-8") == 1
     assert "127.0.0.1 localhost" in hosts
 
 
-def test_a_stream_published_on_the_origin_plays_from_the_edge(cluster: Lab) -> None:
-    with publishing(ORIGIN, "test"):
-        eventually("the edge has it", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 200)
-        playlist = ask(EDGE, "/LiveApp/streams/test.m3u8")
+def test_stream_published_on_the_origin_plays_from_the_edge(cluster: Machines) -> None:
+    with publish(ORIGIN, "test"):
+        wait_until(
+            "the edge serves the stream", lambda: response_status(EDGE, "/LiveApp/streams/test.m3u8") == 200
+        )
+        playlist = send_request(EDGE, "/LiveApp/streams/test.m3u8")
         assert playlist.headers["Cache-Control"] == "max-age=0"
         assert playlist.headers["Set-Cookie"]
         segment = playlist.body.decode().splitlines()[-1]
-        answer = ask(EDGE, f"/LiveApp/streams/{segment}")
-        assert (answer.status, answer.headers["Cache-Control"]) == (200, "max-age=10")
-        assert answer.headers["X-Stand-In-Node"] == "ip-10-0-0-12"
-        assert answer.body[0] == 0x47  # MPEG-TS
-        lost = cluster.shell(EDGE, f"ls {HOME}/webapps/LiveApp/streams").stdout
-        assert lost == ""
-    eventually("its end is known", lambda: status(EDGE, "/LiveApp/streams/test.m3u8") == 404)
+        response = send_request(EDGE, f"/LiveApp/streams/{segment}")
+        assert (response.status, response.headers["Cache-Control"]) == (200, "max-age=10")
+        assert response.headers["X-Stand-In-Node"] == "ip-10-0-0-12"
+        assert response.body[0] == 0x47  # MPEG-TS
+        files = cluster.shell(EDGE, f"ls {HOME}/webapps/LiveApp/streams").stdout
+        assert files == ""
+    wait_until(
+        "the edge returns 404 after the end",
+        lambda: response_status(EDGE, "/LiveApp/streams/test.m3u8") == 404,
+    )
 
 
-def test_a_change_on_another_node_is_made_by_the_one_that_has_the_stream(cluster: Lab) -> None:
+def test_change_is_forwarded_to_the_node_that_has_the_stream(cluster: Machines) -> None:
     path = "/LiveApp/rest/v2/broadcasts/kick"
-    with publishing(ORIGIN, "kick") as ffmpeg:
-        eventually("it is live", lambda: status(EDGE, path, FROM_LOCALHOST) == 200)
-        assert ask(EDGE, path, headers=FROM_LOCALHOST).json["originAdress"] == ORIGIN
-        assert ask(EDGE, path, "DELETE").status == 403
-        assert ask(EDGE, path, "DELETE", FROM_LOCALHOST).status == 200
+    with publish(ORIGIN, "kick") as ffmpeg:
+        wait_until("the stream is live", lambda: response_status(EDGE, path, FROM_LOCALHOST) == 200)
+        assert send_request(EDGE, path, headers=FROM_LOCALHOST).json["originAdress"] == ORIGIN
+        assert send_request(EDGE, path, "DELETE").status == 403
+        assert send_request(EDGE, path, "DELETE", FROM_LOCALHOST).status == 200
         assert ffmpeg.wait(5) != 0
-    assert status(EDGE, path, FROM_LOCALHOST) == 404
+    assert response_status(EDGE, path, FROM_LOCALHOST) == 404
 
 
-def test_port_5000_is_for_streams_of_the_own_node_only(cluster: Lab) -> None:
+def test_port_5000_serves_only_streams_of_its_node(cluster: Machines) -> None:
     for path in ("/rest/v2/liveness", "/LiveApp/rest/v2/version", "/LiveApp/streams/..%2f..%2fconf"):
         connection = http.client.HTTPConnection(ORIGIN, 5000, timeout=5)
         connection.request("GET", path)
         assert connection.getresponse().status == 404
 
 
-def test_a_stopped_node_leaves_the_cluster_at_once(cluster: Lab) -> None:
+def test_stopped_node_leaves_the_cluster_at_once(cluster: Machines) -> None:
     cluster.shell(EDGE, "systemctl stop antmedia")
-    assert nodes(ORIGIN) == {ORIGIN: "alive"}
+    assert node_states(ORIGIN) == {ORIGIN: "alive"}
 
 
-# The real one
+# The real Ant Media Server
 
 
-def test_an_archive_that_is_no_ant_media_server_is_refused_at_once(tmp_path: Path) -> None:
+def test_other_archives_than_ant_media_server_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "other.zip"
     with zipfile.ZipFile(archive, "w") as other:
         other.writestr("something/else", "")
@@ -608,4 +617,4 @@ def test_an_archive_that_is_no_ant_media_server_is_refused_at_once(tmp_path: Pat
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{archive} is no Ant Media Server archive")
+    assert done.stderr.startswith(f"{archive} is not an Ant Media Server archive")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# First boot: user JamesBond with the instance's id as password. conf/initialized says that it was done, or is not wanted.
+# Creates the user JamesBond at the first boot, with the instance id as password. Does nothing if conf/initialized exists.
 set -euo pipefail
 
 initialized=/usr/local/antmedia/conf/initialized
@@ -17,5 +17,5 @@ for _ in {1..60}; do
   fi
   sleep 1
 done
-echo "the server did not answer within a minute: no first user" >&2
+echo "The server did not respond within 60 s, so the first user was not created." >&2
 exit 1

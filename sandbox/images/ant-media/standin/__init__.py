@@ -1,1 +1,1 @@
-"""A stand-in for Ant Media Server: not Ant Media's software, see README."""
+"""A stand-in for Ant Media Server. It is not Ant Media's software: see README."""

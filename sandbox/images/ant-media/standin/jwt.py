@@ -1,4 +1,4 @@
-"""The HS256 tokens that nodes, and tools without a session, prove themselves with."""
+"""HS256 tokens, with which nodes and tools without a session authenticate."""
 
 import base64
 import hashlib
@@ -9,16 +9,17 @@ import time
 _HEADER = b'{"alg":"HS256","typ":"JWT"}'
 
 
-def sign(secret: str, lifetime: float) -> str:
+def sign_token(secret: str, lifetime: float) -> str:
+    """Returns a token that expires after `lifetime` seconds."""
     claims = json.dumps({"exp": time.time() + lifetime})
     body = f"{_encode(_HEADER)}.{_encode(claims.encode())}"
-    return f"{body}.{_encode(_signature(secret, body))}"
+    return f"{body}.{_encode(_compute_signature(secret, body))}"
 
 
-def valid(secret: str, token: str) -> bool:
+def is_valid_token(secret: str, token: str) -> bool:
     body, _, signature = token.rpartition(".")
     try:
-        if not hmac.compare_digest(_encode(_signature(secret, body)), signature):
+        if not hmac.compare_digest(_encode(_compute_signature(secret, body)), signature):
             return False
         payload = body.partition(".")[2]
         expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))).get("exp")
@@ -27,7 +28,7 @@ def valid(secret: str, token: str) -> bool:
     return expires is None or time.time() < float(expires)
 
 
-def _signature(secret: str, body: str) -> bytes:
+def _compute_signature(secret: str, body: str) -> bytes:
     return hmac.digest(secret.encode(), body.encode(), hashlib.sha256)
 
 

@@ -1,4 +1,4 @@
-"""RTMP ingest and HLS: an nginx with the RTMP module, run by and for this server."""
+"""RTMP ingest and HLS with nginx and its RTMP module, as a child process of the server."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from aiohttp import web
 from .settings import LOGS, WEBAPPS
 
 RUN = Path("/run/antmedia")
-# nginx tells of publishers here. The original's JMX has this port, so a scan finds the same listeners.
+# nginx reports publishers to this address. The original's JMX uses the same port, so a port scan finds the same listeners.
 EVENTS = ("127.0.0.1", 9999)
 
 _CONFIGURATION = """\
@@ -44,27 +44,31 @@ rtmp {{
 _APPLICATION = """\
         application {name} {{
             live on;
-            deny play all;  # RTMP playback is off in the original too.
+            deny play all;  # RTMP playback is disabled in the original too.
             hls on;
             hls_path {streams};
             hls_fragment 2s;
             hls_playlist_length 10s;
         }}"""
 
-OnPublish = Callable[[str, str], Awaitable[None]]
+PublishCallback = Callable[[str, str], Awaitable[None]]
 
 
 class MediaServer:
-    def __init__(self, apps: list[str], started: OnPublish, ended: OnPublish) -> None:
+    """The nginx process and the HTTP server that receives its notifications."""
+
+    def __init__(
+        self, apps: list[str], on_publish: PublishCallback, on_publish_done: PublishCallback
+    ) -> None:
         self._apps = apps
-        self._callbacks = {"/publish": started, "/publish_done": ended}
+        self._callbacks = {"/publish": on_publish, "/publish_done": on_publish_done}
         self._nginx: asyncio.subprocess.Process | None = None
-        self._events = web.ServerRunner(web.Server(self._event))
+        self._events = web.ServerRunner(web.Server(self._receive_notification))
 
     async def start(self) -> None:
         for app in self._apps:
             streams = WEBAPPS / app / "streams"
-            shutil.rmtree(streams, ignore_errors=True)  # What a crash left is not live any more.
+            shutil.rmtree(streams, ignore_errors=True)  # Streams from before a crash are not live.
             streams.mkdir()
         await self._events.setup()
         await web.TCPSite(self._events, *EVENTS).start()
@@ -82,7 +86,8 @@ class MediaServer:
             "/usr/sbin/nginx", "-c", str(file), "-e", str(LOGS / "rtmp.log")
         )
 
-    async def ended(self) -> int:
+    async def wait_for_exit(self) -> int:
+        """Waits until nginx exits and returns its exit code."""
         assert self._nginx is not None
         return await self._nginx.wait()
 
@@ -101,10 +106,10 @@ class MediaServer:
         ):
             response.raise_for_status()
 
-    async def _event(self, request: web.BaseRequest) -> web.Response:
+    async def _receive_notification(self, request: web.BaseRequest) -> web.Response:
         form = await request.post()
         app, stream = str(form["app"]), str(form["name"])
-        # The name becomes a file's.
+        # The stream name is used as a file name.
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", stream):
             return web.Response(status=403)
         await self._callbacks[request.path](app, stream)

@@ -1,4 +1,4 @@
-"""Users, broadcasts and nodes: in Redis for a cluster, in a file of its own for a single server."""
+"""The registry of users, broadcasts and nodes: in Redis for a cluster, in a file for a single server."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ from .settings import Database, UnusableDatabaseError
 
 HEARTBEAT = 5.0
 DEAD_AFTER = 4 * HEARTBEAT
-CONNECT_PATIENCE = 6.0
-"""How long a starting server tries to reach its database before it stops (the original: 10-30)."""
+CONNECT_TIMEOUT = 6.0
+"""Seconds for which a starting server tries to reach its database before it stops. The original tries for 10 to 30."""
 
 
 class Store(Protocol):
-    """The few commands of Redis that are used."""
+    """The Redis commands that the registry uses."""
 
     async def hget(self, name: str, key: str) -> str | None: ...
     async def hgetall(self, name: str) -> dict[str, str]: ...
@@ -31,6 +31,8 @@ class Store(Protocol):
 
 
 class FileStore:
+    """A store in a JSON file."""
+
     def __init__(self, file: Path) -> None:
         self._file = file
         self._data: dict[str, dict[str, str]] = json.loads(file.read_text()) if file.exists() else {}
@@ -54,7 +56,8 @@ class FileStore:
         self._file.write_text(json.dumps(self._data))
 
 
-async def connect(database: Database) -> Store:
+async def connect_database(database: Database) -> Store:
+    """Connects to Redis. Raises UnusableDatabaseError if it rejects the password or cannot be reached."""
     client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
         database.url,
         username=database.user,
@@ -65,13 +68,13 @@ async def connect(database: Database) -> Store:
         retry=Retry(ConstantBackoff(0.2), 1),
     )
     store = cast(Store, client)
-    deadline = time.monotonic() + CONNECT_PATIENCE
+    deadline = time.monotonic() + CONNECT_TIMEOUT
     while True:
         try:
             await store.hget("antmedia:cluster", "key")
             return store
         except (AuthenticationError, AuthorizationError) as error:
-            raise UnusableDatabaseError(f"the database refuses the password: {error}") from error
+            raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
         except RedisError as error:
             if time.monotonic() > deadline:
                 raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
@@ -80,15 +83,15 @@ async def connect(database: Database) -> Store:
 
 @dataclass(frozen=True)
 class Broadcast:
-    streamId: str  # noqa: N815 - the original's names, the misspelt one too: they are what the REST API shows.
+    streamId: str  # noqa: N815 - names of the original's REST API, including the misspelt one
     name: str
     status: str
     originAdress: str | None  # noqa: N815
     zombi: bool
-    """Made by publishing and not by the REST API, so it goes when the publisher does."""
+    """True if publishing created it, not the REST API: it is deleted when publishing ends."""
     type: str = "liveStream"
 
-    def json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -98,7 +101,7 @@ class Node:
     ip: str
     lastUpdateTime: int  # noqa: N815 - milliseconds
 
-    def json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, object]:
         alive = time.time() - self.lastUpdateTime / 1000 <= DEAD_AFTER
         return {**asdict(self), "status": "alive" if alive else "dead"}
 
@@ -108,45 +111,47 @@ class Registry:
         self._store = store
         self._address = address
 
-    async def communication_key(self, proposal: str) -> str:
-        """The key that nodes prove themselves to each other with: the first node's proposal holds."""
+    async def agree_on_key(self, proposal: str) -> str:
+        """Returns the key with which nodes authenticate to each other: the proposal of the first node."""
         await self._store.hsetnx("antmedia:cluster", "key", proposal)
         return cast(str, await self._store.hget("antmedia:cluster", "key"))
 
-    async def users(self) -> dict[str, str]:
+    async def list_users(self) -> dict[str, str]:
         return await self._store.hgetall("antmedia:users")
 
     async def add_user(self, email: str, password_hash: str) -> None:
         await self._store.hset("antmedia:users", email, password_hash)
 
-    async def heartbeat(self) -> None:
+    async def save_heartbeat(self) -> None:
         node = Node(self._address, self._address, int(time.time() * 1000))
         await self._store.hset("antmedia:nodes", node.id, json.dumps(asdict(node)))
 
-    async def nodes(self) -> list[Node]:
+    async def list_nodes(self) -> list[Node]:
         nodes = await self._store.hgetall("antmedia:nodes")
         return [Node(**json.loads(value)) for _, value in sorted(nodes.items())]
 
     async def remove_node(self, id_: str) -> None:
         await self._store.hdel("antmedia:nodes", id_)
 
-    async def broadcast(self, app: str, stream: str) -> Broadcast | None:
+    async def find_broadcast(self, app: str, stream: str) -> Broadcast | None:
         text = await self._store.hget(f"antmedia:broadcasts:{app}", stream)
         return Broadcast(**json.loads(text)) if text else None
 
-    async def broadcasts(self, app: str) -> list[Broadcast]:
+    async def list_broadcasts(self, app: str) -> list[Broadcast]:
         values = await self._store.hgetall(f"antmedia:broadcasts:{app}")
         return [Broadcast(**json.loads(text)) for _, text in sorted(values.items())]
 
-    async def save(self, app: str, broadcast: Broadcast) -> None:
-        await self._store.hset(f"antmedia:broadcasts:{app}", broadcast.streamId, json.dumps(broadcast.json()))
+    async def save_broadcast(self, app: str, broadcast: Broadcast) -> None:
+        await self._store.hset(
+            f"antmedia:broadcasts:{app}", broadcast.streamId, json.dumps(broadcast.to_json())
+        )
 
-    async def delete(self, app: str, stream: str) -> None:
+    async def delete_broadcast(self, app: str, stream: str) -> None:
         await self._store.hdel(f"antmedia:broadcasts:{app}", stream)
 
-    async def publishing_started(self, app: str, stream: str) -> None:
-        known = await self.broadcast(app, stream)
-        await self.save(
+    async def start_broadcast(self, app: str, stream: str) -> None:
+        known = await self.find_broadcast(app, stream)
+        await self.save_broadcast(
             app,
             Broadcast(
                 streamId=stream,
@@ -157,18 +162,18 @@ class Registry:
             ),
         )
 
-    async def publishing_ended(self, app: str, stream: str) -> None:
-        known = await self.broadcast(app, stream)
+    async def end_broadcast(self, app: str, stream: str) -> None:
+        known = await self.find_broadcast(app, stream)
         if known is None or known.originAdress != self._address:
             return
         if known.zombi:
-            await self.delete(app, stream)
+            await self.delete_broadcast(app, stream)
         else:
-            await self.save(app, Broadcast(stream, known.name, "finished", None, zombi=False))
+            await self.save_broadcast(app, Broadcast(stream, known.name, "finished", None, zombi=False))
 
-    async def leave(self, apps: list[str]) -> None:
-        """A normal stop takes the node and its streams out at once; a crash leaves them until stale."""
+    async def leave_cluster(self, apps: list[str]) -> None:
+        """Removes the node and its streams. After a crash they stay until their heartbeat is too old."""
         for app in apps:
-            for broadcast in await self.broadcasts(app):
-                await self.publishing_ended(app, broadcast.streamId)
+            for broadcast in await self.list_broadcasts(app):
+                await self.end_broadcast(app, broadcast.streamId)
         await self.remove_node(self._address)

@@ -1,4 +1,4 @@
-"""The root application: web panel, logging in, liveness, the cluster's nodes."""
+"""The root application: web panel, login, health check and the list of nodes."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ from .tomcat import Client, Session, Sessions
 VERSION = {"versionName": "3.0.3", "versionType": "Enterprise Edition", "buildNumber": "20261101_1200"}
 FAILED_LOGINS_ALLOWED = 3
 BLOCKED_SECONDS = 300
-OPEN_TO_ALL = {
+PUBLIC_PATHS = {
     "/rest/v2/liveness",
     "/rest/v2/first-login-status",
     "/rest/v2/authentication-status",
@@ -33,106 +33,116 @@ _PANEL = """<!doctype html>
 """
 
 
-def reply(value: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+def json_response(value: object, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
     text = json.dumps(value, separators=(",", ":"))
     return web.Response(text=text, status=status, content_type="application/json")
 
 
-def result(success: bool, message: str | None = None) -> web.Response:
-    return reply({"success": success, "message": message, "dataId": None, "errorId": 0})
+def result_response(success: bool, message: str | None = None) -> web.Response:
+    return json_response({"success": success, "message": message, "dataId": None, "errorId": 0})
 
 
-def error(status: HTTPStatus, message: str = "") -> web.Response:
-    return reply({"success": False, "message": message or status.phrase}, status)
+def error_response(status: HTTPStatus, message: str = "") -> web.Response:
+    return json_response({"success": False, "message": message or status.phrase}, status)
 
 
 class RootApplication:
+    """The application at `/`, which serves the panel and the root REST API."""
+
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
         self._sessions = Sessions("/")
         self._failures: dict[str, list[float]] = {}
 
-    async def answer(self, request: web.BaseRequest, path: str, client: Client) -> web.StreamResponse:
-        response = await self._filtered(request, path, client)
+    async def handle(self, request: web.BaseRequest, path: str, client: Client) -> web.StreamResponse:
+        response = await self._handle_allowed_request(request, path, client)
         response.headers["X-Frame-Options"] = "DENY"
         if client.secure:
             response.headers["Strict-Transport-Security"] = "max-age=31536000;includeSubDomains"
         return response
 
-    async def _filtered(self, request: web.BaseRequest, path: str, client: Client) -> web.StreamResponse:
+    async def _handle_allowed_request(
+        self, request: web.BaseRequest, path: str, client: Client
+    ) -> web.StreamResponse:
         if not any(client.address in network for network in self._settings.dashboard_networks):
-            return error(HTTPStatus.FORBIDDEN, "Not allowed IP")
+            return error_response(HTTPStatus.FORBIDDEN, "Not allowed IP")
         if path in ("/", "/index.html"):
             page = _PANEL.format(node=html.escape(self._settings.host_name))
             return web.Response(text=page, content_type="text/html")
         if not path.startswith("/rest/"):
-            return error(HTTPStatus.NOT_FOUND)
+            return error_response(HTTPStatus.NOT_FOUND)
         if path in ("/rest/v2/liveness", "/rest/v2/first-login-status", "/rest/v2/users/initial"):
-            return await self._rest(request, path, None)
+            return await self._handle_rest(request, path, None)
         cookies = request.headers.getall("Cookie", [])
         session = self._sessions.find(cookies)
         created = session is None
         session = session or self._sessions.create()
-        if path in OPEN_TO_ALL or session.user or self._has_token(request):
-            response: web.StreamResponse = await self._rest(request, path, session)
+        if path in PUBLIC_PATHS or session.user or self._has_token(request):
+            response: web.StreamResponse = await self._handle_rest(request, path, session)
         else:
-            response = error(HTTPStatus.FORBIDDEN, "Log in first")
+            response = error_response(HTTPStatus.FORBIDDEN, "Log in first")
         if created:
-            response.headers.add("Set-Cookie", self._sessions.cookie(session, secure=client.secure))
+            response.headers.add("Set-Cookie", self._sessions.format_cookie(session, secure=client.secure))
         return response
 
     def _has_token(self, request: web.BaseRequest) -> bool:
         secret = self._settings.server_jwt_secret
-        return secret is not None and jwt.valid(secret, request.headers.get("ProxyAuthorization", ""))
+        return secret is not None and jwt.is_valid_token(
+            secret, request.headers.get("ProxyAuthorization", "")
+        )
 
-    async def _rest(self, request: web.BaseRequest, path: str, session: Session | None) -> web.Response:
+    async def _handle_rest(
+        self, request: web.BaseRequest, path: str, session: Session | None
+    ) -> web.Response:
         match request.method, path.removeprefix("/rest/v2/").rstrip("/"):
             case "GET" | "HEAD", "liveness":
-                return await self._liveness()
+                return await self._check_liveness()
             case "GET", "first-login-status":
-                return result(not await self._registry.users())
+                return result_response(not await self._registry.list_users())
             case "POST", "users/initial":
-                return await self._initial_user(await request.text())
+                return await self._create_initial_user(await request.text())
             case "POST", "users/authenticate" if session:
                 return await self._authenticate(await request.text(), session)
             case "GET", "authentication-status" if session:
-                return result(session.user is not None)
+                return result_response(session.user is not None)
             case "GET", "version":
-                return reply(VERSION)
+                return json_response(VERSION)
             case "GET", "applications":
-                return reply({"applications": sorted(self._settings.rest_networks)})
+                return json_response({"applications": sorted(self._settings.rest_networks)})
             case "GET", "cluster-mode-status":
-                return result(self._settings.database is not None)
+                return result_response(self._settings.database is not None)
             case "GET", "cluster/node-count":
-                return reply({"number": len(await self._nodes())})
+                return json_response({"number": len(await self._list_nodes())})
             case "GET", tail if match := re.fullmatch(r"cluster/nodes/(\d+)/(\d+)", tail):
                 offset, size = (int(number) for number in match.groups())
-                return reply((await self._nodes())[offset : offset + size])
+                return json_response((await self._list_nodes())[offset : offset + size])
             case "DELETE", tail if match := re.fullmatch(r"cluster/node/([^/]+)", tail):
                 await self._registry.remove_node(match[1])
-                return result(True)
+                return result_response(True)
             case _:
-                return error(HTTPStatus.NOT_FOUND)
+                return error_response(HTTPStatus.NOT_FOUND)
 
-    async def _liveness(self) -> web.Response:
+    async def _check_liveness(self) -> web.Response:
         host = self._settings.host_name
-        # The original asks for its own name each time, and fails when that has no address.
+        # The original resolves its own host name in every check, and fails if the name has no address.
         await asyncio.get_running_loop().getaddrinfo(host, None)
-        return reply({"host": host, "status": "ok"})
+        return json_response({"host": host, "status": "ok"})
 
-    async def _nodes(self) -> list[dict[str, object]]:
+    async def _list_nodes(self) -> list[dict[str, object]]:
         if self._settings.database is None:
-            raise LookupError("no cluster")  # The original has no such bean when standalone: 500.
-        return [node.json() for node in await self._registry.nodes()]
+            raise LookupError(
+                "no cluster"
+            )  # Becomes 500, as in the original, which lacks this bean in standalone mode.
+        return [node.to_json() for node in await self._registry.list_nodes()]
 
-    async def _initial_user(self, body: str) -> web.Response:
+    async def _create_initial_user(self, body: str) -> web.Response:
         user = json.loads(body)
         email, password = str(user["email"]), str(user["password"])
-        if await self._registry.users():
-            return result(False, "There is a user already")
-        await self._registry.add_user(email, _md5(password))
-        return result(True)
+        if await self._registry.list_users():
+            return result_response(False, "A user exists already")
+        await self._registry.add_user(email, _hash_md5(password))
+        return result_response(True)
 
     async def _authenticate(self, body: str, session: Session) -> web.Response:
         user = json.loads(body)
@@ -140,17 +150,17 @@ class RootApplication:
         now = time.monotonic()
         failures = [at for at in self._failures.get(email, []) if now - at < BLOCKED_SECONDS]
         if len(failures) >= FAILED_LOGINS_ALLOWED:
-            return result(False, "Too many failed attempts: blocked for some minutes")
-        # Stored is md5 of what users/initial was sent. Panels send md5 of what is typed, tools may send it
-        # plain: so users/initial wants md5 of the password, and whoever sends that plain locks the panel out.
-        known = (await self._registry.users()).get(email)
-        if known in (_md5(password), _md5(_md5(password))):
+            return result_response(False, "Too many failed attempts: blocked for some minutes")
+        # The registry holds the MD5 of what users/initial received. The panel sends the MD5 of the password, tools may send
+        # the password itself. Thus users/initial must receive the MD5: with the password itself, the panel cannot log in.
+        known = (await self._registry.list_users()).get(email)
+        if known in (_hash_md5(password), _hash_md5(_hash_md5(password))):
             self._failures.pop(email, None)
             session.user = email
-            return result(True, "system/ADMIN")
+            return result_response(True, "system/ADMIN")
         self._failures[email] = [*failures, now]
-        return result(False)
+        return result_response(False)
 
 
-def _md5(text: str) -> str:
+def _hash_md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,4 @@
-"""What the server is told by its files: where the original keeps it, under the same keys."""
+"""Reads the settings from the same files and keys as the original."""
 
 import ipaddress
 import os
@@ -16,7 +16,7 @@ Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 
 class UnusableDatabaseError(Exception):
-    """The configured database cannot serve this server, now or ever."""
+    """The server cannot use the configured database, and must stop."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Database:
 class Settings:
     host_name: str
     address: str
-    """The address that other nodes reach this one by."""
+    """Address at which other nodes reach this one."""
     database: Database | None
     """None outside cluster mode."""
     dashboard_networks: Networks
     rest_networks: dict[str, Networks]
-    """For each application the clients that may use its REST API."""
+    """Networks that may use the REST API, by application."""
     server_jwt_secret: str | None
 
 
-def read() -> Settings:
+def read_settings() -> Settings:
     server = _properties(HOME / "conf/red5.properties")
-    # change_server_mode.sh switches to cluster mode by uncommenting the beans between these marks.
+    # change_server_mode.sh enables cluster mode by uncommenting the beans between these marks.
     clustered = "<!-- cluster start -->" in (HOME / "conf/jee-container.xml").read_text()
     return Settings(
         host_name=socket.gethostname(),
@@ -84,21 +84,20 @@ def _database(server: dict[str, str]) -> Database:
             return Database(single["address"], single.get("username"), single.get("password"))
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise UnusableDatabaseError(
-                f"{url} is no Redisson file with singleServerConfig: {error}"
+                f"{url} is not a Redisson file with singleServerConfig: {error}"
             ) from error
-    # Everything else, a bare address too, is MongoDB to the original.
+    # The original treats everything else, even a bare address, as MongoDB.
     raise UnusableDatabaseError(
-        "this stand-in clusters through Redis or Valkey only and has no MongoDB client: "
-        "give a redis:// URL or a Redisson file"
+        "this stand-in supports only Redis and Valkey as the cluster database and has no MongoDB client: "
+        "set a redis:// URL or a Redisson file"
     )
 
 
 def _default_route_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(
-                ("192.0.2.1", 9)
-            )  # Sends nothing: it only makes the kernel choose a source address.
+            # Sends nothing. The kernel chooses the source address.
+            probe.connect(("192.0.2.1", 9))
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])

@@ -1,4 +1,4 @@
-"""What the original's servlet container does to every request before an application sees it."""
+"""Request processing of Tomcat, the original's servlet container: paths, client addresses, sessions."""
 
 import ipaddress
 import re
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-# Connector: characters that a request target may not hold, and encodings that are refused, not decoded.
-_REFUSED_RAW = re.compile(r'[\\"<>\[\]^`{|}\x00-\x20\x7f]')
-_REFUSED_ENCODED = re.compile(r"%(2f|5c|00)", re.IGNORECASE)
+# Characters that Tomcat's connector rejects in a request target, and percent-encodings that it rejects instead of decoding.
+_REJECTED_CHARACTERS = re.compile(r'[\\"<>\[\]^`{|}\x00-\x20\x7f]')
+_REJECTED_ENCODINGS = re.compile(r"%(2f|5c|00)", re.IGNORECASE)
 # RemoteIpValve's default internalProxies.
-_INTERNAL = tuple(
+_INTERNAL_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in (
         "10.0.0.0/8", "192.168.0.0/16", "172.16.0.0/12", "169.254.0.0/16", "127.0.0.0/8",
@@ -23,23 +23,23 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class BadRequestError(Exception):
-    """Tomcat answers 400."""
+    """Tomcat returns 400."""
 
 
-def normalise(target: str) -> str:
-    """The path that applications are chosen and resources found by.
+def normalize_path(target: str) -> str:
+    """Returns the path by which the application and the resource are found.
 
-    Parameters go before decoding, and dots are resolved after it: so `/LiveApp/..;/x` and `/LiveApp/%2e%2e/x`
-    are both `/x`, which is why a balancer cannot go by the prefix of the raw path.
+    Removes parameters, decodes, then resolves dots. `/LiveApp/..;/x` and `/LiveApp/%2e%2e/x` are thus both `/x`,
+    which is why a load balancer cannot decide by the prefix of the raw path.
     """
     path = target.partition("?")[0]
-    if _REFUSED_RAW.search(path) or _REFUSED_ENCODED.search(path):
-        raise BadRequestError("character")
+    if _REJECTED_CHARACTERS.search(path) or _REJECTED_ENCODINGS.search(path):
+        raise BadRequestError("invalid character")
     path = re.sub(r";[^/]*", "", path)
     try:
         path = unquote_to_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise BadRequestError("encoding") from error
+        raise BadRequestError("invalid encoding") from error
     segments: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -58,27 +58,27 @@ class Client:
     secure: bool
 
 
-def remote_ip_valve(peer: str, forwarded_for: Iterable[str], forwarded_proto: Iterable[str]) -> Client:
-    """Who sent the request.
+def identify_client(peer: str, forwarded_for: Iterable[str], forwarded_proto: Iterable[str]) -> Client:
+    """Returns address and protocol of the client, as Tomcat's RemoteIpValve does.
 
-    Raises ValueError for an address that is none (`unknown`), which the original answers with 500.
+    Raises ValueError if a forwarded address is invalid (`unknown`). The original returns 500 for it.
     """
     address = ipaddress.ip_address(peer)
-    if not _internal(address):
+    if not _is_internal(address):
         return Client(address, secure=False)
-    for value in reversed(_values(forwarded_for)):
+    for value in reversed(_split_values(forwarded_for)):
         address = ipaddress.ip_address(value)
-        if not _internal(address):
+        if not _is_internal(address):
             break
-    protocols = _values(forwarded_proto)
+    protocols = _split_values(forwarded_proto)
     return Client(address, secure=bool(protocols) and all(value.lower() == "https" for value in protocols))
 
 
-def _internal(address: Address) -> bool:
-    return any(address in network for network in _INTERNAL)
+def _is_internal(address: Address) -> bool:
+    return any(address in network for network in _INTERNAL_NETWORKS)
 
 
-def _values(headers: Iterable[str]) -> list[str]:
+def _split_values(headers: Iterable[str]) -> list[str]:
     return [value.strip() for header in headers for value in header.split(",")]
 
 
@@ -89,14 +89,14 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one context. They live on one node only, which is why a balancer must be sticky."""
+    """The sessions of one context. A session exists on one node only, so the load balancer must be sticky."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._sessions: dict[str, Session] = {}
 
     def find(self, cookies: Iterable[str]) -> Session | None:
-        # Root's cookie is sent to applications too, under the same name: any of them may be the right one.
+        # Clients send the root context's cookie of the same name to applications too, so all values are tried.
         ids = re.findall(r"(?:^|;\s*)JSESSIONID=([^;\s]*)", "; ".join(cookies))
         return next((self._sessions[id_] for id_ in ids if id_ in self._sessions), None)
 
@@ -105,5 +105,5 @@ class Sessions:
         self._sessions[session.id] = session
         return session
 
-    def cookie(self, session: Session, *, secure: bool) -> str:
+    def format_cookie(self, session: Session, *, secure: bool) -> str:
         return f"JSESSIONID={session.id}; Path={self._path};{' Secure;' if secure else ''} HttpOnly"

@@ -32,7 +32,7 @@ def fetch_plan(stack: str, file: Path) -> None:
             f"no reviewed plan of stack {stack} exists for this tree ({tree}): nothing was deployed. The commit had no pull"
             " request, or the branch was out of date when it was merged, or the preview failed or its plan has expired."
             " Run the preview on this branch by hand, review it, then run this job again"
-            " (docs/deployment.md, When there is no plan that fits)."
+            " (docs/deployment.md, When the plan is missing or stale)."
         )
     file.write_bytes(plan)
 

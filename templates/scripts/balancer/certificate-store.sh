@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stores certbot's account and certificate in AWS Secrets Manager, so that a replaced load balancer gets them back.
-# usage: certificate-store.sh restore [SECRET_ARN]   unless the files on this machine are complete; SECRET_ARN is saved for later runs
-#        certificate-store.sh save                   if the files have changed
+# usage: certificate-store.sh restore [SECRET_ARN]   does nothing if the files on this machine are complete; saves SECRET_ARN for later runs
+#        certificate-store.sh save                   does nothing if the files have not changed
 source "$(dirname "$0")/prelude.sh"
 folder=/etc/letsencrypt
 arn_file=$folder/store
@@ -36,7 +36,7 @@ call_secrets_manager() {
     --data @- "https://secretsmanager.$region.amazonaws.com/"
 }
 
-fail_at() {
+fail_with_aws_error() {
   fail "Secrets Manager does not $1 the certificate ($arn). 'pulumi up --refresh' restores the permissions of the load" \
     "balancer's role, and creates the secret again if it is missing. Secrets Manager reports:"
 }
@@ -72,11 +72,11 @@ restore_files() {
       rm -rf "$folder"/{live,archive}/cluster* "$folder"/renewal/cluster*
       ;;
     *SecretString*)
-      answer=$(jq -r .SecretString <<<"$answer" | unpack_files 2>&1) || fail_at return <<<"$answer"
-      lineage_is_complete || fail_at return <<<"The stored certificate is damaged."
+      answer=$(jq -r .SecretString <<<"$answer" | unpack_files 2>&1) || fail_with_aws_error return <<<"$answer"
+      lineage_is_complete || fail_with_aws_error return <<<"The stored certificate is damaged."
       echo "Restored the certificate and the ACME account"
       ;;
-    *) fail_at return <<<"$answer" ;;
+    *) fail_with_aws_error return <<<"$answer" ;;
   esac
 }
 
@@ -87,7 +87,7 @@ save_files() {
   [[ $(sha256sum <<<"$arn $content") != "$(cat "$saved" 2>/dev/null)" ]] || return 0
   answer=$(jq -n --arg arn "$arn" --rawfile content <(printf %s "$content") --arg token "$(</proc/sys/kernel/random/uuid)" \
     '{SecretId: $arn, SecretString: $content, ClientRequestToken: $token}' | call_secrets_manager PutSecretValue 2>&1) || true
-  [[ $answer == *VersionId* ]] || fail_at store <<<"$answer"
+  [[ $answer == *VersionId* ]] || fail_with_aws_error store <<<"$answer"
   sha256sum <<<"$arn $content" >"$saved"
 }
 

@@ -26,7 +26,8 @@ trust_roots() {
       "Run update-ca-certificates there to see why." </dev/null
 }
 
-# Restores the previously trusted certificates if this script fails: renewals of the present certificate need them.
+# Trusts the CA certificates on standard input for the ACME server. If this script fails, trusts the previous ones again,
+# which renewals of the present certificate need.
 trust_acme_server() {
   trusted=$(cat /usr/local/share/ca-certificates/acme-server.crt 2>/dev/null) || true
   trap '(($? == 0)) || trust_roots "$trusted"' EXIT
@@ -43,7 +44,7 @@ list_wrong_records() {
   done
 }
 
-# Waits 20 seconds, since a record that the same update created may not resolve here at once.
+# Waits up to 20 seconds, since a record that the same update created may not resolve here at once.
 check_records() {
   local wrong deadline=$((SECONDS + 20))
   until wrong=$(list_wrong_records) && [[ -z $wrong ]]; do
@@ -67,7 +68,7 @@ prepare_authenticator() {
 }
 
 # Forces a new certificate if the present one is from another ACME server, or is renewed with another authenticator.
-renewal_option() {
+choose_renewal_option() {
   local renewal=/etc/letsencrypt/renewal/cluster.conf
   if [[ -e $renewal ]] && ! { grep -qxF "server = $directory" "$renewal" && grep -qxF "authenticator = $authenticator" "$renewal"; }; then
     echo --force-renewal
@@ -82,7 +83,7 @@ request_certificate() {
   run_certbot certonly --non-interactive --agree-tos --email "$email" --server "$directory" \
     --authenticator "$authenticator" --http-01-address 127.0.0.1 --http-01-port 8888 \
     --cert-name cluster "${domains[@]}" --renew-with-new-domains --key-type "$key_type" --elliptic-curve secp256r1 \
-    --deploy-hook "$hook" "$(renewal_option)" >"$log"
+    --deploy-hook "$hook" "$(choose_renewal_option)" >"$log"
 }
 
 explain_failure() {
@@ -100,7 +101,7 @@ explain_failure() {
 }
 
 "$(dirname "$0")/check-room.sh"
-# Fails if the stored certificate cannot be restored: requesting a new one would be wrong.
+# Fails if a stored certificate exists and cannot be restored. A new one is requested only if none is stored.
 "$(dirname "$0")/certificate-store.sh" restore
 trust_acme_server
 authenticator=$(prepare_authenticator)

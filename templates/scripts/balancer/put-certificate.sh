@@ -7,7 +7,7 @@ pem=/etc/haproxy/certs/cluster.pem
 
 ask_haproxy() { socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock 2>/dev/null; }
 
-# True if the running HAProxy has loaded the file. Fails if HAProxy runs but does not answer, unless haproxy.cfg configures no socket.
+# True if the running HAProxy has loaded the file. Fails if HAProxy runs but does not answer, unless haproxy.cfg has no socket.
 certificate_is_loaded() {
   local loaded
   loaded=$(ask_haproxy <<<"show ssl cert") || ! systemctl --quiet is-active haproxy || ! grep -q admin.sock /etc/haproxy/haproxy.cfg ||
@@ -64,8 +64,8 @@ replace_file() {
   fi
 }
 
-# Writes the new certificate and a copy of the previous one, not into certs/, where HAProxy may load every file.
-# An empty line would end the command on HAProxy's socket, so these are removed.
+# Writes the new certificate and a copy of the previous one to /etc/haproxy: HAProxy may load every file in certs/.
+# Removes empty lines, which would end the command on HAProxy's socket.
 write_new_and_previous() {
   install -d -m 0700 "${pem%/*}" && new=$(mktemp /etc/haproxy/certificate.XXXXXX) && previous=$(mktemp /etc/haproxy/certificate.XXXXXX) &&
     sed '/^[[:space:]]*$/d' >"$new" && { [[ ! -e $pem ]] || cp -p "$pem" "$previous"; }

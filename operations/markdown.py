@@ -14,7 +14,7 @@ LIMIT = 60_000
 FOLD_ABOVE = 60
 """A section with more lines than this is collapsed."""
 _NO_LIMIT = 1_000_000_000
-_NOTE_SIZE = 200
+NOTE_SIZE = 200
 """Bytes reserved for the note of `format_omission`."""
 
 
@@ -41,7 +41,7 @@ def code_block(language: str, lines: Sequence[str], limit: int, full_command: st
     """
     lines = [escape_unprintable(line) for line in lines]
     fence = "`" * max(3, _longest_backtick_run("\n".join(lines)) + 1)
-    shown = take_fitting(lines, limit - 2 * len(fence) - _NOTE_SIZE)
+    shown = take_fitting(lines, limit - 2 * len(fence) - NOTE_SIZE)
     if len(shown) < len(lines):
         hunks = [
             index for index, line in enumerate(lines) if line.startswith("@@") and 0 < index <= len(shown)

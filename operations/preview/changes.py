@@ -1,7 +1,7 @@
 """Parses `pulumi preview --json` into the changes, the manual changes and the resources of a stack.
 
-Reads only the inputs of the steps and the error messages, never the configuration or the outputs of resources: those may
-hold secrets.
+Reads only the inputs of the steps, the error messages and `aws:defaultTags`, never the rest of the configuration or the
+outputs of resources: those may hold secrets.
 """
 
 import json
@@ -90,15 +90,20 @@ def parse_preview(text: str) -> Preview:
     diagnostics = document.get("diagnostics", [])
     error = _find_error(diagnostics)
     manual_changes = _find_manual_changes(refreshes, steps, complete=not error)
+    default_tags = document.get("config", {}).get("aws:defaultTags")
     return Preview(
         steps=sorted((_parse_step(step) for step in steps if step["op"] in _OPS), key=_sort_key),
         error=error,
         manual_changes=sorted(manual_changes, key=lambda found: _sort_key(found.change)),
         resources_before=[
-            _parse_resource(step["urn"], step["oldState"]) for step in steps if step.get("oldState")
+            _parse_resource(step["urn"], step["oldState"], default_tags)
+            for step in steps
+            if step.get("oldState")
         ],
         resources_after=[
-            _parse_resource(step["urn"], step["newState"]) for step in steps if step.get("newState")
+            _parse_resource(step["urn"], step["newState"], default_tags)
+            for step in steps
+            if step.get("newState")
         ],
         protected=_find_protected(diagnostics),
     )
@@ -136,8 +141,10 @@ def _split_urn(urn: str) -> list[str]:
     return [*types.split("$"), name]
 
 
-def _parse_resource(urn: str, state: Mapping[str, Any]) -> Resource:
+def _parse_resource(urn: str, state: Mapping[str, Any], default_tags: str | None) -> Resource:
     *_, type, name = _split_urn(urn)
+    # The engine writes no step for a default provider, which gets its inputs from the configuration.
+    has_default_provider = "::pulumi:providers:aws::default" in state.get("provider", "")
     return Resource(
         type,
         name,
@@ -147,6 +154,7 @@ def _parse_resource(urn: str, state: Mapping[str, Any]) -> Resource:
             key: [_split_urn(urn)[-1] for urn in urns or ()]
             for key, urns in state.get("propertyDependencies", {}).items()
         },
+        {"defaultTags": default_tags} if has_default_provider else {},
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
-from operations.markdown import code_block, collapsed, count_bytes, diff_lines, format_omission
+from operations.markdown import NOTE_SIZE, code_block, collapsed, count_bytes, diff_lines, format_omission
 from operations.preview.changes import Step
 from operations.preview.resource_tables import format_names
 from operations.resources import flatten
@@ -39,7 +39,7 @@ def render_command_diffs(diffs: CommandDiffs, limit: int, full_command: str) -> 
         text = "The standard input of new commands is not shown.\n"
         for index, ((label, diff), names) in enumerate(diffs.items()):
             title = f"\n{format_names(names)}: {label}\n\n"
-            space = left - count_bytes(text) - count_bytes(title) - 200
+            space = left - count_bytes(text) - count_bytes(title) - NOTE_SIZE
             if space < _MIN_DIFF_SIZE:
                 return text + format_omission(len(diffs) - index, len(diffs), "diffs", full_command)
             text += title + code_block("diff", diff, space, full_command)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from operations.markdown import collapsed, count_bytes, format_omission, inline_code, take_fitting
+from operations.markdown import NOTE_SIZE, collapsed, count_bytes, format_omission, inline_code, take_fitting
 from operations.preview.changes import ManualChange, Step
 from operations.resources import find_changed_paths, flatten, format_type
 from policy.resource import SECRET, UNKNOWN
@@ -66,7 +66,7 @@ def format_row(*cells: str) -> str:
 
 def _render_table(title: str, head: str, rows: Sequence[str], limit: int, full_command: str) -> str:
     def render_rows(left: int) -> str:
-        shown = take_fitting(rows, left - count_bytes(head) - 200)
+        shown = take_fitting(rows, left - count_bytes(head) - NOTE_SIZE)
         return (
             head
             + "".join(f"{row}\n" for row in shown)

@@ -116,11 +116,11 @@ def test_comment_of_another_user_with_the_marker_is_not_changed(
     forge: FakeForge, job: Mapping[str, str]
 ) -> None:
     forge.add_comment(DEV + "written by another user", OTHER_USER)
-    forge.add_comment(f"The preview said:\n{DEV}", BOT)  # the bot's, but the marker is not on the first line
+    forge.add_comment(f"Quote:\n{DEV}", BOT)  # the bot's, but the marker is not on the first line
     assert publish("publish-comment", job=job, report=DEV) == "added a comment"
     assert publish("publish-comment", job=job, report=DEV + "again") == "updated the comment"
     assert forge.list_comments_of(OTHER_USER) == [DEV + "written by another user"]
-    assert forge.list_comments_of(BOT) == [f"The preview said:\n{DEV}", DEV + "again"]
+    assert forge.list_comments_of(BOT) == [f"Quote:\n{DEV}", DEV + "again"]
 
 
 def test_comment_with_changed_line_endings_is_found(forge: FakeForge, job: Mapping[str, str]) -> None:

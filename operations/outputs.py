@@ -19,8 +19,13 @@ def format_outputs(outputs: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    new_parser("operations.outputs", f"{__doc__}\nReads standard input.", {0: "printed"}).parse_args()
-    print(format_outputs(json.load(sys.stdin)))
+    exit_codes = {0: "the tables were printed", 1: "standard input is not JSON"}
+    new_parser("operations.outputs", f"{__doc__}\nReads standard input.", exit_codes).parse_args()
+    try:
+        outputs = json.load(sys.stdin)
+    except ValueError:
+        sys.exit("Standard input is not JSON: give it the output of pulumi stack output --json")
+    print(format_outputs(outputs))
 
 
 if __name__ == "__main__":

@@ -182,7 +182,9 @@ def test_long_haproxy_cfg_leaves_space_for_other_sections() -> None:
     )
     rest = render_comment("dev", Preview(small, ""), NO_VIOLATIONS)
     assert "lines are omitted" in text
-    assert text.partition("<summary><b>Command diffs: ")[2] == rest.partition("<summary><b>Command diffs: ")[2]
+    assert (
+        text.partition("<summary><b>Command diffs: ")[2] == rest.partition("<summary><b>Command diffs: ")[2]
+    )
     assert len(text.encode()) <= LIMIT
 
 

@@ -14,6 +14,7 @@ from pulumi_policy import (
     Policy,
     PolicyConfigSchema,
     PolicyPack,
+    PolicyProviderResource,
     ReportViolation,
     ResourceValidationArgs,
     ResourceValidationPolicy,
@@ -52,6 +53,12 @@ policy.unknown_checking_proxy = lambda properties: properties
 inputs_by_urn: dict[str, Mapping[str, Any]] = {}
 """Inputs of every resource checked so far. Stack policies receive outputs, to which AWS adds values."""
 
+
+def read_provider_inputs(provider: PolicyProviderResource | None) -> Mapping[str, Any]:
+    """Returns the inputs of a resource's provider; empty for a component, which has no provider."""
+    return provider.props if provider else {}
+
+
 ResourceValidator: TypeAlias = Callable[[ResourceValidationArgs, ReportViolation], None]
 StackValidator: TypeAlias = Callable[[StackValidationArgs, ReportViolation], None]
 
@@ -61,7 +68,13 @@ def create_resource_validator(rule: Rule) -> ResourceValidator:
 
     def validate(args: ResourceValidationArgs, report: ReportViolation) -> None:
         inputs_by_urn[args.urn] = args.props
-        resource = Resource(args.resource_type, args.name, args.props, args.opts.protect)
+        resource = Resource(
+            args.resource_type,
+            args.name,
+            args.props,
+            args.opts.protect,
+            provider=read_provider_inputs(args.provider),
+        )
         for _, message in rule.check([resource], args.get_config()):
             report(message, None)
 
@@ -85,6 +98,7 @@ def create_stack_validator(rule: Rule) -> StackValidator:
                 inputs_by_urn.get(candidate.urn) or candidate.props,
                 candidate.opts.protect,
                 dependencies,
+                read_provider_inputs(candidate.provider),
             )
             resources.append(resource)
             urns[id(resource)] = candidate.urn
@@ -109,6 +123,10 @@ PolicyPack(
     "ant-media-cluster",
     [create_policy(name, rule) for name, rule in RULES.items()],
     EnforcementLevel.MANDATORY,
-    # `--policy-pack-config policy/prod.json` overrides it.
-    initial_config=read_config(""),
+    # `--policy-pack-config policy/prod.json` overrides the properties. Without a level of its own, an entry makes its
+    # policy advisory: the protocol cannot express that a level is missing.
+    initial_config={
+        name: {**properties, "enforcementLevel": EnforcementLevel.MANDATORY}
+        for name, properties in read_config("").items()
+    },
 )

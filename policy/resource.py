@@ -22,6 +22,8 @@ class Resource:
 
     They identify the security group of a rule before the group has an id, and map its id to its name afterwards.
     """
+    provider: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Checked inputs of the resource's provider. The engine passes objects among them as JSON text."""
 
 
 def as_list(value: Any) -> list[Any]:

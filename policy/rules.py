@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from cluster.port_table import SecurityGroup, Source, ingress_rules
 from policy.ingress import SECURITY_GROUP_TYPES, IngressRule, read_ingress_rules
@@ -319,18 +319,33 @@ def is_taggable(type: str) -> bool:
 
 def _check_tags(resources: Sequence[Resource], config: Config) -> Findings:
     for resource in resources:
-        # Depending on its version, the provider adds default tags to `tags` or to `tagsAll`.
-        tag_maps = [resource.inputs.get("tags"), resource.inputs.get("tagsAll")]
-        if not is_taggable(resource.type) or UNKNOWN in tag_maps:
+        if not is_taggable(resource.type):
             continue
-        missing = [
-            tag for tag in config.get("required", []) if not any(get_member(tags, tag) for tags in tag_maps)
-        ]
-        if missing:
+        # The provider's default tags reach every taggable resource in AWS. Which of a resource's inputs show them
+        # depends on the provider's version and on the resource: `tags` (v6), `tagsAll` (v7), or none (security group rules).
+        sources = (
+            _read_default_tags(resource.provider),
+            resource.inputs.get("tagsAll"),
+            resource.inputs.get("tags"),
+        )
+        tags: dict[str, Any] = {}
+        for source in sources:
+            if isinstance(source, Mapping):
+                tags |= cast(Mapping[str, Any], source)
+        missing = [tag for tag in config.get("required", []) if not tags.get(tag)]
+        if missing and UNKNOWN not in sources:
             yield (
                 resource,
                 f"has no tag {', '.join(missing)}; set aws:defaultTags in the stack's configuration",
             )
+
+
+def _read_default_tags(provider: Mapping[str, Any]) -> Any:
+    """Returns the default tags of a provider: an object, `UNKNOWN`, or None if it has none that the rules can see."""
+    default_tags = provider.get("defaultTags")
+    if isinstance(default_tags, str) and default_tags not in (UNKNOWN, SECRET):
+        default_tags = json.loads(default_tags)
+    return get_member(default_tags, "tags")
 
 
 # Protection

@@ -1,35 +1,57 @@
 """Runs the policy pack in the real engine. tests/unit/policy/test_rules.py tests each rule."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from policy.rules import RULES
 from tests.project import PROJECT
 from tests.sandbox.plugins.plugin_stack import Stack
 
 PACK = PROJECT / "policy"
+TAGS = {"project": "plugins", "stack": "test", "owner": "media-team"}
+
 # The resources that pulumi_aws and pulumi_command would register; importing those packages takes a second.
-PROGRAM = """\
+VALID_PROGRAM = """\
 import pulumi
 
 group = pulumi.CustomResource("aws:ec2/securityGroup:SecurityGroup", "firewall-nodes", {"vpcId": "vpc-1"})
-pulumi.CustomResource(
-    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
-    "cluster",
-    {
-        "securityGroupId": group.id,
-        "ipProtocol": "tcp",
-        "fromPort": 5000,
-        "toPort": 5000,
-        "referencedSecurityGroupId": group.id,
-    },
-)
-pulumi.CustomResource(
-    "command:local:Command",
-    "script",
-    {"create": "true", "stdin": pulumi.Output.secret("hush-hush")},
-)
+
+
+def ingress_rule(name, from_port, to_port, **source):
+    inputs = {"securityGroupId": group.id, "ipProtocol": "tcp", "fromPort": from_port, "toPort": to_port, **source}
+    pulumi.CustomResource("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", name, inputs)
+
+
+def instance(name, instance_type="t3.small", tokens="required", encrypted=True):
+    inputs = {
+        "ami": "ami-1",
+        "instanceType": instance_type,
+        "metadataOptions": {"httpTokens": tokens},
+        "rootBlockDevice": {"encrypted": encrypted},
+    }
+    pulumi.CustomResource("aws:ec2/instance:Instance", name, inputs)
+
+
+ingress_rule("cluster", 5000, 5000, referencedSecurityGroupId=group.id)
+instance("origin1")
+pulumi.CustomResource("command:local:Command", "script", {"create": "true", "stdin": pulumi.Output.secret("hush-hush")})
 """
-TAGS = {"project": "plugins", "stack": "test", "owner": "media-team"}
+VIOLATIONS = {
+    "admin-ports": 'ingress_rule("ssh", 22, 22, cidrIpv4="0.0.0.0/0")',
+    "public-database": 'ingress_rule("valkey", 6379, 6379, cidrIpv4="10.0.0.0/16")',
+    "port-table": 'ingress_rule("wide", 5000, 5001, referencedSecurityGroupId=group.id)',
+    "imdsv2": 'instance("imdsv1", tokens="optional")',
+    "encrypted-volumes": 'instance("plain", encrypted=False)',
+    "instance-types": 'instance("large", instance_type="c5.metal")',
+    "command-secrets": (
+        'pulumi.CustomResource("command:local:Command", "secret", {"create": pulumi.Output.secret("true")})'
+    ),
+}
+"""Lines of a program, by the rule that they violate. Two rules are missing: `tags` and `protected-resources`."""
 
 
-def test_policy_pack_accepts_valid_stack_and_refuses_violations(stack: Stack) -> None:
+def configure(stack: Stack, tags: Mapping[str, str]) -> None:
     stack.configure(
         {
             "aws:region": "eu-west-1",
@@ -37,23 +59,63 @@ def test_policy_pack_accepts_valid_stack_and_refuses_violations(stack: Stack) ->
             "aws:secretKey": "test",
             "aws:skipCredentialsValidation": True,
             "aws:skipRequestingAccountId": True,
-            "aws:defaultTags": {"tags": TAGS},
+            "aws:defaultTags": {"tags": dict(tags)},
         }
     )
-    stack.program(PROGRAM)
-    # In this preview the provider supplies the tags, and the group has no id.
-    assert "✅ ant-media-cluster" in stack.run("preview", "--policy-pack", str(PACK))
 
-    stack.program(
-        PROGRAM.replace('"toPort": 5000', '"toPort": 5001').replace(
-            '"create": "true"', '"create": pulumi.Output.secret("true")'
-        )
-    )
-    preview = stack.run(
-        "preview", "--policy-pack", str(PACK), "--policy-pack-config", str(PACK / "prod.json"), fails=True
-    )
-    assert "[mandatory]  port-table  (aws:vpc:SecurityGroupIngressRule: cluster)" in preview
+
+def run_pack(stack: Stack, command: str, *options: str, config: Path | None = None, fails: bool) -> str:
+    """Runs pulumi with the policy pack, checks its exit code and returns its output."""
+    config_option = ("--policy-pack-config", str(config)) if config else ()
+    return stack.run(command, *options, "--policy-pack", str(PACK), *config_option, fails=fails)
+
+
+def find_levels(output: str) -> dict[str, str]:
+    """Returns the level of each reported rule, from lines such as `- [mandatory]  tags  (aws:ec2:Eip: ip)`."""
+    violations = [line.split()[1:3] for line in output.splitlines() if line.strip().startswith("- [")]
+    return {rule: level.strip("[]") for level, rule in violations}
+
+
+def test_policy_pack_accepts_a_valid_stack(stack: Stack) -> None:
+    configure(stack, TAGS)
+    stack.program(VALID_PROGRAM)
+    # In this preview the provider supplies the tags, and the group has no id.
+    preview = run_pack(stack, "preview", fails=False)
+    assert "✅ ant-media-cluster" in preview
+    assert find_levels(preview) == {}
+
+
+def test_every_rule_is_mandatory(stack: Stack) -> None:
+    configure(stack, {tag: value for tag, value in TAGS.items() if tag != "owner"})
+    stack.program("\n".join([VALID_PROGRAM, *VIOLATIONS.values()]))
+    preview = run_pack(stack, "preview", config=PACK / "prod.json", fails=True)
+    assert find_levels(preview) == dict.fromkeys(RULES, "mandatory")
     assert "opens 5000-5001/tcp on firewall-nodes, which cluster/port_table.py does not list" in preview
     assert "[mandatory]  protected-resources  (pulumi:pulumi:Stack: plugins-test)" in preview
-    assert "[mandatory]  command-secrets  (command:local:Command: script)" in preview
     assert "hush-hush" not in preview
+
+
+def test_missing_tag_alone_fails_the_preview(stack: Stack) -> None:
+    configure(stack, {tag: value for tag, value in TAGS.items() if tag != "owner"})
+    stack.program(VALID_PROGRAM)
+    preview = run_pack(stack, "preview", fails=True)
+    assert find_levels(preview) == {"tags": "mandatory"}
+    # The provider tags security group rules too.
+    assert "[mandatory]  tags  (aws:vpc:SecurityGroupIngressRule: cluster)" in preview
+
+
+def test_policy_pack_config_overrides_properties_but_not_the_level(stack: Stack, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"instance-types": {"allowed": ["t3.small", "p5.*"]}}))
+    configure(stack, TAGS)
+    stack.program("\n".join([VALID_PROGRAM, 'instance("micro", instance_type="t3.micro")']))
+    preview = run_pack(stack, "preview", config=config, fails=True)
+    assert find_levels(preview) == {"instance-types": "mandatory"}
+    assert "instanceType is t3.micro; use one of t3.small, p5.*" in preview
+
+
+def test_violation_fails_the_update(stack: Stack) -> None:
+    stack.program("\n".join(["import pulumi", VIOLATIONS["command-secrets"]]))
+    update = run_pack(stack, "up", "--yes", "--skip-preview", fails=True)
+    assert find_levels(update) == {"command-secrets": "mandatory"}
+    assert "secret" not in stack.resources()

@@ -1,5 +1,6 @@
 """Tests of the policy rules: inputs that each rule refuses or allows, and the program itself, which violates none."""
 
+import json
 import subprocess
 import sys
 from base64 import b64encode
@@ -72,6 +73,15 @@ def rds_instance(**inputs: Any) -> Resource:
 
 def command(type: str = "command:remote:Command", **inputs: Any) -> Resource:
     return Resource(type, "script", inputs)
+
+
+PROVIDER_TAGS = {"project": "p", "stack": "s", "owner": "o"}
+# The engine passes objects in a provider's inputs as JSON text.
+PROVIDER = {"region": "eu-west-1", "defaultTags": json.dumps({"tags": PROVIDER_TAGS})}
+
+
+def tagged(provider: Mapping[str, Any], type: str = "aws:ec2/eip:Eip", **inputs: Any) -> Resource:
+    return Resource(type, "resource", inputs, provider=provider)
 
 
 def address(protect: bool) -> Resource:
@@ -380,12 +390,29 @@ CASES = {
             "no tags": (instance(tags=None), "has no tag project, stack, owner"),
             "a missing tag": (instance(tags={"project": "p", "stack": "s"}), "has no tag owner"),
             "an empty tag": (instance(tags={"project": "p", "stack": "s", "owner": ""}), "has no tag owner"),
+            "no default tags": (tagged({"region": "eu-west-1"}, tags={"Name": "x"}), "has no tag project"),
+            "a default tag that the resource empties": (
+                tagged(PROVIDER, tags={"owner": ""}, tagsAll={**PROVIDER_TAGS, "owner": ""}),
+                "has no tag owner",
+            ),
+            "a rule without default tags": (tagged({}, INGRESS_RULE_TYPE), "has no tag project"),
+            "a missing default tag": (
+                tagged({"defaultTags": json.dumps({"tags": {"project": "p"}})}, INGRESS_RULE_TYPE),
+                "has no tag stack, owner",
+            ),
+            "secret default tags": (tagged({"defaultTags": SECRET}), "has no tag project"),
         },
         allowed={
             "all tags": instance(),
-            "default tags": instance(
-                tags={"Name": "x"}, tagsAll={"project": "p", "stack": "s", "owner": "o"}
+            "default tags in tagsAll": instance(tags={"Name": "x"}, tagsAll=PROVIDER_TAGS),
+            "default tags of the provider": tagged(PROVIDER, tags={"Name": "x"}),
+            "default tags on a rule": tagged(PROVIDER, INGRESS_RULE_TYPE),
+            "default tags of a provider in the program": tagged({"defaultTags": {"tags": PROVIDER_TAGS}}),
+            "tags of the resource and of the provider": tagged(
+                {"defaultTags": json.dumps({"tags": {"project": "p"}})}, tags={"stack": "s", "owner": "o"}
             ),
+            "unknown default tags": tagged({"defaultTags": UNKNOWN}),
+            "unknown tagsAll": tagged({}, tags={"Name": UNKNOWN}, tagsAll=UNKNOWN),
             "an untaggable resource": Resource("aws:route53/record:Record", "record", {}),
             "a resource outside AWS": command(create="true"),
             "unknown": instance(tags=UNKNOWN),
@@ -465,21 +492,34 @@ def test_stack_configuration_overrides_the_default() -> None:
     }
 
 
+# Written with the provider's plugin framework. Its inputs show no default tags.
+FRAMEWORK_TYPES = (INGRESS_RULE_TYPE, "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule")
+
+
+def check_inputs(provider_version: int, type: str, inputs: Any, default_tags: Mapping[str, str]) -> Any:
+    """Returns the inputs as the provider returns them to the engine: where it adds default tags depends on its version."""
+    merged = {**default_tags, **inputs.get("tags", {})}
+    if provider_version == 6:
+        return {**inputs, "tags": merged}
+    return inputs if type in FRAMEWORK_TYPES else {**inputs, "tagsAll": merged}
+
+
+@pytest.mark.parametrize("provider_version", [6, 7])
 @pytest.mark.parametrize("stack", ["dev", "prod", "sandbox"])
-def test_program_violates_no_rule(stack: str) -> None:
+def test_program_violates_no_rule(stack: str, provider_version: int) -> None:
     config = yaml.safe_load((PROGRAM.parent / f"Pulumi.{stack}.yaml").read_text())["config"]
     settings = {key.partition(":")[2]: value for key, value in config.items() if "ant-media-cluster:" in key}
     acme = {"email": "operator@ant-media.test", **settings.pop("acme", {})}
     program = run(srt=True, acme=acme, **settings)
     default_tags = {**TAGS, **config["aws:defaultTags"]["tags"]}
+    provider = {"defaultTags": json.dumps({"tags": default_tags})}
     resources: list[Resource] = []
     for resource in program.resources:
         inputs = without_secrets(resource.inputs)
         if is_taggable(resource.typ):
-            # The provider adds the default tags.
-            inputs["tags"] = {**default_tags, **inputs.get("tags", {})}
+            inputs = check_inputs(provider_version, resource.typ, inputs, default_tags)
         # Pulumi's mocks form an id from the resource's name: NAME-id.
         dependencies = {key: [value[:-3]] for key, value in inputs.items() if str(value).endswith("-id")}
         protect = (resource.typ, resource.name) in program.protected
-        resources.append(Resource(resource.typ, resource.name, inputs, protect, dependencies))
+        resources.append(Resource(resource.typ, resource.name, inputs, protect, dependencies, provider))
     assert find_violations(resources, read_config(stack)) == []

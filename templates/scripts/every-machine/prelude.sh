@@ -124,7 +124,7 @@ describe_expected() {
   esac
 }
 
-# True if an item is as its file in `records` says. An upgraded package and a deleted application count as unchanged.
+# True if an item matches its file in `records`. An upgraded package and a deleted application count as unchanged.
 matches_record() {
   local item now
   item=$(basename "$1")

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from operations.command_line import new_parser, run_command
 from operations.table import format_table
@@ -11,7 +11,11 @@ from operations.table import format_table
 
 def format_outputs(outputs: Mapping[str, Any]) -> str:
     """Returns a table of the outputs, and one of the nodes below it."""
-    shown = [(name, str(value)) for name, value in outputs.items() if name not in ("haproxy_cfg", "nodes")]
+    shown = [
+        (name, ", ".join(cast(list[str], value)) if isinstance(value, list) else str(value))
+        for name, value in outputs.items()
+        if name not in ("haproxy_cfg", "nodes")
+    ]
     nodes = [
         (node["name"], node["private_address"], node["public_address"]) for node in outputs.get("nodes", [])
     ]

@@ -1,7 +1,6 @@
-"""Pulumi's resource provider protocol, spoken for a table of resource kinds and functions.
+"""Serves Pulumi's resource provider protocol for a table of resource types.
 
-A provider is that table; what a kind does with a real resource stands in the kind. Secrets need no care here:
-the engine hands them over in clear and marks again what comes back under the same name.
+The engine sends secrets in plain text and marks the returned properties of the same names as secret again.
 """
 
 import asyncio
@@ -14,22 +13,22 @@ from google.protobuf import any_pb2, empty_pb2
 from google.rpc import status_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from sandbox.plugins.properties import Properties, Value, differences, from_struct, to_struct
+from sandbox.plugins.properties import Properties, Value, find_differences, from_struct, to_struct
 from sandbox.plugins.server import CHANNEL_OPTIONS, Context, serve
 
-# ruff: noqa: N802 - the protocol's method names are not ours
+# ruff: noqa: N802 - the protocol names the methods
 
 T = TypeVar("T")
 Failures = dict[str, str]
-"""What is wrong with which input."""
+"""The reason for each rejected input."""
 
 
 class ProviderError(Exception):
-    """Something went wrong in a way that the user is told about, word by word."""
+    """An error whose text Pulumi shows to the user."""
 
 
-class NotReadyError(ProviderError):
-    """The resource exists, but never got into the state that it should be in."""
+class ResourceInitFailedError(ProviderError):
+    """The resource was created, but did not become ready. Pulumi keeps it in the state."""
 
     def __init__(self, message: str, resource_id: str, state: Properties) -> None:
         super().__init__(message)
@@ -39,48 +38,56 @@ class NotReadyError(ProviderError):
 
 @dataclass(frozen=True)
 class Diff:
-    """What a change of inputs means: the paths that differ, and which of them take a new resource."""
+    """The changed property paths with old and new values, and the paths that require a replacement."""
 
     paths: Mapping[str, tuple[Value, Value]] = field(default_factory=dict)
     replaces: frozenset[str] = frozenset()
     delete_before_replace: bool = False
 
 
-class Resource(Protocol):
-    """One kind of resource. `inputs` have passed `check`; `state` is what `create` or `read` returned."""
+class ResourceType(Protocol):
+    """The operations of one resource type. `inputs` come from `check`, `state` from `create`, `read` or `update`."""
 
     def check(
         self, name: str, old: Properties, inputs: Properties, seed: bytes
     ) -> tuple[Properties, Failures]:
-        """Whatever is drawn by lot comes from the seed: a plan holds it, and so the update draws the same."""
+        """Returns the completed inputs and the rejected ones.
+
+        Random names derive from the seed. A plan stores the seed, so the update gets the names of its preview.
+        """
         ...
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff: ...
 
-    def plan(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
-        """The outputs as far as a preview can know them; `state` and `old_inputs` are empty for a new one."""
+    def preview_outputs(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
+        """Returns the outputs that a preview knows. `state` and `old_inputs` are empty for a new resource."""
         ...
 
-    async def create(self, run: "Run", inputs: Properties) -> tuple[str, Properties]: ...
+    async def create(self, operation: "Operation", inputs: Properties) -> tuple[str, Properties]: ...
 
-    async def read(self, run: "Run", resource_id: str, state: Properties) -> Properties | None:
-        """The resource as it is now, None when it is gone."""
+    async def read(self, operation: "Operation", resource_id: str, state: Properties) -> Properties | None:
+        """Returns the current state, or None if the resource does not exist."""
         ...
 
-    def inputs_of(self, inputs: Properties, state: Properties) -> Properties:
-        """The inputs that would lead to the state read; `inputs` are those last applied, if any."""
+    def inputs_from_state(self, inputs: Properties, state: Properties) -> Properties:
+        """Returns the inputs that lead to `state`. `inputs` are those of the last update, or empty for an import."""
         ...
 
     async def update(
-        self, run: "Run", resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties
+        self,
+        operation: "Operation",
+        resource_id: str,
+        state: Properties,
+        old_inputs: Properties,
+        inputs: Properties,
     ) -> Properties: ...
 
-    async def delete(self, run: "Run", resource_id: str, state: Properties) -> None: ...
+    async def delete(self, operation: "Operation", resource_id: str, state: Properties) -> None: ...
 
 
 @dataclass(frozen=True)
-class Run:
-    """One operation on one resource, and its lines in the engine's log."""
+class Operation:
+    """One operation on one resource, and its messages in the engine's log."""
 
     urn: str
     engine: engine_pb2_grpc.EngineStub | None
@@ -90,7 +97,7 @@ class Run:
         return self.urn.rsplit("::", 1)[-1]
 
     async def status(self, message: str) -> None:
-        """Shows a line beside the resource while the operation goes on."""
+        """Shows a line beside the resource during the operation."""
         await self._log(engine_pb2.INFO, message, ephemeral=True)
 
     async def warn(self, message: str) -> None:
@@ -110,11 +117,11 @@ class Run:
 
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """Serves `kinds` (by type token); subclasses add configuration and functions."""
+    """Serves `resource_types`, by type token. Subclasses add configuration and functions."""
 
     name: str
     version: str
-    kinds: Mapping[str, Resource]
+    resource_types: Mapping[str, ResourceType]
 
     def __init__(self) -> None:
         self.engine: engine_pb2_grpc.EngineStub | None = None
@@ -124,12 +131,14 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         return {}
 
     def configure(self, inputs: Properties) -> None:
-        """Takes the provider's own inputs."""
+        """Stores the provider's configuration."""
 
     async def invoke(self, token: str, arguments: Properties) -> Properties:
-        raise ProviderError(f"unknown function {token}: the sandbox's {self.name} provider does not have it")
+        raise ProviderError(
+            f"unknown function {token}: the sandbox's {self.name} provider does not support it"
+        )
 
-    # ---- the protocol
+    # ---- methods of the protocol
 
     async def Handshake(
         self, request: provider_pb2.ProviderHandshakeRequest, context: Context
@@ -159,73 +168,75 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             self.configure(from_struct(request.args))
             return provider_pb2.ConfigureResponse(supportsPreview=True)
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Check(self, request: provider_pb2.CheckRequest, context: Context) -> provider_pb2.CheckResponse:
         async def work() -> provider_pb2.CheckResponse:
-            run, kind = self._resource(request.urn)
+            operation, resource_type = self._resource(request.urn)
             olds, news = from_struct(request.olds), from_struct(request.news)
-            news, failures = kind.check(run.name, olds, news, request.randomSeed)
+            news, failures = resource_type.check(operation.name, olds, news, request.randomSeed)
             return provider_pb2.CheckResponse(inputs=to_struct(news), failures=_failures(failures))
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Diff(self, request: provider_pb2.DiffRequest, context: Context) -> provider_pb2.DiffResponse:
         async def work() -> provider_pb2.DiffResponse:
-            _, kind = self._resource(request.urn)
+            _, resource_type = self._resource(request.urn)
             old_inputs, state = from_struct(request.old_inputs), from_struct(request.olds)
-            return _diff_response(kind.diff(old_inputs, state, from_struct(request.news)))
+            return _diff_response(resource_type.diff(old_inputs, state, from_struct(request.news)))
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Create(
         self, request: provider_pb2.CreateRequest, context: Context
     ) -> provider_pb2.CreateResponse:
         async def work() -> provider_pb2.CreateResponse:
-            run, kind = self._resource(request.urn)
+            operation, resource_type = self._resource(request.urn)
             inputs = from_struct(request.properties)
             if request.preview:
-                return provider_pb2.CreateResponse(properties=to_struct(kind.plan({}, {}, inputs)))
-            resource_id, state = await kind.create(run, inputs)
+                return provider_pb2.CreateResponse(
+                    properties=to_struct(resource_type.preview_outputs({}, {}, inputs))
+                )
+            resource_id, state = await resource_type.create(operation, inputs)
             return provider_pb2.CreateResponse(id=resource_id, properties=to_struct(state))
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Read(self, request: provider_pb2.ReadRequest, context: Context) -> provider_pb2.ReadResponse:
         async def work() -> provider_pb2.ReadResponse:
-            run, kind = self._resource(request.urn)
-            state = await kind.read(run, request.id, from_struct(request.properties))
+            operation, resource_type = self._resource(request.urn)
+            state = await resource_type.read(operation, request.id, from_struct(request.properties))
             if state is None:
                 return provider_pb2.ReadResponse()
-            inputs = kind.inputs_of(from_struct(request.inputs), state)
+            inputs = resource_type.inputs_from_state(from_struct(request.inputs), state)
             return provider_pb2.ReadResponse(
                 id=request.id, properties=to_struct(state), inputs=to_struct(inputs)
             )
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Update(
         self, request: provider_pb2.UpdateRequest, context: Context
     ) -> provider_pb2.UpdateResponse:
         async def work() -> provider_pb2.UpdateResponse:
-            run, kind = self._resource(request.urn)
+            operation, resource_type = self._resource(request.urn)
             old_inputs, state = from_struct(request.old_inputs), from_struct(request.olds)
             inputs = from_struct(request.news)
             if request.preview:
-                new_state = kind.plan(state, old_inputs, inputs)
+                new_state = resource_type.preview_outputs(state, old_inputs, inputs)
             else:
-                new_state = await kind.update(run, request.id, state, old_inputs, inputs)
+                new_state = await resource_type.update(operation, request.id, state, old_inputs, inputs)
             return provider_pb2.UpdateResponse(properties=to_struct(new_state))
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Delete(self, request: provider_pb2.DeleteRequest, context: Context) -> empty_pb2.Empty:
         async def work() -> empty_pb2.Empty:
-            run, kind = self._resource(request.urn)
-            await kind.delete(run, request.id, from_struct(request.properties))
+            operation, resource_type = self._resource(request.urn)
+            await resource_type.delete(operation, request.id, from_struct(request.properties))
             return empty_pb2.Empty()
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Invoke(
         self, request: provider_pb2.InvokeRequest, context: Context
@@ -234,31 +245,31 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             answer = await self.invoke(request.tok, from_struct(request.args))
             return provider_pb2.InvokeResponse(**{"return": to_struct(answer)})  # pyright: ignore[reportArgumentType]
 
-        return await self._answer(context, work())
+        return await self._run_request(context, work())
 
     async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         for task in self.running:
             task.cancel()
         return empty_pb2.Empty()
 
-    # ---- below
+    # ---- internals
 
-    def _resource(self, urn: str) -> tuple[Run, Resource]:
+    def _resource(self, urn: str) -> tuple[Operation, ResourceType]:
         token = urn.split("::")[2].rsplit("$", 1)[-1]
-        if token not in self.kinds:
+        if token not in self.resource_types:
             raise ProviderError(
-                f"unknown resource type {token}: the sandbox's {self.name} provider does not have it"
+                f"unknown resource type {token}: the sandbox's {self.name} provider does not support it"
             )
-        return Run(urn, self.engine), self.kinds[token]
+        return Operation(urn, self.engine), self.resource_types[token]
 
-    async def _answer(self, context: Context, work: Coroutine[Any, Any, T]) -> T:
-        """Does the work so that Cancel reaches it and what goes wrong becomes the error the user reads."""
+    async def _run_request(self, context: Context, work: Coroutine[Any, Any, T]) -> T:
+        """Runs the work of a request. Cancel can end it, and its error becomes the error of the call."""
         task = asyncio.ensure_future(work)
         self.running.add(task)
         try:
             return await task
-        except NotReadyError as problem:
-            await _abort_partially(context, problem)
+        except ResourceInitFailedError as problem:
+            await _abort_with_state(context, problem)
         except ProviderError as problem:
             await context.abort(grpc.StatusCode.UNKNOWN, str(problem))
         except asyncio.CancelledError:
@@ -273,8 +284,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         serve(lambda server: provider_pb2_grpc.add_ResourceProviderServicer_to_server(cls(), server))
 
 
-async def _abort_partially(context: Context, problem: NotReadyError) -> None:
-    """Ends the call with an error that still hands the resource over, so that it is not forgotten."""
+async def _abort_with_state(context: Context, problem: ResourceInitFailedError) -> None:
+    """Ends the call with an error that contains the resource's id and state, so that Pulumi keeps it."""
     detail = any_pb2.Any()
     detail.Pack(
         provider_pb2.ErrorResourceInitFailed(
@@ -290,7 +301,7 @@ async def _abort_partially(context: Context, problem: NotReadyError) -> None:
 
 
 def _changes(old: Properties, new: Properties) -> dict[str, tuple[Value, Value]]:
-    return {path: (before, after) for path, before, after in differences("", old, new)}
+    return {path: (before, after) for path, before, after in find_differences("", old, new)}
 
 
 def _failures(failures: Failures) -> list[provider_pb2.CheckFailure]:
@@ -302,17 +313,17 @@ def _failures(failures: Failures) -> list[provider_pb2.CheckFailure]:
 def _diff_response(diff: Diff) -> provider_pb2.DiffResponse:
     if not diff.paths:
         return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_NONE)
-    kinds = provider_pb2.PropertyDiff
+    property_diff = provider_pb2.PropertyDiff
     detailed = {}
     for path, (before, after) in diff.paths.items():
         replace = bool({path, top_level(path)} & diff.replaces)
         if before is None:
-            kind = kinds.ADD_REPLACE if replace else kinds.ADD
+            kind = property_diff.ADD_REPLACE if replace else property_diff.ADD
         elif after is None:
-            kind = kinds.DELETE_REPLACE if replace else kinds.DELETE
+            kind = property_diff.DELETE_REPLACE if replace else property_diff.DELETE
         else:
-            kind = kinds.UPDATE_REPLACE if replace else kinds.UPDATE
-        detailed[path] = kinds(kind=kind, inputDiff=True)
+            kind = property_diff.UPDATE_REPLACE if replace else property_diff.UPDATE
+        detailed[path] = property_diff(kind=kind, inputDiff=True)
     return provider_pb2.DiffResponse(
         changes=provider_pb2.DiffResponse.DIFF_SOME,
         diffs=sorted({top_level(path) for path in diff.paths}),

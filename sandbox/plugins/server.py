@@ -1,4 +1,4 @@
-"""What all stand-in plugins share: a gRPC server on a free port, whose number is the first line printed."""
+"""Runs the gRPC server of a plugin on a free port and prints the port, as the engine expects."""
 
 import asyncio
 import os
@@ -10,13 +10,13 @@ import grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-# Pulumi's own limit: a state with many resources does not fit into gRPC's default of 4 MiB.
+# Pulumi's own limit. gRPC's default of 4 MiB is too small for a large state.
 MESSAGE_LIMIT = 400 * 1024 * 1024
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", MESSAGE_LIMIT)]
 
 
 def serve(register: Callable[[grpc.aio.Server], None]) -> None:
-    """Serves until the engine ends it with SIGTERM or SIGINT, and then leaves without a word."""
+    """Serves until the engine sends SIGTERM or SIGINT, then exits without output."""
     asyncio.run(_serve(register))
 
 
@@ -32,5 +32,5 @@ async def _serve(register: Callable[[grpc.aio.Server], None]) -> None:
     print(port, flush=True)
     await ended.wait()
     await server.stop(grace=0)
-    # At once: what gRPC is still waiting for would only complain of being cancelled.
+    # A normal exit would print errors of cancelled gRPC calls.
     os._exit(0)

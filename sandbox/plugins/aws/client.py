@@ -1,4 +1,4 @@
-"""The way to the API: clients for the configured region and endpoints, and how its refusals are told."""
+"""boto3 clients for the configured region and endpoints, and the official provider's error texts."""
 
 import json
 import os
@@ -28,32 +28,33 @@ FLAGS = frozenset(
 SETTINGS = TEXT_SETTINGS | FLAGS | {"endpoints", "defaultTags", "maxRetries"}
 
 
-def region_of(settings: Properties) -> str:
+def get_region(settings: Properties) -> str:
+    """Returns the region of the settings or the environment, empty if neither has one."""
     return str(
         settings.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
     )
 
 
-class Cloud:
-    """The account as the provider's configuration describes it."""
+class AwsClient:
+    """The clients of the configured account."""
 
-    # How long a refusal because something else still depends on a resource is waited out, and a change of state.
-    patience = 300.0
-    # How long a refusal that may come from IAM's news not having reached all of AWS yet.
-    propagation = 120.0
+    # Seconds to wait for a state, or for the deletion of dependent resources.
+    wait_timeout = 300.0
+    # Seconds to wait until an IAM change is visible in all of AWS.
+    propagation_timeout = 120.0
 
     def __init__(self, settings: Properties, cancelled: threading.Event | None = None) -> None:
-        # Everything that is not text arrives as JSON in text, from the SDK and from the stack's file alike.
+        # The SDK and the stack's file both pass other values than text as JSON.
         self.settings: dict[str, Any] = {
             name: value if name in TEXT_SETTINGS or not isinstance(value, str) else json.loads(value)
             for name, value in settings.items()
         }
-        self.region = region_of(settings)
+        self.region = get_region(settings)
         self.default_tags: dict[str, str] = (self.settings.get("defaultTags") or {}).get("tags") or {}
         self.cancelled = cancelled or threading.Event()
         self._making_clients = threading.Lock()
         if not self.settings.get("skipCredentialsValidation"):
-            with told("validating provider credentials: retrieving caller identity from STS"):
+            with translate_errors("validating provider credentials: retrieving caller identity from STS"):
                 self._client("sts").get_caller_identity()
 
     def _client(self, service: str) -> Any:
@@ -70,7 +71,7 @@ class Cloud:
                 config=Config(
                     max_pool_connections=64,
                     retries={"mode": "standard", "max_attempts": 10},
-                    user_agent_extra="Pulumi/1.0",  # so does the official one
+                    user_agent_extra="Pulumi/1.0",  # as the official provider
                 ),
             )
 
@@ -94,14 +95,15 @@ class Cloud:
     def account(self) -> str:
         if self.settings.get("skipRequestingAccountId"):
             return ""
-        with told("retrieving AWS account details"):
+        with translate_errors("retrieving AWS account details"):
             return str(self._client("sts").get_caller_identity()["Account"])
 
     def arn(self, account: str, resource: str) -> str:
         return f"arn:aws:ec2:{self.region}:{account}:{resource}"
 
     def wait(self, for_what: str, done: Callable[[], bool]) -> None:
-        deadline, pause = time.monotonic() + self.patience, 0.1
+        """Waits until `done` returns true, at most `wait_timeout` seconds or until the run is cancelled."""
+        deadline, pause = time.monotonic() + self.wait_timeout, 0.1
         while not done():
             if self.cancelled.is_set():
                 raise ProviderError(f"waiting for {for_what}: context canceled")
@@ -110,16 +112,16 @@ class Cloud:
             time.sleep(pause)
             pause = min(pause * 1.5, 3.0)
 
-    def when_free(self, what: str, delete: Callable[[], object]) -> None:
-        """Deletes something, as soon as nothing depends on it any more; nothing left to delete is fine."""
+    def delete_when_unused(self, what: str, delete: Callable[[], object]) -> None:
+        """Deletes a resource, with retries while others depend on it. A missing resource is no error."""
 
         def deleted() -> bool:
             try:
                 delete()
             except ClientError as problem:
-                if is_gone(problem):
+                if is_not_found(problem):
                     return True
-                if code(problem) in ("DependencyViolation", "InvalidIPAddress.InUse"):
+                if error_code(problem) in ("DependencyViolation", "InvalidIPAddress.InUse"):
                     return False
                 raise
             return True
@@ -127,17 +129,17 @@ class Cloud:
         self.wait(f"{what} to be free of dependencies", deleted)
 
     @staticmethod
-    def unless_gone(delete: Callable[[], object]) -> None:
-        """Deletes something; nothing left to delete is fine."""
+    def ignore_not_found(delete: Callable[[], object]) -> None:
+        """Calls `delete`. A missing resource is no error."""
         try:
             delete()
         except ClientError as problem:
-            if not is_gone(problem):
+            if not is_not_found(problem):
                 raise
 
-    def propagated(self, attempt: Callable[[], T], passes: Callable[[ClientError], bool]) -> T:
-        """Tries again for as long as the refusal is one that may pass by itself; then that refusal is told."""
-        deadline, pause = time.monotonic() + self.propagation, 0.1
+    def retry_until_propagated(self, attempt: Callable[[], T], passes: Callable[[ClientError], bool]) -> T:
+        """Calls `attempt`, and again while `passes` accepts its error, at most `propagation_timeout` seconds."""
+        deadline, pause = time.monotonic() + self.propagation_timeout, 0.1
         while True:
             try:
                 return attempt()
@@ -148,64 +150,67 @@ class Cloud:
             pause = min(pause * 1.5, 3.0)
 
 
-def code(problem: ClientError) -> str:
+def error_code(problem: ClientError) -> str:
+    """Returns AWS's code of the error."""
     return str(problem.response.get("Error", {}).get("Code", ""))
 
 
-def is_gone(problem: ClientError) -> bool:
-    gone = ("NoSuchHostedZone", "NoSuchEntity", "Gateway.NotAttached")
-    return "NotFound" in code(problem) or code(problem) in gone
+def is_not_found(problem: ClientError) -> bool:
+    """Returns whether the error says that the resource does not exist."""
+    codes = ("NoSuchHostedZone", "NoSuchEntity", "Gateway.NotAttached")
+    return "NotFound" in error_code(problem) or error_code(problem) in codes
 
 
-def refusal(operation: str, error: str, message: str) -> ClientError:
-    """AWS's answer where moto has another one, or none."""
+def api_error(operation: str, error: str, message: str) -> ClientError:
+    """Returns an error as AWS sends it, for a request that moto answers differently."""
     return ClientError(
         {"Error": {"Code": error, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": 400}}, operation
     )
 
 
-def described(describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any] | None:
-    """The one thing that a query by id finds, None when it is gone."""
+def describe_one(describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any] | None:
+    """Returns the first result of a query, or None if the resource does not exist."""
     try:
         found = describe()
     except ClientError as problem:
-        if is_gone(problem):
+        if is_not_found(problem):
             return None
         raise
     return found[0] if found else None
 
 
 @contextmanager
-def told(doing: str) -> Generator[None]:
-    """Turns what the API refuses into the official provider's words for it."""
+def translate_errors(action: str) -> Generator[None]:
+    """Turns an API error into a ProviderError with the official provider's text."""
     try:
         yield
     except ClientError as problem:
         answer = problem.response.get("ResponseMetadata", {})
         raise ProviderError(
-            f"{doing}: operation error {problem.operation_name}, https response error "
+            f"{action}: operation error {problem.operation_name}, https response error "
             f"StatusCode: {answer.get('HTTPStatusCode', 0)}, RequestID: {answer.get('RequestId', '')}, "
-            f"api error {code(problem)}: {problem.response.get('Error', {}).get('Message', '')}"
+            f"api error {error_code(problem)}: {problem.response.get('Error', {}).get('Message', '')}"
         ) from problem
     except BotoCoreError as problem:
-        raise ProviderError(f"{doing}: {problem}") from problem
+        raise ProviderError(f"{action}: {problem}") from problem
 
 
-def renamed(properties: Value, names: Mapping[str, str]) -> dict[str, Any]:
-    """Those of the properties that have a name in the API, under that name."""
+def rename_keys(properties: Value, names: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the properties that `names` maps, under their names in the API."""
     given = properties if isinstance(properties, dict) else {}
     return {names[name]: value for name, value in given.items() if name in names}
 
 
-def tag_list(tags: object) -> list[dict[str, str]]:
+def to_tag_list(tags: object) -> list[dict[str, str]]:
+    """Returns the tags as the API takes them."""
     return [{"Key": key, "Value": value} for key, value in (tags if isinstance(tags, dict) else {}).items()]
 
 
-def tag_specifications(kind: str, tags: object) -> list[dict[str, Any]]:
-    return [{"ResourceType": kind, "Tags": tag_list(tags)}] if tags else []
+def tag_specifications(api_type: str, tags: object) -> list[dict[str, Any]]:
+    """Returns the tags of a new resource as the EC2 API takes them. `api_type` is EC2's name of the type."""
+    return [{"ResourceType": api_type, "Tags": to_tag_list(tags)}] if tags else []
 
 
-def tags_of(described: Mapping[str, Any]) -> Properties:
-    return {
-        tag["Key"]: tag["Value"] for tag in described.get("Tags", []) if not tag["Key"].startswith("aws:")
-    }
+def get_tags(resource: Mapping[str, Any]) -> Properties:
+    """Returns the tags of a described resource, without AWS's own."""
+    return {tag["Key"]: tag["Value"] for tag in resource.get("Tags", []) if not tag["Key"].startswith("aws:")}

@@ -1,81 +1,90 @@
-"""Elastic IP addresses and what they are associated with."""
+"""Elastic IP addresses and their associations."""
 
 from typing import Any
 
-from sandbox.plugins.aws.client import Cloud, described, refusal, renamed, tag_specifications, tags_of
-from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.client import (
+    AwsClient,
+    api_error,
+    describe_one,
+    get_tags,
+    rename_keys,
+    tag_specifications,
+)
+from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import Properties
 
 
-def _create_address(cloud: Cloud, inputs: Properties) -> str:
+def _create_address(client: AwsClient, inputs: Properties) -> str:
     tags = tag_specifications("elastic-ip", inputs.get("tags"))
-    return str(cloud.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
+    return str(client.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
 
 
-def _associate(cloud: Cloud, allocation_id: str, inputs: Properties) -> None:
+def _associate(client: AwsClient, allocation_id: str, inputs: Properties) -> None:
     if "instance" in inputs:
-        cloud.ec2.associate_address(
+        client.ec2.associate_address(
             AllocationId=allocation_id, InstanceId=inputs["instance"], AllowReassociation=True
         )
 
 
-def _address(cloud: Cloud, **query: Any) -> dict[str, Any] | None:
-    return described(lambda: cloud.ec2.describe_addresses(**query)["Addresses"])
+def _address(client: AwsClient, **query: Any) -> dict[str, Any] | None:
+    return describe_one(lambda: client.ec2.describe_addresses(**query)["Addresses"])
 
 
-def _read_address(cloud: Cloud, allocation_id: str, known: Properties) -> Properties | None:
-    found = _address(cloud, AllocationIds=[allocation_id])
+def _read_address(client: AwsClient, allocation_id: str, known: Properties) -> Properties | None:
+    found = _address(client, AllocationIds=[allocation_id])
     if found is None:
         return None
     public, private = found["PublicIp"], found.get("PrivateIpAddress", "")
     return {
         "allocationId": allocation_id,
-        "arn": cloud.arn(cloud.account, f"elastic-ip/{allocation_id}"),
+        "arn": client.arn(client.account, f"elastic-ip/{allocation_id}"),
         "associationId": found.get("AssociationId", ""),
         "domain": found["Domain"],
         "instance": found.get("InstanceId", ""),
         "networkInterface": found.get("NetworkInterfaceId", ""),
-        "privateDns": f"ip-{private.replace('.', '-')}.{cloud.region}.compute.internal" if private else None,
+        "privateDns": f"ip-{private.replace('.', '-')}.{client.region}.compute.internal" if private else None,
         "privateIp": private,
-        "publicDns": f"ec2-{public.replace('.', '-')}.{cloud.region}.compute.amazonaws.com",
+        "publicDns": f"ec2-{public.replace('.', '-')}.{client.region}.compute.amazonaws.com",
         "publicIp": public,
-        "tags": tags_of(found),
+        "tags": get_tags(found),
     }
 
 
 def _update_address(
-    cloud: Cloud, allocation_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, allocation_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
     if "instance" in changed:
-        _disassociate(cloud, str(state.get("associationId") or ""))
-        _associate(cloud, allocation_id, inputs)
+        _disassociate(client, str(state.get("associationId") or ""))
+        _associate(client, allocation_id, inputs)
 
 
-def _disassociate(cloud: Cloud, association_id: str) -> None:
+def _disassociate(client: AwsClient, association_id: str) -> None:
     if association_id:
-        cloud.when_free("EC2 EIP", lambda: cloud.ec2.disassociate_address(AssociationId=association_id))
+        client.delete_when_unused(
+            "EC2 EIP", lambda: client.ec2.disassociate_address(AssociationId=association_id)
+        )
 
 
-def _delete_address(cloud: Cloud, allocation_id: str, state: Properties) -> None:
-    if found := _address(cloud, AllocationIds=[allocation_id]):
+def _delete_address(client: AwsClient, allocation_id: str, state: Properties) -> None:
+    if found := _address(client, AllocationIds=[allocation_id]):
         association = found.get("AssociationId", "")
         if association and association != state.get("associationId"):
-            # The original ends the association that it knows of and no other, and then AWS refuses; moto would not.
-            raise refusal(
+            # The official provider removes only the association in the state, and AWS then refuses the release. moto releases.
+            raise api_error(
                 "ReleaseAddress",
                 "InvalidIPAddress.InUse",
                 f"The address with allocation id [{allocation_id}] cannot be released because it is in use",
             )
-        _disassociate(cloud, association)
-        cloud.when_free("EC2 EIP", lambda: cloud.ec2.release_address(AllocationId=allocation_id))
+        _disassociate(client, association)
+        client.delete_when_unused("EC2 EIP", lambda: client.ec2.release_address(AllocationId=allocation_id))
 
 
-EIP = Kind(
+EIP = AwsResourceType(
     token="aws:ec2/eip:Eip",
-    called="EC2 EIP",
-    replacing=frozenset({"domain"}),
-    in_place=frozenset({"instance"}),
-    chosen=frozenset({"domain", "instance"}),
+    label="EC2 EIP",
+    replace_on_change=frozenset({"domain"}),
+    update_on_change=frozenset({"instance"}),
+    chosen_by_aws=frozenset({"domain", "instance"}),
     outputs=frozenset(
         {
             "allocationId", "arn", "associationId", "networkInterface", "privateDns", "privateIp", "publicDns",
@@ -83,7 +92,7 @@ EIP = Kind(
         }
     ),
     create=_create_address,
-    ready=_associate,
+    finish_create=_associate,
     read=_read_address,
     update=_update_address,
     delete=_delete_address,
@@ -97,14 +106,14 @@ ASSOCIATION = {
 }
 
 
-def _create_association(cloud: Cloud, inputs: Properties) -> str:
-    # In a VPC an address moves freely from one machine to the next; so AWS has it by default, but not moto.
-    request = {"AllowReassociation": True, **renamed(inputs, ASSOCIATION)}
-    return str(cloud.ec2.associate_address(**request)["AssociationId"])
+def _create_association(client: AwsClient, inputs: Properties) -> str:
+    # In a VPC, AWS allows reassociation by default. moto does not.
+    request = {"AllowReassociation": True, **rename_keys(inputs, ASSOCIATION)}
+    return str(client.ec2.associate_address(**request)["AssociationId"])
 
 
-def _read_association(cloud: Cloud, association_id: str, known: Properties) -> Properties | None:
-    found = _address(cloud, Filters=[{"Name": "association-id", "Values": [association_id]}])
+def _read_association(client: AwsClient, association_id: str, known: Properties) -> Properties | None:
+    found = _address(client, Filters=[{"Name": "association-id", "Values": [association_id]}])
     return found and {
         "allocationId": found["AllocationId"],
         "instanceId": found.get("InstanceId", ""),
@@ -114,14 +123,14 @@ def _read_association(cloud: Cloud, association_id: str, known: Properties) -> P
     }
 
 
-EIP_ASSOCIATION = Kind(
+EIP_ASSOCIATION = AwsResourceType(
     token="aws:ec2/eipAssociation:EipAssociation",
-    called="EC2 EIP Association",
-    replacing=frozenset(ASSOCIATION) | {"allowReassociation"},
-    chosen=frozenset(ASSOCIATION),
+    label="EC2 EIP Association",
+    replace_on_change=frozenset(ASSOCIATION) | {"allowReassociation"},
+    chosen_by_aws=frozenset(ASSOCIATION),
     taggable=False,
     outputs=frozenset({"publicIp"}),
     create=_create_association,
     read=_read_association,
-    delete=lambda cloud, association_id, _: _disassociate(cloud, association_id),
+    delete=lambda client, association_id, _: _disassociate(client, association_id),
 )

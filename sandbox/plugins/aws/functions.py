@@ -1,10 +1,10 @@
-"""The functions (data sources) that the program calls."""
+"""The functions (Terraform's data sources) that the program calls."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox.plugins.aws.client import Cloud, tags_of, told
+from sandbox.plugins.aws.client import AwsClient, get_tags, translate_errors
 from sandbox.plugins.aws.network import subnet_properties
 from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError
@@ -25,10 +25,10 @@ def _filters(arguments: Properties) -> list[dict[str, Any]]:
     ]
 
 
-def _get_ami(cloud: Cloud, arguments: Properties) -> Properties:
+def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
     request = {"Owners": arguments["owners"]} if "owners" in arguments else {}
-    with told("reading EC2 AMIs"):
-        images = cloud.ec2.describe_images(Filters=_filters(arguments), **request)["Images"]
+    with translate_errors("reading EC2 AMIs"):
+        images = client.ec2.describe_images(Filters=_filters(arguments), **request)["Images"]
     if "nameRegex" in arguments:
         images = [image for image in images if re.search(str(arguments["nameRegex"]), image.get("Name", ""))]
     if not images:
@@ -38,7 +38,7 @@ def _get_ami(cloud: Cloud, arguments: Properties) -> Properties:
     image = max(images, key=lambda candidate: str(candidate.get("CreationDate", "")))
     return {
         "architecture": image.get("Architecture", ""),
-        "arn": f"arn:aws:ec2:{cloud.region}::image/{image['ImageId']}",
+        "arn": f"arn:aws:ec2:{client.region}::image/{image['ImageId']}",
         "creationDate": image.get("CreationDate", ""),
         "description": image.get("Description", ""),
         "hypervisor": image.get("Hypervisor", ""),
@@ -53,27 +53,27 @@ def _get_ami(cloud: Cloud, arguments: Properties) -> Properties:
         "rootDeviceName": image.get("RootDeviceName", ""),
         "rootDeviceType": image.get("RootDeviceType", ""),
         "state": image.get("State", ""),
-        "tags": tags_of(image),
+        "tags": get_tags(image),
         "virtualizationType": image.get("VirtualizationType", ""),
     }
 
 
-def _get_subnet(cloud: Cloud, arguments: Properties) -> Properties:
+def _get_subnet(client: AwsClient, arguments: Properties) -> Properties:
     filters = _filters(arguments)
-    for name, theirs in {
+    for name, api_name in {
         "availabilityZone": "availability-zone",
         "cidrBlock": "cidr-block",
         "state": "state",
         "vpcId": "vpc-id",
     }.items():
         if name in arguments:
-            filters.append({"Name": theirs, "Values": [arguments[name]]})
+            filters.append({"Name": api_name, "Values": [arguments[name]]})
     tags = arguments.get("tags")
     for key, value in (tags if isinstance(tags, dict) else {}).items():
         filters.append({"Name": f"tag:{key}", "Values": [value]})
     request = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
-    with told("reading EC2 Subnet"):
-        subnets = cloud.ec2.describe_subnets(Filters=filters, **request)["Subnets"]
+    with translate_errors("reading EC2 Subnet"):
+        subnets = client.ec2.describe_subnets(Filters=filters, **request)["Subnets"]
     if len(subnets) != 1:
         found = "no matching EC2 Subnet found" if not subnets else "multiple EC2 Subnets matched"
         raise ProviderError(f"{found}; use additional constraints to reduce matches to a single EC2 Subnet")
@@ -87,51 +87,51 @@ def _get_subnet(cloud: Cloud, arguments: Properties) -> Properties:
     }
 
 
-def _get_instance_type(cloud: Cloud, arguments: Properties) -> Properties:
+def _get_instance_type(client: AwsClient, arguments: Properties) -> Properties:
     name = arguments["instanceType"]
-    with told(f"reading EC2 Instance Type ({name})"):
-        kinds = cloud.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
-    if not kinds:
+    with translate_errors(f"reading EC2 Instance Type ({name})"):
+        instance_types = client.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
+    if not instance_types:
         raise ProviderError(f"reading EC2 Instance Type ({name}): couldn't find resource")
-    kind = kinds[0]
+    instance_type = instance_types[0]
     return {
-        "burstablePerformanceSupported": kind["BurstablePerformanceSupported"],
-        "currentGeneration": kind["CurrentGeneration"],
-        "defaultCores": kind["VCpuInfo"].get("DefaultCores", 0),
-        "defaultVcpus": kind["VCpuInfo"]["DefaultVCpus"],
-        "hypervisor": kind.get("Hypervisor", ""),
-        "id": kind["InstanceType"],
-        "instanceType": kind["InstanceType"],
-        "memorySize": kind["MemoryInfo"]["SizeInMiB"],
-        "networkPerformance": kind["NetworkInfo"]["NetworkPerformance"],
-        "supportedArchitectures": kind["ProcessorInfo"]["SupportedArchitectures"],
+        "burstablePerformanceSupported": instance_type["BurstablePerformanceSupported"],
+        "currentGeneration": instance_type["CurrentGeneration"],
+        "defaultCores": instance_type["VCpuInfo"].get("DefaultCores", 0),
+        "defaultVcpus": instance_type["VCpuInfo"]["DefaultVCpus"],
+        "hypervisor": instance_type.get("Hypervisor", ""),
+        "id": instance_type["InstanceType"],
+        "instanceType": instance_type["InstanceType"],
+        "memorySize": instance_type["MemoryInfo"]["SizeInMiB"],
+        "networkPerformance": instance_type["NetworkInfo"]["NetworkPerformance"],
+        "supportedArchitectures": instance_type["ProcessorInfo"]["SupportedArchitectures"],
     }
 
 
-def _get_availability_zones(cloud: Cloud, arguments: Properties) -> Properties:
+def _get_availability_zones(client: AwsClient, arguments: Properties) -> Properties:
     filters = _filters(arguments)
     if "state" in arguments:
         filters.append({"Name": "state", "Values": [arguments["state"]]})
-    with told("reading EC2 Availability Zones"):
-        zones = cloud.ec2.describe_availability_zones(
+    with translate_errors("reading EC2 Availability Zones"):
+        zones = client.ec2.describe_availability_zones(
             Filters=filters, AllAvailabilityZones=bool(arguments.get("allAvailabilityZones"))
         )["AvailabilityZones"]
-    without = {str(name) for key in ("excludeNames", "excludeZoneIds") for name in _list(arguments.get(key))}
-    zones = [zone for zone in zones if not {zone["ZoneName"], zone["ZoneId"]} & without]
+    excluded = {str(name) for key in ("excludeNames", "excludeZoneIds") for name in _list(arguments.get(key))}
+    zones = [zone for zone in zones if not {zone["ZoneName"], zone["ZoneId"]} & excluded]
     zones.sort(key=lambda zone: str(zone["ZoneName"]))
     return {
-        "groupNames": [*sorted({str(zone.get("GroupName", cloud.region)) for zone in zones})],
-        "id": cloud.region,
+        "groupNames": [*sorted({str(zone.get("GroupName", client.region)) for zone in zones})],
+        "id": client.region,
         "names": [zone["ZoneName"] for zone in zones],
         "zoneIds": [zone["ZoneId"] for zone in zones],
     }
 
 
-def _get_zone(cloud: Cloud, arguments: Properties) -> Properties:
+def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
     wanted = str(arguments.get("name", "")).rstrip(".")
     private = bool(arguments.get("privateZone"))
-    with told("reading Route 53 Hosted Zone"):
-        pages = cloud.route53.get_paginator("list_hosted_zones").paginate()
+    with translate_errors("reading Route 53 Hosted Zone"):
+        pages = client.route53.get_paginator("list_hosted_zones").paginate()
         zones = [
             zone
             for page in pages
@@ -147,7 +147,7 @@ def _get_zone(cloud: Cloud, arguments: Properties) -> Properties:
             raise ProviderError("no matching Route 53 Hosted Zone found")
         if len(zones) > 1:
             raise ProviderError("multiple Route 53 Hosted Zones matched")
-        zone = cloud.route53.get_hosted_zone(Id=zones[0]["Id"])
+        zone = client.route53.get_hosted_zone(Id=zones[0]["Id"])
     found = zone["HostedZone"]
     zone_id = found["Id"].rsplit("/", 1)[-1]
     servers = zone.get("DelegationSet", {}).get("NameServers", [])
@@ -165,7 +165,7 @@ def _get_zone(cloud: Cloud, arguments: Properties) -> Properties:
     }
 
 
-FUNCTIONS: Mapping[str, tuple[Callable[[Cloud, Properties], Properties], frozenset[str]]] = {
+FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
     "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "nameRegex", "owners"})),
     "aws:ec2/getSubnet:getSubnet": (
         _get_subnet,
@@ -178,15 +178,16 @@ FUNCTIONS: Mapping[str, tuple[Callable[[Cloud, Properties], Properties], frozens
     ),
     "aws:route53/getZone:getZone": (_get_zone, frozenset({"name", "privateZone", "zoneId"})),
 }
-"""What each function does, and the arguments that it knows."""
+"""Each function with the names of its arguments, by token."""
 
 
-def call(cloud: Cloud, token: str, arguments: Properties) -> Properties:
+def call(client: AwsClient, token: str, arguments: Properties) -> Properties:
+    """Calls a function by its token and returns its result."""
     if token not in FUNCTIONS:
-        raise ProviderError(f"unknown function {token}: the sandbox's aws provider does not have it")
+        raise ProviderError(f"unknown function {token}: the sandbox's aws provider does not support it")
     function, known = FUNCTIONS[token]
     if unknown := sorted(arguments.keys() - known):
         raise ProviderError(
-            f"unknown argument {', '.join(unknown)} of {token}: the sandbox's aws provider does not have it"
+            f"unknown argument {', '.join(unknown)} of {token}: the sandbox's aws provider does not support it"
         )
-    return {**arguments, "region": cloud.region, **function(cloud, arguments)}
+    return {**arguments, "region": client.region, **function(client, arguments)}

@@ -3,15 +3,15 @@
 import zlib
 from typing import Any
 
-from sandbox.plugins.aws.client import Cloud, described, tag_specifications, tags_of
-from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.client import AwsClient, describe_one, get_tags, tag_specifications
+from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import Properties, Value
 
 VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": "EnableDnsHostnames"}
 
 
-def _create_vpc(cloud: Cloud, inputs: Properties) -> str:
-    created = cloud.ec2.create_vpc(
+def _create_vpc(client: AwsClient, inputs: Properties) -> str:
+    created = client.ec2.create_vpc(
         CidrBlock=inputs["cidrBlock"],
         InstanceTenancy=inputs["instanceTenancy"],
         TagSpecifications=tag_specifications("vpc", inputs.get("tags")),
@@ -19,29 +19,29 @@ def _create_vpc(cloud: Cloud, inputs: Properties) -> str:
     return str(created["Vpc"]["VpcId"])
 
 
-def _ready_vpc(cloud: Cloud, vpc_id: str, inputs: Properties) -> None:
-    cloud.ec2.get_waiter("vpc_available").wait(VpcIds=[vpc_id])
-    _update_vpc(cloud, vpc_id, {}, inputs, set(VPC_ATTRIBUTES) & inputs.keys())
+def _ready_vpc(client: AwsClient, vpc_id: str, inputs: Properties) -> None:
+    client.ec2.get_waiter("vpc_available").wait(VpcIds=[vpc_id])
+    _update_vpc(client, vpc_id, {}, inputs, set(VPC_ATTRIBUTES) & inputs.keys())
 
 
-def _read_vpc(cloud: Cloud, vpc_id: str, known: Properties) -> Properties | None:
-    found = described(lambda: cloud.ec2.describe_vpcs(VpcIds=[vpc_id])["Vpcs"])
+def _read_vpc(client: AwsClient, vpc_id: str, known: Properties) -> Properties | None:
+    found = describe_one(lambda: client.ec2.describe_vpcs(VpcIds=[vpc_id])["Vpcs"])
     if found is None:
         return None
     of_vpc = [{"Name": "vpc-id", "Values": [vpc_id]}]
     main = [*of_vpc, {"Name": "association.main", "Values": ["true"]}]
     default = [*of_vpc, {"Name": "group-name", "Values": ["default"]}]
     default_acl = [*of_vpc, {"Name": "default", "Values": ["true"]}]
-    tables = cloud.ec2.describe_route_tables(Filters=main)["RouteTables"]
-    groups = cloud.ec2.describe_security_groups(Filters=default)["SecurityGroups"]
-    acls = cloud.ec2.describe_network_acls(Filters=default_acl)["NetworkAcls"]
+    tables = client.ec2.describe_route_tables(Filters=main)["RouteTables"]
+    groups = client.ec2.describe_security_groups(Filters=default)["SecurityGroups"]
+    acls = client.ec2.describe_network_acls(Filters=default_acl)["NetworkAcls"]
     attributes = {
-        name: cloud.ec2.describe_vpc_attribute(VpcId=vpc_id, Attribute=name)[theirs]["Value"]
-        for name, theirs in VPC_ATTRIBUTES.items()
+        name: client.ec2.describe_vpc_attribute(VpcId=vpc_id, Attribute=name)[api_name]["Value"]
+        for name, api_name in VPC_ATTRIBUTES.items()
     }
     return {
         **attributes,
-        "arn": cloud.arn(found["OwnerId"], f"vpc/{vpc_id}"),
+        "arn": client.arn(found["OwnerId"], f"vpc/{vpc_id}"),
         "cidrBlock": found["CidrBlock"],
         "defaultNetworkAclId": acls[0]["NetworkAclId"] if acls else "",
         "defaultRouteTableId": tables[0]["RouteTableId"] if tables else "",
@@ -50,23 +50,25 @@ def _read_vpc(cloud: Cloud, vpc_id: str, known: Properties) -> Properties | None
         "instanceTenancy": found["InstanceTenancy"],
         "mainRouteTableId": tables[0]["RouteTableId"] if tables else "",
         "ownerId": found["OwnerId"],
-        "tags": tags_of(found),
+        "tags": get_tags(found),
     }
 
 
-def _update_vpc(cloud: Cloud, vpc_id: str, state: Properties, inputs: Properties, changed: set[str]) -> None:
-    for name in sorted(changed & VPC_ATTRIBUTES.keys(), reverse=True):  # host names need DNS support first
+def _update_vpc(
+    client: AwsClient, vpc_id: str, state: Properties, inputs: Properties, changed: set[str]
+) -> None:
+    for name in sorted(changed & VPC_ATTRIBUTES.keys(), reverse=True):  # host names require DNS support
         value = {"Value": bool(inputs.get(name))}
-        cloud.ec2.modify_vpc_attribute(VpcId=vpc_id, **{VPC_ATTRIBUTES[name]: value})
+        client.ec2.modify_vpc_attribute(VpcId=vpc_id, **{VPC_ATTRIBUTES[name]: value})
 
 
-VPC = Kind(
+VPC = AwsResourceType(
     token="aws:ec2/vpc:Vpc",
-    called="EC2 VPC",
+    label="EC2 VPC",
     required=frozenset({"cidrBlock"}),
-    replacing=frozenset({"cidrBlock", "instanceTenancy"}),
-    in_place=frozenset({"enableDnsSupport", "enableDnsHostnames"}),
-    chosen=frozenset({"enableDnsHostnames"}),
+    replace_on_change=frozenset({"cidrBlock", "instanceTenancy"}),
+    update_on_change=frozenset({"enableDnsSupport", "enableDnsHostnames"}),
+    chosen_by_aws=frozenset({"enableDnsHostnames"}),
     defaults={"enableDnsSupport": True, "instanceTenancy": "default"},
     outputs=frozenset(
         {
@@ -75,16 +77,16 @@ VPC = Kind(
         }
     ),
     create=_create_vpc,
-    ready=_ready_vpc,
+    finish_create=_ready_vpc,
     read=_read_vpc,
     update=_update_vpc,
-    delete=lambda cloud, vpc_id, _: cloud.when_free("EC2 VPC", lambda: cloud.ec2.delete_vpc(VpcId=vpc_id)),
+    delete=lambda client, vpc_id, _: client.delete_when_unused("EC2 VPC", lambda: client.ec2.delete_vpc(VpcId=vpc_id)),
 )  # fmt: skip
 
 
-def _create_subnet(cloud: Cloud, inputs: Properties) -> str:
+def _create_subnet(client: AwsClient, inputs: Properties) -> str:
     zone = {"AvailabilityZone": inputs["availabilityZone"]} if "availabilityZone" in inputs else {}
-    created = cloud.ec2.create_subnet(
+    created = client.ec2.create_subnet(
         VpcId=inputs["vpcId"],
         CidrBlock=inputs["cidrBlock"],
         TagSpecifications=tag_specifications("subnet", inputs.get("tags")),
@@ -93,14 +95,14 @@ def _create_subnet(cloud: Cloud, inputs: Properties) -> str:
     return str(created["Subnet"]["SubnetId"])
 
 
-def _ready_subnet(cloud: Cloud, subnet_id: str, inputs: Properties) -> None:
-    cloud.ec2.get_waiter("subnet_available").wait(SubnetIds=[subnet_id])
+def _ready_subnet(client: AwsClient, subnet_id: str, inputs: Properties) -> None:
+    client.ec2.get_waiter("subnet_available").wait(SubnetIds=[subnet_id])
     if inputs["mapPublicIpOnLaunch"]:
-        _update_subnet(cloud, subnet_id, {}, inputs, {"mapPublicIpOnLaunch"})
+        _update_subnet(client, subnet_id, {}, inputs, {"mapPublicIpOnLaunch"})
 
 
-def _read_subnet(cloud: Cloud, subnet_id: str, known: Properties) -> Properties | None:
-    found = described(lambda: cloud.ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"])
+def _read_subnet(client: AwsClient, subnet_id: str, known: Properties) -> Properties | None:
+    found = describe_one(lambda: client.ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"])
     return None if found is None else subnet_properties(found)
 
 
@@ -112,145 +114,145 @@ def subnet_properties(found: dict[str, Any]) -> Properties:
         "cidrBlock": found["CidrBlock"],
         "mapPublicIpOnLaunch": found["MapPublicIpOnLaunch"],
         "ownerId": found["OwnerId"],
-        "tags": tags_of(found),
+        "tags": get_tags(found),
         "vpcId": found["VpcId"],
     }
 
 
 def _update_subnet(
-    cloud: Cloud, subnet_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, subnet_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
     if "mapPublicIpOnLaunch" in changed:
         value = {"Value": bool(inputs.get("mapPublicIpOnLaunch"))}
-        cloud.ec2.modify_subnet_attribute(SubnetId=subnet_id, MapPublicIpOnLaunch=value)
+        client.ec2.modify_subnet_attribute(SubnetId=subnet_id, MapPublicIpOnLaunch=value)
 
 
-SUBNET = Kind(
+SUBNET = AwsResourceType(
     token="aws:ec2/subnet:Subnet",
-    called="EC2 Subnet",
+    label="EC2 Subnet",
     required=frozenset({"vpcId", "cidrBlock"}),
-    replacing=frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
-    in_place=frozenset({"mapPublicIpOnLaunch"}),
-    chosen=frozenset({"availabilityZone"}),
+    replace_on_change=frozenset({"vpcId", "cidrBlock", "availabilityZone"}),
+    update_on_change=frozenset({"mapPublicIpOnLaunch"}),
+    chosen_by_aws=frozenset({"availabilityZone"}),
     defaults={"mapPublicIpOnLaunch": False},
     outputs=frozenset({"arn", "availabilityZoneId", "ownerId"}),
     create=_create_subnet,
-    ready=_ready_subnet,
+    finish_create=_ready_subnet,
     read=_read_subnet,
     update=_update_subnet,
-    delete=lambda cloud, subnet_id, _: cloud.when_free(
-        "EC2 Subnet", lambda: cloud.ec2.delete_subnet(SubnetId=subnet_id)
+    delete=lambda client, subnet_id, _: client.delete_when_unused(
+        "EC2 Subnet", lambda: client.ec2.delete_subnet(SubnetId=subnet_id)
     ),
 )
 
 
-def _create_gateway(cloud: Cloud, inputs: Properties) -> str:
+def _create_gateway(client: AwsClient, inputs: Properties) -> str:
     tags = tag_specifications("internet-gateway", inputs.get("tags"))
-    created = cloud.ec2.create_internet_gateway(TagSpecifications=tags)
+    created = client.ec2.create_internet_gateway(TagSpecifications=tags)
     return str(created["InternetGateway"]["InternetGatewayId"])
 
 
-def _attach_gateway(cloud: Cloud, gateway_id: str, inputs: Properties) -> None:
+def _attach_gateway(client: AwsClient, gateway_id: str, inputs: Properties) -> None:
     if "vpcId" in inputs:
-        cloud.ec2.attach_internet_gateway(InternetGatewayId=gateway_id, VpcId=inputs["vpcId"])
+        client.ec2.attach_internet_gateway(InternetGatewayId=gateway_id, VpcId=inputs["vpcId"])
 
 
-def _read_gateway(cloud: Cloud, gateway_id: str, known: Properties) -> Properties | None:
-    found = described(
-        lambda: cloud.ec2.describe_internet_gateways(InternetGatewayIds=[gateway_id])["InternetGateways"]
+def _read_gateway(client: AwsClient, gateway_id: str, known: Properties) -> Properties | None:
+    found = describe_one(
+        lambda: client.ec2.describe_internet_gateways(InternetGatewayIds=[gateway_id])["InternetGateways"]
     )
     if found is None:
         return None
     attachments = found.get("Attachments", [])
     return {
-        "arn": cloud.arn(found["OwnerId"], f"internet-gateway/{gateway_id}"),
+        "arn": client.arn(found["OwnerId"], f"internet-gateway/{gateway_id}"),
         "ownerId": found["OwnerId"],
-        "tags": tags_of(found),
+        "tags": get_tags(found),
         "vpcId": attachments[0]["VpcId"] if attachments else "",
     }
 
 
-def _detach_gateway(cloud: Cloud, gateway_id: str, vpc_id: Value) -> None:
+def _detach_gateway(client: AwsClient, gateway_id: str, vpc_id: Value) -> None:
     if vpc_id:
-        cloud.when_free(
+        client.delete_when_unused(
             "EC2 Internet Gateway",
-            lambda: cloud.ec2.detach_internet_gateway(InternetGatewayId=gateway_id, VpcId=vpc_id),
+            lambda: client.ec2.detach_internet_gateway(InternetGatewayId=gateway_id, VpcId=vpc_id),
         )
 
 
 def _update_gateway(
-    cloud: Cloud, gateway_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, gateway_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
     if "vpcId" in changed:
-        _detach_gateway(cloud, gateway_id, state.get("vpcId"))
-        _attach_gateway(cloud, gateway_id, inputs)
+        _detach_gateway(client, gateway_id, state.get("vpcId"))
+        _attach_gateway(client, gateway_id, inputs)
 
 
-def _delete_gateway(cloud: Cloud, gateway_id: str, state: Properties) -> None:
-    _detach_gateway(cloud, gateway_id, state.get("vpcId"))
-    cloud.when_free(
-        "EC2 Internet Gateway", lambda: cloud.ec2.delete_internet_gateway(InternetGatewayId=gateway_id)
+def _delete_gateway(client: AwsClient, gateway_id: str, state: Properties) -> None:
+    _detach_gateway(client, gateway_id, state.get("vpcId"))
+    client.delete_when_unused(
+        "EC2 Internet Gateway", lambda: client.ec2.delete_internet_gateway(InternetGatewayId=gateway_id)
     )
 
 
-INTERNET_GATEWAY = Kind(
+INTERNET_GATEWAY = AwsResourceType(
     token="aws:ec2/internetGateway:InternetGateway",
-    called="EC2 Internet Gateway",
-    in_place=frozenset({"vpcId"}),
-    chosen=frozenset({"vpcId"}),
+    label="EC2 Internet Gateway",
+    update_on_change=frozenset({"vpcId"}),
+    chosen_by_aws=frozenset({"vpcId"}),
     outputs=frozenset({"arn", "ownerId"}),
     create=_create_gateway,
-    ready=_attach_gateway,
+    finish_create=_attach_gateway,
     read=_read_gateway,
     update=_update_gateway,
     delete=_delete_gateway,
 )
 
 
-def _create_table(cloud: Cloud, inputs: Properties) -> str:
+def _create_table(client: AwsClient, inputs: Properties) -> str:
     tags = tag_specifications("route-table", inputs.get("tags"))
-    created = cloud.ec2.create_route_table(VpcId=inputs["vpcId"], TagSpecifications=tags)
+    created = client.ec2.create_route_table(VpcId=inputs["vpcId"], TagSpecifications=tags)
     return str(created["RouteTable"]["RouteTableId"])
 
 
-def _table(cloud: Cloud, table_id: object) -> dict[str, Any] | None:
-    return described(lambda: cloud.ec2.describe_route_tables(RouteTableIds=[table_id])["RouteTables"])
+def _table(client: AwsClient, table_id: object) -> dict[str, Any] | None:
+    return describe_one(lambda: client.ec2.describe_route_tables(RouteTableIds=[table_id])["RouteTables"])
 
 
-def _read_table(cloud: Cloud, table_id: str, known: Properties) -> Properties | None:
-    found = _table(cloud, table_id)
+def _read_table(client: AwsClient, table_id: str, known: Properties) -> Properties | None:
+    found = _table(client, table_id)
     return found and {
-        "arn": cloud.arn(found["OwnerId"], f"route-table/{table_id}"),
+        "arn": client.arn(found["OwnerId"], f"route-table/{table_id}"),
         "ownerId": found["OwnerId"],
-        "tags": tags_of(found),
+        "tags": get_tags(found),
         "vpcId": found["VpcId"],
     }
 
 
-ROUTE_TABLE = Kind(
+ROUTE_TABLE = AwsResourceType(
     token="aws:ec2/routeTable:RouteTable",
-    called="EC2 Route Table",
+    label="EC2 Route Table",
     required=frozenset({"vpcId"}),
-    replacing=frozenset({"vpcId"}),
+    replace_on_change=frozenset({"vpcId"}),
     outputs=frozenset({"arn", "ownerId"}),
     create=_create_table,
     read=_read_table,
-    delete=lambda cloud, table_id, _: cloud.when_free(
-        "EC2 Route Table", lambda: cloud.ec2.delete_route_table(RouteTableId=table_id)
+    delete=lambda client, table_id, _: client.delete_when_unused(
+        "EC2 Route Table", lambda: client.ec2.delete_route_table(RouteTableId=table_id)
     ),
 )
 
 
-def _create_route(cloud: Cloud, inputs: Properties) -> str:
+def _create_route(client: AwsClient, inputs: Properties) -> str:
     destination = str(inputs["destinationCidrBlock"])
-    cloud.ec2.create_route(
+    client.ec2.create_route(
         RouteTableId=inputs["routeTableId"], DestinationCidrBlock=destination, GatewayId=inputs["gatewayId"]
     )
     return f"r-{inputs['routeTableId']}{zlib.crc32(destination.encode())}"
 
 
-def _read_route(cloud: Cloud, route_id: str, known: Properties) -> Properties | None:
-    for route in (_table(cloud, known["routeTableId"]) or {}).get("Routes", []):
+def _read_route(client: AwsClient, route_id: str, known: Properties) -> Properties | None:
+    for route in (_table(client, known["routeTableId"]) or {}).get("Routes", []):
         if route.get("DestinationCidrBlock") == known["destinationCidrBlock"]:
             return {
                 "gatewayId": route.get("GatewayId", ""),
@@ -261,77 +263,77 @@ def _read_route(cloud: Cloud, route_id: str, known: Properties) -> Properties | 
 
 
 def _update_route(
-    cloud: Cloud, route_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, route_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
-    cloud.ec2.replace_route(
+    client.ec2.replace_route(
         RouteTableId=inputs["routeTableId"],
         DestinationCidrBlock=inputs["destinationCidrBlock"],
         GatewayId=inputs["gatewayId"],
     )
 
 
-ROUTE = Kind(
+ROUTE = AwsResourceType(
     token="aws:ec2/route:Route",
-    called="EC2 Route",
+    label="EC2 Route",
     required=frozenset({"routeTableId", "destinationCidrBlock", "gatewayId"}),
-    replacing=frozenset({"routeTableId", "destinationCidrBlock"}),
-    in_place=frozenset({"gatewayId"}),
+    replace_on_change=frozenset({"routeTableId", "destinationCidrBlock"}),
+    update_on_change=frozenset({"gatewayId"}),
     taggable=False,
     outputs=frozenset({"origin", "state"}),
     create=_create_route,
     read=_read_route,
     update=_update_route,
-    delete=lambda cloud, _, state: cloud.when_free(
+    delete=lambda client, _, state: client.delete_when_unused(
         "EC2 Route",
-        lambda: cloud.ec2.delete_route(
+        lambda: client.ec2.delete_route(
             RouteTableId=state["routeTableId"], DestinationCidrBlock=state["destinationCidrBlock"]
         ),
     ),
 )
 
 
-def _create_association(cloud: Cloud, inputs: Properties) -> str:
-    created = cloud.ec2.associate_route_table(
+def _create_association(client: AwsClient, inputs: Properties) -> str:
+    created = client.ec2.associate_route_table(
         RouteTableId=inputs["routeTableId"], SubnetId=inputs["subnetId"]
     )
     return str(created["AssociationId"])
 
 
-def _association(cloud: Cloud, subnet_id: object) -> dict[str, Any] | None:
-    """Found by its subnet, since an association gets a new id when its table is changed."""
+def _association(client: AwsClient, subnet_id: object) -> dict[str, Any] | None:
+    """Returns the association of a subnet. Its id changes with the route table, so the subnet identifies it."""
     of_subnet = [{"Name": "association.subnet-id", "Values": [subnet_id]}]
-    for table in cloud.ec2.describe_route_tables(Filters=of_subnet)["RouteTables"]:
+    for table in client.ec2.describe_route_tables(Filters=of_subnet)["RouteTables"]:
         for association in table["Associations"]:
             if association.get("SubnetId") == subnet_id:
                 return dict(association)
     return None
 
 
-def _read_association(cloud: Cloud, association_id: str, known: Properties) -> Properties | None:
-    found = _association(cloud, known["subnetId"])
+def _read_association(client: AwsClient, association_id: str, known: Properties) -> Properties | None:
+    found = _association(client, known["subnetId"])
     return found and {"routeTableId": found["RouteTableId"], "subnetId": found["SubnetId"]}
 
 
 def _update_association(
-    cloud: Cloud, association_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, association_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
-    if found := _association(cloud, inputs["subnetId"]):
-        cloud.ec2.replace_route_table_association(
+    if found := _association(client, inputs["subnetId"]):
+        client.ec2.replace_route_table_association(
             AssociationId=found["RouteTableAssociationId"], RouteTableId=inputs["routeTableId"]
         )
 
 
-def _delete_association(cloud: Cloud, association_id: str, state: Properties) -> None:
-    if found := _association(cloud, state["subnetId"]):
-        cloud.ec2.disassociate_route_table(AssociationId=found["RouteTableAssociationId"])
+def _delete_association(client: AwsClient, association_id: str, state: Properties) -> None:
+    if found := _association(client, state["subnetId"]):
+        client.ec2.disassociate_route_table(AssociationId=found["RouteTableAssociationId"])
 
 
-ROUTE_TABLE_ASSOCIATION = Kind(
+ROUTE_TABLE_ASSOCIATION = AwsResourceType(
     token="aws:ec2/routeTableAssociation:RouteTableAssociation",
-    called="EC2 Route Table Association",
+    label="EC2 Route Table Association",
     required=frozenset({"routeTableId", "subnetId"}),
-    replacing=frozenset({"subnetId"}),
-    in_place=frozenset({"routeTableId"}),
+    replace_on_change=frozenset({"subnetId"}),
+    update_on_change=frozenset({"routeTableId"}),
     taggable=False,
     create=_create_association,
     read=_read_association,

@@ -1,6 +1,6 @@
-"""A stand-in for `pulumi-resource-aws`, the official AWS provider, over boto3: the few kinds that the program uses.
+"""A stand-in for `pulumi-resource-aws`, the official AWS provider: the resource types that the program uses, over boto3.
 
-A kind, a function or a property that it does not have is an error that names it.
+An unknown resource type, function or property is an error that names it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import TypeVar
 from google.protobuf import empty_pb2
 
 from sandbox.plugins.aws import functions
-from sandbox.plugins.aws.client import SETTINGS, Cloud, region_of
+from sandbox.plugins.aws.client import SETTINGS, AwsClient, get_region
 from sandbox.plugins.aws.elastic_ip import EIP, EIP_ASSOCIATION
 from sandbox.plugins.aws.iam import INSTANCE_PROFILE, ROLE, ROLE_POLICY
 from sandbox.plugins.aws.instance import INSTANCE
@@ -25,62 +25,69 @@ from sandbox.plugins.aws.network import (
     SUBNET,
     VPC,
 )
-from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.aws.route53 import RECORD
 from sandbox.plugins.aws.secrets_manager import SECRET
 from sandbox.plugins.aws.security_groups import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
-from sandbox.plugins.provider import Diff, Failures, Provider, Run
+from sandbox.plugins.provider import Diff, Failures, Operation, Provider
 from sandbox.plugins.server import Context
 
 T = TypeVar("T")
 
-KINDS = (
+RESOURCE_TYPES = (
     VPC, SUBNET, INTERNET_GATEWAY, ROUTE_TABLE, ROUTE, ROUTE_TABLE_ASSOCIATION, SECURITY_GROUP, INGRESS_RULE,
     EGRESS_RULE, INSTANCE, EIP, EIP_ASSOCIATION, RECORD, ROLE, ROLE_POLICY, INSTANCE_PROFILE, SECRET,
 )  # fmt: skip
 
-# boto3 blocks, so each operation under way takes a thread; the engine has a few dozen at a time.
+# boto3 blocks, so each operation needs a thread. The engine runs a few dozen operations in parallel.
 THREADS = ThreadPoolExecutor(max_workers=64)
 
 
 @dataclass(frozen=True)
-class Configured:
-    """A kind in the configured account: what the protocol asks for."""
+class ConfiguredResourceType:
+    """A resource type with the client of the configured account."""
 
-    kind: Kind
-    cloud: Cloud
+    description: AwsResourceType
+    client: AwsClient
 
     def check(
         self, name: str, old: Properties, inputs: Properties, seed: bytes
     ) -> tuple[Properties, Failures]:
-        return self.kind.check(self.cloud.default_tags, name, old, inputs, seed)
+        return self.description.check(self.client.default_tags, name, old, inputs, seed)
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
-        return self.kind.diff(old_inputs, state, inputs)
+        return self.description.diff(old_inputs, state, inputs)
 
-    def plan(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
-        return self.kind.plan(self.cloud.region, state, old_inputs, inputs)
+    def preview_outputs(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
+        return self.description.preview_outputs(self.client.region, state, old_inputs, inputs)
 
-    def inputs_of(self, inputs: Properties, state: Properties) -> Properties:
-        return self.kind.inputs_of(inputs, state)
+    def inputs_from_state(self, inputs: Properties, state: Properties) -> Properties:
+        return self.description.inputs_from_state(inputs, state)
 
-    async def create(self, run: Run, inputs: Properties) -> tuple[str, Properties]:
-        return await _thread(lambda: self.kind.create_now(self.cloud, inputs))
+    async def create(self, operation: Operation, inputs: Properties) -> tuple[str, Properties]:
+        return await _run_in_thread(lambda: self.description.create_resource(self.client, inputs))
 
-    async def read(self, run: Run, resource_id: str, state: Properties) -> Properties | None:
-        return await _thread(lambda: self.kind.read_now(self.cloud, resource_id, state))
+    async def read(self, operation: Operation, resource_id: str, state: Properties) -> Properties | None:
+        return await _run_in_thread(lambda: self.description.read_resource(self.client, resource_id, state))
 
     async def update(
-        self, run: Run, resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties
+        self,
+        operation: Operation,
+        resource_id: str,
+        state: Properties,
+        old_inputs: Properties,
+        inputs: Properties,
     ) -> Properties:
-        return await _thread(lambda: self.kind.update_now(self.cloud, resource_id, state, old_inputs, inputs))
+        return await _run_in_thread(
+            lambda: self.description.update_resource(self.client, resource_id, state, old_inputs, inputs)
+        )
 
-    async def delete(self, run: Run, resource_id: str, state: Properties) -> None:
-        await _thread(lambda: self.kind.delete_now(self.cloud, resource_id, state))
+    async def delete(self, operation: Operation, resource_id: str, state: Properties) -> None:
+        await _run_in_thread(lambda: self.description.delete_resource(self.client, resource_id, state))
 
 
-async def _thread(work: Callable[[], T]) -> T:
+async def _run_in_thread(work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(THREADS, work)
 
 
@@ -95,9 +102,9 @@ class AwsProvider(Provider):
     def check_config(self, inputs: Properties) -> Failures:
         failures = dict.fromkeys(
             sorted(inputs.keys() - SETTINGS),
-            "unknown setting of the aws provider: the sandbox's stand-in does not have it",
+            "unknown setting of the aws provider: the sandbox's stand-in does not support it",
         )
-        if not region_of(inputs):
+        if not get_region(inputs):
             failures["region"] = (
                 "Missing region information\n"
                 "Make sure you have set your AWS region, e.g. `pulumi config set aws:region us-west-2`."
@@ -105,16 +112,19 @@ class AwsProvider(Provider):
         return failures
 
     def configure(self, inputs: Properties) -> None:
-        self.cloud = Cloud(inputs, self.cancelled)
-        self.kinds = {kind.token: Configured(kind, self.cloud) for kind in KINDS}
+        self.client = AwsClient(inputs, self.cancelled)
+        self.resource_types = {
+            description.token: ConfiguredResourceType(description, self.client)
+            for description in RESOURCE_TYPES
+        }
 
     async def invoke(self, token: str, arguments: Properties) -> Properties:
-        return await _thread(lambda: functions.call(self.cloud, token, arguments))
+        return await _run_in_thread(lambda: functions.call(self.client, token, arguments))
 
     async def Cancel(  # noqa: N802
         self, request: empty_pb2.Empty, context: Context
     ) -> empty_pb2.Empty:
-        """Lets waiting end. What is under way at the API is finished, so that the state tells what exists."""
+        """Ends waiting. Running API calls finish, so that the state matches what exists."""
         self.cancelled.set()
         return empty_pb2.Empty()
 

@@ -1,4 +1,4 @@
-"""Policies: JSON that says the same in many ways."""
+"""Compares and checks IAM policies, which are JSON with several spellings for the same meaning."""
 
 import json
 from collections.abc import Callable
@@ -8,34 +8,37 @@ from sandbox.plugins.properties import Value
 
 
 def equivalent(one: Value, other: Value) -> bool:
+    """Returns whether two policies have the same meaning."""
     try:
-        return bool(_meaning(json.loads(str(one))) == _meaning(json.loads(str(other))))
+        return bool(_normalize(json.loads(str(one))) == _normalize(json.loads(str(other))))
     except ValueError:
         return False
 
 
-def _meaning(part: Any) -> Any:
-    """In a policy no list has an order, and a list of one is that one."""
+def _normalize(part: Any) -> Any:
+    """Returns the part with sorted lists. A list with one element becomes that element."""
     if isinstance(part, dict):
-        return {key: _meaning(value) for key, value in part.items()}
+        return {key: _normalize(value) for key, value in part.items()}
     if isinstance(part, list):
-        parts = sorted(map(_meaning, part), key=repr)
+        parts = sorted(map(_normalize, part), key=repr)
         return parts[0] if len(parts) == 1 else parts
     return part
 
 
-def as_known(known: Value, found: dict[str, Any]) -> str:
-    """A policy that was read: in the words in which it was given, as long as it means the same."""
+def keep_given_text(given: Value, found: dict[str, Any]) -> str:
+    """Returns the given text of a policy if the policy found has the same meaning, else the policy found."""
     text = json.dumps(found)
-    return str(known) if equivalent(known, text) else text
+    return str(given) if equivalent(given, text) else text
 
 
-def objection(name: str) -> Callable[[str], str]:
-    def to(text: str) -> str:
+def validator(name: str) -> Callable[[str], str]:
+    """Returns a validator that accepts a JSON object. `name` is the input's name in the error."""
+
+    def validate(text: str) -> str:
         try:
             is_object = isinstance(json.loads(text), dict)
         except ValueError as problem:
             return f'"{name}" contains an invalid JSON policy: {problem}'
         return "" if is_object else f'"{name}" contains an invalid JSON policy: not a JSON object'
 
-    return to
+    return validate

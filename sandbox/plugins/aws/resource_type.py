@@ -1,105 +1,108 @@
-"""How one kind of AWS resource is described, and what follows from the description.
+"""The description of an AWS resource type, and the provider operations that follow from it.
 
-The description says which inputs exist, which of them take a new resource, and what only AWS can tell; the
-functions in it are all that touches the API. Checking, comparing and previewing are the same for all kinds.
+A description lists the inputs, the inputs whose change requires a replacement, and the outputs that only AWS knows. Only
+its functions call the API. Check, diff and preview are the same for all types.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from sandbox.plugins.aws.client import Cloud, tag_list, told
+from sandbox.plugins.aws.client import AwsClient, to_tag_list, translate_errors
 from sandbox.plugins.aws.policy_documents import equivalent
-from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences, has_unknown
-from sandbox.plugins.provider import Diff, Failures, NotReadyError, ProviderError, top_level
+from sandbox.plugins.properties import UNKNOWN, Properties, Value, contains_unknown, find_differences
+from sandbox.plugins.provider import Diff, Failures, ProviderError, ResourceInitFailedError, top_level
 
 DEFAULTS = "__defaults"
-"""The input that remembers which others the user did not give, under the official provider's name for it."""
+"""The input with the names of the inputs that have default values, named as in the official provider."""
 
 
-def _nothing_to_change(
-    cloud: Cloud, resource_id: str, state: Properties, inputs: Properties, changed: set[str]
+def _update_nothing(
+    client: AwsClient, resource_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
-    """For kinds of which nothing but tags can change in place."""
+    """The update of types whose tags alone can change in place."""
 
 
-def _ready_at_once(cloud: Cloud, resource_id: str, inputs: Properties) -> None:
-    """For kinds that are as they should be as soon as they are created."""
+def _finish_nothing(client: AwsClient, resource_id: str, inputs: Properties) -> None:
+    """The default for types that are ready when they are created."""
 
 
-def retag(
+def update_tags(
     old: Value,
     new: Value,
     untag: Callable[[list[str]], object],
     tag: Callable[[list[dict[str, str]]], object],
 ) -> None:
+    """Removes the old tags that the new ones lack, and sets the new ones."""
     before, after = (tags if isinstance(tags, dict) else {} for tags in (old, new))
     if gone := sorted(before.keys() - after.keys()):
         untag(gone)
     if after:
-        tag(tag_list(after))
+        tag(to_tag_list(after))
 
 
-def retag_in_ec2(cloud: Cloud, resource_id: str, old: Value, new: Value) -> None:
-    retag(
+def update_ec2_tags(client: AwsClient, resource_id: str, old: Value, new: Value) -> None:
+    """Updates the tags of an EC2 resource."""
+    update_tags(
         old,
         new,
-        lambda keys: cloud.ec2.delete_tags(Resources=[resource_id], Tags=[{"Key": key} for key in keys]),
-        lambda tags: cloud.ec2.create_tags(Resources=[resource_id], Tags=tags),
+        lambda keys: client.ec2.delete_tags(Resources=[resource_id], Tags=[{"Key": key} for key in keys]),
+        lambda tags: client.ec2.create_tags(Resources=[resource_id], Tags=tags),
     )
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One row of the table of resource kinds."""
+class AwsResourceType:
+    """The description of one resource type."""
 
     token: str
-    called: str
-    """What the official provider calls it in messages."""
-    create: Callable[[Cloud, Properties], str]
-    read: Callable[[Cloud, str, Properties], Properties | None]
-    delete: Callable[[Cloud, str, Properties], None]
-    update: Callable[[Cloud, str, Properties, Properties, set[str]], None] = _nothing_to_change
-    """Takes the cloud, the id, the old state, the new inputs and the names of the inputs that changed."""
-    ready: Callable[[Cloud, str, Properties], None] = _ready_at_once
-    """Whatever is left to do or to wait for once a resource exists. Where it fails, the next run repeats it."""
-    retag: Callable[[Cloud, str, Value, Value], None] = retag_in_ec2
-    """Takes the cloud, the id, the old tags and the new ones."""
+    label: str
+    """The type's name in the official provider's messages."""
+    create: Callable[[AwsClient, Properties], str]
+    read: Callable[[AwsClient, str, Properties], Properties | None]
+    delete: Callable[[AwsClient, str, Properties], None]
+    update: Callable[[AwsClient, str, Properties, Properties, set[str]], None] = _update_nothing
+    """Takes the client, the id, the old state, the new inputs and the names of the changed inputs."""
+    finish_create: Callable[[AwsClient, str, Properties], None] = _finish_nothing
+    """Waits and sets what the create request cannot set. If it fails, the next run repeats it."""
+    update_tags: Callable[[AwsClient, str, Value, Value], None] = update_ec2_tags
+    """Takes the client, the id, the old tags and the new ones."""
 
-    replacing: frozenset[str] = frozenset()
-    """Inputs (or `input.member`) of which a change takes a new resource."""
-    in_place: frozenset[str] = frozenset()
-    """Inputs of which a change is applied to the resource that exists."""
-    members: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The members of inputs that are objects."""
-    member_outputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Further members that only AWS can tell."""
+    replace_on_change: frozenset[str] = frozenset()
+    """Inputs (or `input.property`) whose change requires a replacement."""
+    update_on_change: frozenset[str] = frozenset()
+    """Inputs whose change updates the resource in place."""
+    nested_inputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The properties of inputs that are objects."""
+    nested_outputs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Further properties of those objects, which only AWS knows."""
     required: frozenset[str] = frozenset()
-    chosen: frozenset[str] = frozenset()
-    """Inputs that AWS chooses where they are not given; no longer giving one changes nothing."""
-    sets: frozenset[str] = frozenset()
-    """Inputs that are lists in no particular order."""
-    policies: frozenset[str] = frozenset()
-    """Inputs that are policies in JSON, of which only the meaning counts."""
-    objections: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
-    """What is wrong with the value of an input as far as it can be told without asking AWS; empty where nothing is."""
+    chosen_by_aws: frozenset[str] = frozenset()
+    """Optional inputs for which AWS chooses a value. Removing one from the program changes nothing."""
+    unordered: frozenset[str] = frozenset()
+    """List inputs whose order is irrelevant."""
+    policy_inputs: frozenset[str] = frozenset()
+    """Inputs that are JSON policies, which are compared by meaning."""
+    validators: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
+    """Functions that check an input without calling AWS. They return the error, empty for a valid value."""
     defaults: Mapping[str, Value] = field(default_factory=dict)
     auto_named: bool = False
-    """Whether the physical `name` is made from the logical one where it is not given."""
+    """Whether a missing `name` is derived from the resource's name in the program."""
     taggable: bool = True
     outputs: frozenset[str] = frozenset()
-    """What only AWS can tell, and a preview therefore cannot."""
-    renewed_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Outputs that become others, nobody knows which, with a change of one of these inputs."""
-    replaces_if: Mapping[str, str] = field(default_factory=dict)
-    """Inputs of which a change takes a new resource where another input says so."""
+    """Outputs that only AWS knows; they are unknown in a preview."""
+    outputs_changed_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Outputs that become unknown when one of these inputs changes."""
+    replace_if: Mapping[str, str] = field(default_factory=dict)
+    """Inputs whose change requires a replacement if the named boolean input is true."""
 
     @property
     def inputs(self) -> frozenset[str]:
-        tops = {top_level(name) for name in self.replacing | self.in_place}
+        """The names of all inputs."""
+        tops = {top_level(name) for name in self.replace_on_change | self.update_on_change}
         return frozenset(tops | ({"tags"} if self.taggable else set()))
 
-    # ---- what follows, without asking AWS
+    # ---- operations without API calls
 
     def check(
         self,
@@ -113,124 +116,139 @@ class Kind:
         for top, value in given.items():
             if top not in self.inputs:
                 failures[top] = self._unknown_property()
-            elif isinstance(value, dict) and top in self.members:
+            elif isinstance(value, dict) and top in self.nested_inputs:
                 failures |= {
                     f"{top}.{key}": self._unknown_property()
-                    for key in sorted(value.keys() - self.members[top])
+                    for key in sorted(value.keys() - self.nested_inputs[top])
                 }
         failures |= dict.fromkeys(sorted(self.required - given.keys()), "Missing required argument")
         filled: Properties = {key: value for key, value in self.defaults.items() if key not in given}
         if self.auto_named and not given.keys() & {"name", "namePrefix"}:
             before = old.get(DEFAULTS)
-            kept = old.get("name") if isinstance(before, list) and "name" in before else None
-            filled["name"] = kept or f"{name}-{hashlib.sha256(seed).hexdigest()[:7]}"
+            old_name = old.get("name") if isinstance(before, list) and "name" in before else None
+            filled["name"] = old_name or f"{name}-{hashlib.sha256(seed).hexdigest()[:7]}"
         checked: Properties = {**given, **filled, DEFAULTS: [*sorted(filled)]}
-        for top, objection in self.objections.items():
-            if top in checked and not has_unknown(checked[top]) and (wrong := objection(str(checked[top]))):
-                failures[top] = wrong
+        for top, validator in self.validators.items():
+            if (
+                top in checked
+                and not contains_unknown(checked[top])
+                and (error := validator(str(checked[top])))
+            ):
+                failures[top] = error
         if self.taggable and default_tags:
             tags = given.get("tags") or {}
             checked["tags"] = {**default_tags, **tags} if isinstance(tags, dict) else tags
         return checked, failures
 
     def _unknown_property(self) -> str:
-        return f"unknown property of {self.token}: the sandbox's aws provider does not have it"
+        return f"unknown property of {self.token}: the sandbox's aws provider does not support it"
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
-        paths = self._changes(old_inputs, state, inputs)
-        replaces = {path for path in paths if {path, top_level(path)} & self.replacing}
-        replaces |= {path for path in paths if inputs.get(self.replaces_if.get(top_level(path), ""))}
+        paths = self._find_changes(old_inputs, state, inputs)
+        replaces = {path for path in paths if {path, top_level(path)} & self.replace_on_change}
+        replaces |= {path for path in paths if inputs.get(self.replace_if.get(top_level(path), ""))}
         defaults = inputs.get(DEFAULTS)
-        named = (
+        # Two resources cannot have the same name, so a name from the program is freed first.
+        has_fixed_name = (
             self.auto_named and "name" in inputs and not (isinstance(defaults, list) and "name" in defaults)
         )
-        return Diff(paths, frozenset(replaces), bool(replaces) and named)
+        return Diff(paths, frozenset(replaces), bool(replaces) and has_fixed_name)
 
-    def _changes(
+    def _find_changes(
         self, old_inputs: Properties, state: Properties, inputs: Properties
     ) -> dict[str, tuple[Value, Value]]:
+        """Returns the changed property paths with their old and new values."""
         changes: dict[str, tuple[Value, Value]] = {}
         for top in sorted((old_inputs.keys() | inputs.keys()) - {DEFAULTS}):
             old, new = old_inputs.get(top), inputs.get(top)
-            if top in self.sets and isinstance(old, list) and isinstance(new, list):
+            if top in self.unordered and isinstance(old, list) and isinstance(new, list):
                 old, new = sorted(old, key=str), sorted(new, key=str)
-            if top in self.policies and equivalent(old, new):
+            if top in self.policy_inputs and equivalent(old, new):
                 continue
-            if top in self.chosen:
-                if new in (None, ""):  # to the official provider an empty text is one that was not given
+            if top in self.chosen_by_aws:
+                if new in (None, ""):  # the official provider treats an empty text as absent
                     continue
                 old = state.get(top) if old is None else old
-            for path, before, after in differences(top, old, new):
-                aws_chose = top in self.chosen and isinstance(new, dict) and ".tags." not in path
-                if after is not None or not aws_chose:
+            for path, before, after in find_differences(top, old, new):
+                is_chosen_by_aws = (
+                    top in self.chosen_by_aws and isinstance(new, dict) and ".tags." not in path
+                )
+                if after is not None or not is_chosen_by_aws:
                     changes[path] = (before, after)
         return changes
 
-    def plan(self, region: str, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
+    def preview_outputs(
+        self, region: str, state: Properties, old_inputs: Properties, inputs: Properties
+    ) -> Properties:
         known = {key: value for key, value in inputs.items() if key != DEFAULTS}
         if self.taggable:
             known["tagsAll"] = inputs.get("tags") or {}
         base: Properties = state or {
             "region": region,
-            **dict.fromkeys(self.outputs | self.chosen, UNKNOWN),
+            **dict.fromkeys(self.outputs | self.chosen_by_aws, UNKNOWN),
             **{
-                name: dict.fromkeys(members | self.member_outputs.get(name, frozenset()), UNKNOWN)
-                for name, members in self.members.items()
+                name: dict.fromkeys(nested | self.nested_outputs.get(name, frozenset()), UNKNOWN)
+                for name, nested in self.nested_inputs.items()
                 if name in inputs
             },
         }
-        for name in self.members:
+        for name in self.nested_inputs:
             given, before = known.get(name), base.get(name)
             if isinstance(given, dict) and isinstance(before, dict):
                 known[name] = {**before, **given}
-        renewed = {
+        changed = {
             output: UNKNOWN
-            for output, reasons in self.renewed_by.items()
+            for output, reasons in self.outputs_changed_by.items()
             if any(old_inputs.get(reason) != inputs.get(reason) for reason in reasons)
         }
-        return {**base, **known, **renewed}
+        return {**base, **known, **changed}
 
-    # ---- what the API does
+    # ---- operations that call the API
 
-    def create_now(self, cloud: Cloud, inputs: Properties) -> tuple[str, Properties]:
-        with told(f"creating {self.called}"):
-            resource_id = self.create(cloud, inputs)
-        state = self._state(cloud, resource_id, inputs)
+    def create_resource(self, client: AwsClient, inputs: Properties) -> tuple[str, Properties]:
+        with translate_errors(f"creating {self.label}"):
+            resource_id = self.create(client, inputs)
+        state = self._read_state(client, resource_id, inputs)
         try:
-            with told(f"waiting for {self.called} ({resource_id}) create"):
-                self.ready(cloud, resource_id, inputs)
+            with translate_errors(f"waiting for {self.label} ({resource_id}) create"):
+                self.finish_create(client, resource_id, inputs)
         except ProviderError as problem:
-            raise NotReadyError(str(problem), resource_id, state) from problem
-        return resource_id, self._state(cloud, resource_id, inputs)
+            raise ResourceInitFailedError(str(problem), resource_id, state) from problem
+        return resource_id, self._read_state(client, resource_id, inputs)
 
-    def update_now(
-        self, cloud: Cloud, resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties
+    def update_resource(
+        self,
+        client: AwsClient,
+        resource_id: str,
+        state: Properties,
+        old_inputs: Properties,
+        inputs: Properties,
     ) -> Properties:
-        changed = {top_level(path) for path in self._changes(old_inputs, state, inputs)}
-        with told(f"updating {self.called} ({resource_id})"):
+        changed = {top_level(path) for path in self._find_changes(old_inputs, state, inputs)}
+        with translate_errors(f"updating {self.label} ({resource_id})"):
             if "tags" in changed:
-                self.retag(cloud, resource_id, state.get("tags"), inputs.get("tags"))
+                self.update_tags(client, resource_id, state.get("tags"), inputs.get("tags"))
             if changed - {"tags"}:
-                self.update(cloud, resource_id, state, inputs, changed)
-            if not changed:  # the engine asks nevertheless: the resource never got ready
-                self.ready(cloud, resource_id, inputs)
-        return self._state(cloud, resource_id, inputs)
+                self.update(client, resource_id, state, inputs, changed)
+            if not changed:  # an update without changes follows a failed finish_create
+                self.finish_create(client, resource_id, inputs)
+        return self._read_state(client, resource_id, inputs)
 
-    def read_now(self, cloud: Cloud, resource_id: str, state: Properties) -> Properties | None:
-        with told(f"reading {self.called} ({resource_id})"):
-            found = self.read(cloud, resource_id, state)
-        return None if found is None else self._completed(cloud, state, found)
+    def read_resource(self, client: AwsClient, resource_id: str, state: Properties) -> Properties | None:
+        with translate_errors(f"reading {self.label} ({resource_id})"):
+            found = self.read(client, resource_id, state)
+        return None if found is None else self._merge_state(client, state, found)
 
-    def delete_now(self, cloud: Cloud, resource_id: str, state: Properties) -> None:
-        with told(f"deleting {self.called} ({resource_id})"):
-            self.delete(cloud, resource_id, state)
+    def delete_resource(self, client: AwsClient, resource_id: str, state: Properties) -> None:
+        with translate_errors(f"deleting {self.label} ({resource_id})"):
+            self.delete(client, resource_id, state)
 
-    def inputs_of(self, inputs: Properties, state: Properties) -> Properties:
+    def inputs_from_state(self, inputs: Properties, state: Properties) -> Properties:
         names = inputs.keys() if inputs else self.inputs
         found: Properties = {}
         for name in names:
             before, now = inputs.get(name), state.get(name)
-            if isinstance(before, dict) and isinstance(now, dict) and name in self.members:
+            if isinstance(before, dict) and isinstance(now, dict) and name in self.nested_inputs:
                 now = {key: now[key] for key in before if key in now}
             if now is None and name in inputs:
                 now = before
@@ -238,17 +256,17 @@ class Kind:
                 found[name] = now
         return found
 
-    def _state(self, cloud: Cloud, resource_id: str, inputs: Properties) -> Properties:
-        with told(f"reading {self.called} ({resource_id})"):
-            found = self.read(cloud, resource_id, inputs)
+    def _read_state(self, client: AwsClient, resource_id: str, inputs: Properties) -> Properties:
+        with translate_errors(f"reading {self.label} ({resource_id})"):
+            found = self.read(client, resource_id, inputs)
         if found is None:
-            raise ProviderError(f"reading {self.called} ({resource_id}): couldn't find resource")
-        return self._completed(cloud, inputs, found)
+            raise ProviderError(f"reading {self.label} ({resource_id}): couldn't find resource")
+        return self._merge_state(client, inputs, found)
 
-    def _completed(self, cloud: Cloud, known: Properties, found: Properties) -> Properties:
-        """What was read, with what AWS does not tell again taken from what was asked for."""
+    def _merge_state(self, client: AwsClient, known: Properties, found: Properties) -> Properties:
+        """Returns the state read, with the given inputs that AWS does not return."""
         state = {key: value for key, value in known.items() if key != DEFAULTS} | found
-        state["region"] = cloud.region
+        state["region"] = client.region
         if self.taggable:
             state["tagsAll"] = state.get("tags") or {}
         return state

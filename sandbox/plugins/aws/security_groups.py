@@ -4,15 +4,15 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.plugins.aws.client import Cloud, described, renamed, tag_specifications, tags_of
-from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.client import AwsClient, describe_one, get_tags, rename_keys, tag_specifications
+from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import Properties
 
 
-def _create_group(cloud: Cloud, inputs: Properties) -> str:
+def _create_group(client: AwsClient, inputs: Properties) -> str:
     name = inputs.get("name") or f"{inputs['namePrefix']}{secrets.token_hex(13)}"
     vpc = {"VpcId": inputs["vpcId"]} if "vpcId" in inputs else {}
-    created = cloud.ec2.create_security_group(
+    created = client.ec2.create_security_group(
         GroupName=name,
         Description=inputs["description"],
         TagSpecifications=tag_specifications("security-group", inputs.get("tags")),
@@ -21,58 +21,62 @@ def _create_group(cloud: Cloud, inputs: Properties) -> str:
     return str(created["GroupId"])
 
 
-def _let_nothing_out(cloud: Cloud, group_id: str, inputs: Properties) -> None:
-    """AWS lets everything out of a new group. The official provider takes that rule away: only its own count."""
-    everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-    cloud.ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=[everything])
+def _revoke_default_egress(client: AwsClient, group_id: str, inputs: Properties) -> None:
+    """Revokes the egress rule that AWS gives a new group, as the official provider does."""
+    default_rule = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    client.ec2.revoke_security_group_egress(GroupId=group_id, IpPermissions=[default_rule])
 
 
-def _read_group(cloud: Cloud, group_id: str, known: Properties) -> Properties | None:
-    found = described(lambda: cloud.ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"])
+def _read_group(client: AwsClient, group_id: str, known: Properties) -> Properties | None:
+    found = describe_one(lambda: client.ec2.describe_security_groups(GroupIds=[group_id])["SecurityGroups"])
     return found and {
-        "arn": cloud.arn(found["OwnerId"], f"security-group/{group_id}"),
+        "arn": client.arn(found["OwnerId"], f"security-group/{group_id}"),
         "description": found["Description"],
         "name": found["GroupName"],
         "ownerId": found["OwnerId"],
-        "tags": tags_of(found),
+        "tags": get_tags(found),
         "vpcId": found.get("VpcId", ""),
     }
 
 
-def _delete_group(cloud: Cloud, group_id: str, state: Properties) -> None:
+def _delete_group(client: AwsClient, group_id: str, state: Properties) -> None:
     if state.get("revokeRulesOnDelete"):
-        rules = cloud.ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group_id]}])
+        rules = client.ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group_id]}])
         for rule in rules["SecurityGroupRules"]:
-            _revoke(cloud, rule["IsEgress"], group_id, rule["SecurityGroupRuleId"])
-    cloud.when_free("Security Group", lambda: cloud.ec2.delete_security_group(GroupId=group_id))
+            _revoke(client, rule["IsEgress"], group_id, rule["SecurityGroupRuleId"])
+    client.delete_when_unused("Security Group", lambda: client.ec2.delete_security_group(GroupId=group_id))
 
 
-SECURITY_GROUP = Kind(
+SECURITY_GROUP = AwsResourceType(
     token="aws:ec2/securityGroup:SecurityGroup",
-    called="Security Group",
-    replacing=frozenset({"name", "namePrefix", "description", "vpcId"}),
-    in_place=frozenset({"revokeRulesOnDelete"}),
-    chosen=frozenset({"vpcId"}),
+    label="Security Group",
+    replace_on_change=frozenset({"name", "namePrefix", "description", "vpcId"}),
+    update_on_change=frozenset({"revokeRulesOnDelete"}),
+    chosen_by_aws=frozenset({"vpcId"}),
     defaults={"description": "Managed by Pulumi", "revokeRulesOnDelete": False},
     auto_named=True,
     outputs=frozenset({"arn", "name", "ownerId"}),
     create=_create_group,
-    ready=_let_nothing_out,
+    finish_create=_revoke_default_egress,
     read=_read_group,
     delete=_delete_group,
 )
 
-# The ends of a rule: the input, its name where rules are described or modified, and where they are authorised.
-ENDS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
-    "cidrIpv4": ("CidrIpv4", lambda end: {"IpRanges": [{"CidrIp": end}]}),
-    "cidrIpv6": ("CidrIpv6", lambda end: {"Ipv6Ranges": [{"CidrIpv6": end}]}),
-    "prefixListId": ("PrefixListId", lambda end: {"PrefixListIds": [{"PrefixListId": end}]}),
-    "referencedSecurityGroupId": ("ReferencedGroupId", lambda end: {"UserIdGroupPairs": [{"GroupId": end}]}),
+# The sources and destinations of a rule: the input, its name in DescribeSecurityGroupRules and ModifySecurityGroupRules, and
+# its form in the Authorize requests.
+PEERS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "cidrIpv4": ("CidrIpv4", lambda peer: {"IpRanges": [{"CidrIp": peer}]}),
+    "cidrIpv6": ("CidrIpv6", lambda peer: {"Ipv6Ranges": [{"CidrIpv6": peer}]}),
+    "prefixListId": ("PrefixListId", lambda peer: {"PrefixListIds": [{"PrefixListId": peer}]}),
+    "referencedSecurityGroupId": (
+        "ReferencedGroupId",
+        lambda peer: {"UserIdGroupPairs": [{"GroupId": peer}]},
+    ),
 }
 
 
-def _revoke(cloud: Cloud, egress: bool, group_id: object, rule_id: str) -> None:
-    revoke = cloud.ec2.revoke_security_group_egress if egress else cloud.ec2.revoke_security_group_ingress
+def _revoke(client: AwsClient, egress: bool, group_id: object, rule_id: str) -> None:
+    revoke = client.ec2.revoke_security_group_egress if egress else client.ec2.revoke_security_group_ingress
     revoke(GroupId=group_id, SecurityGroupRuleIds=[rule_id])
 
 
@@ -80,16 +84,16 @@ def _permission(inputs: Properties) -> dict[str, Any]:
     permission: dict[str, Any] = {"IpProtocol": inputs["ipProtocol"]}
     if "fromPort" in inputs:
         permission |= {"FromPort": inputs["fromPort"], "ToPort": inputs["toPort"]}
-    for name, (_, end) in ENDS.items():
+    for name, (_, to_range) in PEERS.items():
         if name in inputs:
-            ((where, (range_,)),) = end(inputs[name]).items()
-            permission[where] = [range_ | renamed(inputs, {"description": "Description"})]
+            ((where, (range_,)),) = to_range(inputs[name]).items()
+            permission[where] = [range_ | rename_keys(inputs, {"description": "Description"})]
     return permission
 
 
-def _create_rule(cloud: Cloud, inputs: Properties, egress: bool) -> str:
+def _create_rule(client: AwsClient, inputs: Properties, egress: bool) -> str:
     authorize = (
-        cloud.ec2.authorize_security_group_egress if egress else cloud.ec2.authorize_security_group_ingress
+        client.ec2.authorize_security_group_egress if egress else client.ec2.authorize_security_group_ingress
     )
     created = authorize(
         GroupId=inputs["securityGroupId"],
@@ -99,23 +103,23 @@ def _create_rule(cloud: Cloud, inputs: Properties, egress: bool) -> str:
     return str(created["SecurityGroupRules"][0]["SecurityGroupRuleId"])
 
 
-def _read_rule(cloud: Cloud, rule_id: str, known: Properties) -> Properties | None:
-    found = described(
-        lambda: cloud.ec2.describe_security_group_rules(SecurityGroupRuleIds=[rule_id])["SecurityGroupRules"]
+def _read_rule(client: AwsClient, rule_id: str, known: Properties) -> Properties | None:
+    found = describe_one(
+        lambda: client.ec2.describe_security_group_rules(SecurityGroupRuleIds=[rule_id])["SecurityGroupRules"]
     )
     if found is None:
         return None
     state: Properties = {
-        "arn": cloud.arn(found.get("GroupOwnerId", ""), f"security-group-rule/{rule_id}"),
+        "arn": client.arn(found.get("GroupOwnerId", ""), f"security-group-rule/{rule_id}"),
         "ipProtocol": found["IpProtocol"],
         "securityGroupId": found["GroupId"],
         "securityGroupRuleId": rule_id,
-        "tags": tags_of(found),
+        "tags": get_tags(found),
     }
-    state |= {name: found[theirs] for name, (theirs, _) in ENDS.items() if theirs in found}
+    state |= {name: found[api_name] for name, (api_name, _) in PEERS.items() if api_name in found}
     if "ReferencedGroupInfo" in found:
         state["referencedSecurityGroupId"] = found["ReferencedGroupInfo"]["GroupId"]
-    if "Description" in found:  # moto forgets it where the other end is a group
+    if "Description" in found:  # moto does not return it for a rule with a group
         state["description"] = found["Description"]
     if found["IpProtocol"] != "-1":
         state |= {"fromPort": found["FromPort"], "toPort": found["ToPort"]}
@@ -123,36 +127,36 @@ def _read_rule(cloud: Cloud, rule_id: str, known: Properties) -> Properties | No
 
 
 def _update_rule(
-    cloud: Cloud, rule_id: str, state: Properties, inputs: Properties, changed: set[str]
+    client: AwsClient, rule_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
     if changed - {"tags"}:
         rule = {"IpProtocol": inputs["ipProtocol"], "Description": inputs.get("description", "")}
         if "fromPort" in inputs:
             rule |= {"FromPort": inputs["fromPort"], "ToPort": inputs["toPort"]}
-        rule |= {theirs: inputs[name] for name, (theirs, _) in ENDS.items() if name in inputs}
-        cloud.ec2.modify_security_group_rules(
+        rule |= {api_name: inputs[name] for name, (api_name, _) in PEERS.items() if name in inputs}
+        client.ec2.modify_security_group_rules(
             GroupId=inputs["securityGroupId"],
             SecurityGroupRules=[{"SecurityGroupRuleId": rule_id, "SecurityGroupRule": rule}],
         )
 
 
-def _rule_kind(direction: str, egress: bool) -> Kind:
-    called = f"VPC Security Group {direction} Rule"
-    return Kind(
+def _rule_type(direction: str, egress: bool) -> AwsResourceType:
+    label = f"VPC Security Group {direction} Rule"
+    return AwsResourceType(
         token=f"aws:vpc/securityGroup{direction}Rule:SecurityGroup{direction}Rule",
-        called=called,
+        label=label,
         required=frozenset({"securityGroupId", "ipProtocol"}),
-        replacing=frozenset({"securityGroupId"}),
-        in_place=frozenset({"ipProtocol", "fromPort", "toPort", "description", *ENDS}),
+        replace_on_change=frozenset({"securityGroupId"}),
+        update_on_change=frozenset({"ipProtocol", "fromPort", "toPort", "description", *PEERS}),
         outputs=frozenset({"arn", "securityGroupRuleId"}),
-        create=lambda cloud, inputs: _create_rule(cloud, inputs, egress),
+        create=lambda client, inputs: _create_rule(client, inputs, egress),
         read=_read_rule,
         update=_update_rule,
-        delete=lambda cloud, rule_id, state: cloud.when_free(
-            called, lambda: _revoke(cloud, egress, state["securityGroupId"], rule_id)
+        delete=lambda client, rule_id, state: client.delete_when_unused(
+            label, lambda: _revoke(client, egress, state["securityGroupId"], rule_id)
         ),
     )
 
 
-INGRESS_RULE = _rule_kind("Ingress", egress=False)
-EGRESS_RULE = _rule_kind("Egress", egress=True)
+INGRESS_RULE = _rule_type("Ingress", egress=False)
+EGRESS_RULE = _rule_type("Egress", egress=True)

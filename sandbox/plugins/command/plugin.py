@@ -1,6 +1,6 @@
 """A stand-in for `pulumi-resource-command`, the official provider of `command:remote:Command` and `command:local:Command`.
 
-A change of `triggers` replaces; a change of any other input runs `update`, or `create` where there is none.
+A change of `triggers` replaces the command. A change of another input runs `update`, or `create` if there is no `update`.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.plugins.command.output import LINE_LIMIT, Output
-from sandbox.plugins.properties import UNKNOWN, Properties, Value, differences
-from sandbox.plugins.provider import Diff, Failures, Provider, Run, top_level
+from sandbox.plugins.properties import UNKNOWN, Properties, Value, find_differences
+from sandbox.plugins.provider import Diff, Failures, Operation, Provider, top_level
 
 LOGGED = {"stdout": ("stdout",), "stderr": ("stderr",), "stdoutAndStderr": ("stdout", "stderr"), "none": ()}
 COMMON_INPUTS = frozenset(
@@ -28,28 +28,33 @@ CONNECTION_DEFAULTS: Properties = {"user": "root", "port": 22, "dialErrorLimit":
 
 
 class Execute(Protocol):
-    """Runs a command with a Command's inputs; says what went wrong, if anything did."""
+    """Runs a command with the inputs of its resource. Returns the error, or None."""
 
     async def __call__(
-        self, run: Run, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
+        self,
+        operation: Operation,
+        command: str,
+        inputs: Properties,
+        previous: Mapping[str, str],
+        output: Output,
     ) -> str | None: ...
 
 
 async def execute_remotely(
-    run: Run, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
+    operation: Operation, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
 ) -> str | None:
-    # Only now: it takes a while to load, and a preview does without.
+    # Imported here because the import is slow and a preview does not need it.
     from sandbox.plugins.command import ssh
 
     connection = inputs["connection"]
     assert isinstance(connection, dict)
     return await ssh.execute(
-        run, connection, command, dict(_environment(inputs)), previous, _stdin(inputs), output
+        operation, connection, command, dict(_environment(inputs)), previous, _stdin(inputs), output
     )
 
 
 async def execute_locally(
-    run: Run, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
+    operation: Operation, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
 ) -> str | None:
     interpreter = inputs.get("interpreter")
     words = [str(word) for word in interpreter] if isinstance(interpreter, list) else ["/bin/sh", "-c"]
@@ -74,7 +79,7 @@ async def execute_locally(
             stdin.close()
             await stdin.wait_closed()
         except ConnectionError:
-            pass  # as in the shell, a command need not read what it is given
+            pass  # a command need not read its standard input
 
     async def collect(stream: str, reader: asyncio.StreamReader) -> None:
         while data := await reader.read(LINE_LIMIT):
@@ -106,7 +111,7 @@ def _stdin(inputs: Properties) -> bytes:
 
 @dataclass(frozen=True)
 class Command:
-    """`command:remote:Command` or `command:local:Command`: they differ in where the command is run."""
+    """The resource type `command:remote:Command` or `command:local:Command`, which differ in `execute`."""
 
     token: str
     inputs: frozenset[str]
@@ -121,7 +126,7 @@ class Command:
             checked["connection"] = self._check_connection(inputs, failures)
         logging = inputs.get("logging", "stdoutAndStderr")
         if logging not in LOGGED and logging != UNKNOWN:
-            failures["logging"] = f"{logging} is none of {', '.join(LOGGED)}"
+            failures["logging"] = f"{logging} is not one of {', '.join(LOGGED)}"
         return checked, failures
 
     def _check_connection(self, inputs: Properties, failures: Failures) -> Value:
@@ -140,37 +145,44 @@ class Command:
 
     def _unknown(self, path: str, given: Properties, known: frozenset[str]) -> Failures:
         return {
-            f"{path}{name}": f"unknown property of {self.token}: the sandbox's command provider does not have it"
+            f"{path}{name}": f"unknown property of {self.token}: the sandbox's command provider does not support it"
             for name in sorted(given.keys() - known)
         }
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
-        paths = {path: (before, after) for path, before, after in differences("", old_inputs, inputs)}
+        paths = {path: (before, after) for path, before, after in find_differences("", old_inputs, inputs)}
         return Diff(paths, frozenset({"triggers"} & {top_level(path) for path in paths}))
 
-    def plan(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
+    def preview_outputs(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
         return {**inputs, "stdout": UNKNOWN, "stderr": UNKNOWN}
 
-    async def create(self, run: Run, inputs: Properties) -> tuple[str, Properties]:
-        state = await self._run(run, inputs.get("create"), inputs, {"stdout": "", "stderr": ""})
-        return f"{run.name}{secrets.token_hex(4)}", state
+    async def create(self, operation: Operation, inputs: Properties) -> tuple[str, Properties]:
+        state = await self._run(operation, inputs.get("create"), inputs, {"stdout": "", "stderr": ""})
+        return f"{operation.name}{secrets.token_hex(4)}", state
 
-    async def read(self, run: Run, resource_id: str, state: Properties) -> Properties:
+    async def read(self, operation: Operation, resource_id: str, state: Properties) -> Properties:
         return state
 
-    def inputs_of(self, inputs: Properties, state: Properties) -> Properties:
+    def inputs_from_state(self, inputs: Properties, state: Properties) -> Properties:
         return inputs
 
     async def update(
-        self, run: Run, resource_id: str, state: Properties, old_inputs: Properties, inputs: Properties
+        self,
+        operation: Operation,
+        resource_id: str,
+        state: Properties,
+        old_inputs: Properties,
+        inputs: Properties,
     ) -> Properties:
-        return await self._run(run, inputs.get("update", inputs.get("create")), inputs, state)
+        return await self._run(operation, inputs.get("update", inputs.get("create")), inputs, state)
 
-    async def delete(self, run: Run, resource_id: str, state: Properties) -> None:
-        await self._run(run, state.get("delete"), state, state)
+    async def delete(self, operation: Operation, resource_id: str, state: Properties) -> None:
+        await self._run(operation, state.get("delete"), state, state)
 
-    async def _run(self, run: Run, command: Value, inputs: Properties, before: Properties) -> Properties:
-        """Runs the command and returns the state after it; `before` is where previous output is found."""
+    async def _run(
+        self, operation: Operation, command: Value, inputs: Properties, before: Properties
+    ) -> Properties:
+        """Runs the command and returns the new state. `before` has the output of the previous run."""
         printed = {stream: before.get(stream, "") for stream in ("stdout", "stderr")}
         if command is None:
             return {**inputs, **printed}
@@ -179,17 +191,17 @@ class Command:
             for stream, text in printed.items()
             if text and inputs["addPreviousOutputInEnv"]
         }
-        output = Output(run, LOGGED[str(inputs.get("logging", "stdoutAndStderr"))])
-        problem = await self.execute(run, str(command), inputs, previous, output)
+        output = Output(operation, LOGGED[str(inputs.get("logging", "stdoutAndStderr"))])
+        problem = await self.execute(operation, str(command), inputs, previous, output)
         await output.finish()
         if problem is not None:
             raise output.failure(problem, str(command))
         return {**inputs, "stdout": output.text("stdout"), "stderr": output.text("stderr")}
 
 
-KINDS = {
-    kind.token: kind
-    for kind in (
+RESOURCE_TYPES = {
+    resource_type.token: resource_type
+    for resource_type in (
         Command("command:remote:Command", COMMON_INPUTS | {"connection"}, execute_remotely),
         Command("command:local:Command", COMMON_INPUTS | {"dir", "interpreter"}, execute_locally),
     )
@@ -199,7 +211,7 @@ KINDS = {
 class CommandProvider(Provider):
     name = "command"
     version = "1.2.1"
-    kinds = KINDS
+    resource_types = RESOURCE_TYPES
 
 
 main: Callable[[], None] = CommandProvider.main

@@ -1,4 +1,4 @@
-"""Dialling and running over SSH as Pulumi's official command provider does, down to its words when it fails."""
+"""Connects and runs commands over SSH with the behaviour and error texts of Pulumi's official command provider."""
 
 import asyncio
 import os
@@ -13,19 +13,19 @@ from asyncssh.packet import String
 
 from sandbox.plugins.command.output import LINE_LIMIT, Output
 from sandbox.plugins.properties import Properties
-from sandbox.plugins.provider import ProviderError, Run
+from sandbox.plugins.provider import Operation, ProviderError
 
 T = TypeVar("T")
 
-# The order in which the official provider's SSH library asks for a host key. It does not look at which key is
-# expected: a machine that also has an ECDSA or RSA key shows that one, and fails a check against its ed25519 key.
+# The host key algorithms in the order of the official provider's SSH library, which ignores the expected key. A machine that also
+# has an ECDSA or RSA key presents that one, and so fails the check against its ed25519 key.
 HOST_KEY_ORDER = [
     "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
     "rsa-sha2-256", "rsa-sha2-512", "ssh-ed25519",
 ]  # fmt: skip
 
 
-# What sshd takes of standard input before the command reads any of it.
+# The bytes of standard input that sshd accepts before the command reads any.
 SSHD_WINDOW = 2 * 1024 * 1024
 
 ENVIRONMENT_REFUSED = (
@@ -37,7 +37,7 @@ ENVIRONMENT_REFUSED = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where and as whom to log in: a `connection`, or its `proxy`."""
+    """The address, login and dial limits of a `connection` or of its `proxy`."""
 
     host: str
     port: int
@@ -51,7 +51,7 @@ class Endpoint:
 
     @classmethod
     def of(cls, connection: Properties) -> "Endpoint":
-        """Reads what `check` has completed. A bad key or a dead agent fails here, before any dialling."""
+        """Returns the endpoint of a checked connection. A malformed key or an unreachable agent is an error here."""
         agent = connection.get("agentSocketPath") or os.environ.get("SSH_AUTH_SOCK") or None
         if agent is not None:
             _require_agent(str(agent))
@@ -98,29 +98,30 @@ def _host_key(line: str | None) -> asyncssh.SSHKey | None:
 
 
 def _require_agent(path: str) -> None:
+    """Raises an error if no agent listens at the socket."""
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)
     except OSError as problem:
-        raise ProviderError(f"dial unix {path}: connect: {_reason(problem)}") from problem
+        raise ProviderError(f"dial unix {path}: connect: {_error_text(problem)}") from problem
 
 
-async def dial(run: Run, connection: Properties) -> asyncssh.SSHClientConnection:
-    """A connection to the machine, by way of the proxy if there is one. It stays open until the run ends."""
+async def dial(operation: Operation, connection: Properties) -> asyncssh.SSHClientConnection:
+    """Returns a connection to the machine, through the proxy if there is one. It stays open until the run ends."""
     target = Endpoint.of(connection)
     proxy_properties = connection.get("proxy")
     if not isinstance(proxy_properties, dict):
-        return await _retried(run, "Dial", target.dial_error_limit, lambda: _log_in(target))
+        return await _retry(operation, "Dial", target.dial_error_limit, lambda: _log_in(target))
     try:
         proxy = Endpoint.of(proxy_properties)
-        through = await _retried(run, "Dial proxy", proxy.dial_error_limit, lambda: _log_in(proxy))
-        return await _dial_through(run, through, target)
+        through = await _retry(operation, "Dial proxy", proxy.dial_error_limit, lambda: _log_in(proxy))
+        return await _dial_through(operation, through, target)
     except ProviderError as problem:
         raise ProviderError(f"proxy: {problem}") from problem
 
 
 async def _dial_through(
-    run: Run, proxy: asyncssh.SSHClientConnection, target: Endpoint
+    operation: Operation, proxy: asyncssh.SSHClientConnection, target: Endpoint
 ) -> asyncssh.SSHClientConnection:
     handshake: _HandshakeError | None = None
 
@@ -133,30 +134,30 @@ async def _dial_through(
             return None
 
     async def repeat_handshake() -> asyncssh.SSHClientConnection:
-        # The official provider repeats the handshake on the connection that it has just spoilt: in vain.
+        # The official provider repeats a failed handshake on the same connection, which fails again.
         assert handshake is not None
         raise handshake
 
-    connected = await _retried(run, "Dial from proxy", target.dial_error_limit, connect)
+    connected = await _retry(operation, "Dial from proxy", target.dial_error_limit, connect)
     if connected is not None:
         return connected
-    return await _retried(run, "Dial", target.dial_error_limit, repeat_handshake)
+    return await _retry(operation, "Dial", target.dial_error_limit, repeat_handshake)
 
 
 class _DialError(Exception):
-    """One attempt failed; its text is what the official provider would say."""
+    """A failed attempt, with the text of the official provider."""
 
 
 class _HandshakeError(_DialError):
-    """The machine was reached, but logging in failed."""
+    """The machine is reachable, but the login failed."""
 
 
 async def _log_in(
     target: Endpoint, proxy: asyncssh.SSHClientConnection | None = None
 ) -> asyncssh.SSHClientConnection:
-    # The time limit covers the TCP connection alone: a server that accepts and says nothing is waited for, for ever.
+    # The timeout covers the TCP connection only. A server that accepts and never answers makes this hang.
     connected = None if proxy is not None else await _connect(target)
-    # Keys trusted for the machine, keys trusted to certify it, keys revoked; None takes any.
+    # Trusted host keys, trusted certificate authorities, revoked keys. None accepts any key.
     trusted: tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]] | None = (
         None if target.host_key is None else ([target.host_key], [], [])
     )
@@ -212,15 +213,15 @@ async def _connect(target: Endpoint) -> socket.socket:
     except socket.gaierror as problem:
         raise _DialError(f"dial tcp: lookup {target.host}: no such host") from problem
     except OSError as problem:
-        raise _DialError(f"dial tcp {target.address}: connect: {_reason(problem)}") from problem
+        raise _DialError(f"dial tcp {target.address}: connect: {_error_text(problem)}") from problem
 
 
-def _reason(problem: OSError) -> str:
+def _error_text(problem: OSError) -> str:
     return os.strerror(problem.errno).lower() if problem.errno else str(problem)
 
 
-async def _retried(run: Run, what: str, limit: int, attempt: Callable[[], Awaitable[T]]) -> T:
-    """Tries until it works or `limit` failures are exceeded (-1: never), waiting 0.1 s at first and 5 s at most."""
+async def _retry(operation: Operation, what: str, limit: int, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Repeats `attempt` until it succeeds or fails more than `limit` times (-1: no limit). Waits 0.1 s to 5 s in between."""
     failures, delay = 0, 0.1
     while True:
         try:
@@ -229,13 +230,13 @@ async def _retried(run: Run, what: str, limit: int, attempt: Callable[[], Awaita
             if -1 < limit < failures + 1:
                 raise ProviderError(f"after {failures} failed attempts: {problem}") from problem
             failures += 1
-            await run.status(f"{what} {failures}/{'inf' if limit == -1 else limit} failed: retrying")
+            await operation.status(f"{what} {failures}/{'inf' if limit == -1 else limit} failed: retrying")
             await asyncio.sleep(min(delay, 5.0))
             delay *= 1.5
 
 
 async def execute(
-    run: Run,
+    operation: Operation,
     connection: Properties,
     command: str,
     environment: dict[str, str],
@@ -243,29 +244,29 @@ async def execute(
     stdin: bytes,
     output: Output,
 ) -> str | None:
-    """Runs a command on the machine; says what went wrong, if anything did."""
-    client = await dial(run, connection)
+    """Runs a command on the machine. Returns the error, or None."""
+    client = await dial(operation, connection)
     OPEN_CONNECTIONS.append(client)
     for name, value in environment.items():
-        if not await _server_accepts(client, name, value):
-            await run.error(ENVIRONMENT_REFUSED.format(name))
+        if not await _accepts_variable(client, name, value):
+            await operation.error(ENVIRONMENT_REFUSED.format(name))
             raise ProviderError(f'could not set environment variable "{name}": ssh: setenv failed')
     for name, value in previous.items():
-        if await _server_accepts(client, name, value):
+        if await _accepts_variable(client, name, value):
             environment[name] = value
         else:
-            await run.warn(ENVIRONMENT_REFUSED.format(name))
+            await operation.warn(ENVIRONMENT_REFUSED.format(name))
     process = await client.create_process(command, env=environment, encoding=None)
-    unread = await _converse(process, stdin, output)
-    return _ended_badly(process) or ("EOF" if unread else None)
+    unread = await _exchange(process, stdin, output)
+    return _describe_failure(process) or ("EOF" if unread else None)
 
 
-# The official provider leaves each connection open until it is told to end.
+# The official provider leaves each connection open until the engine ends it.
 OPEN_CONNECTIONS: list[asyncssh.SSHClientConnection] = []
 
 
-async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value: str) -> bool:
-    """Whether sshd takes the variable. asyncssh does not ask for an answer, so a channel of its own does."""
+async def _accepts_variable(client: asyncssh.SSHClientConnection, name: str, value: str) -> bool:
+    """Returns whether sshd accepts the variable. asyncssh requests no answer, so this uses another channel."""
     channel = asyncssh.SSHClientChannel[bytes](
         client, asyncio.get_running_loop(), "strict", None, "strict", 1 << 21, 1 << 15
     )
@@ -276,8 +277,8 @@ async def _server_accepts(client: asyncssh.SSHClientConnection, name: str, value
     return bool(accepted)
 
 
-async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, output: Output) -> bool:
-    """Feeds a remote command and collects what it prints until it ends; whether it left input unread."""
+async def _exchange(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, output: Output) -> bool:
+    """Sends standard input and collects the output until the command ends. Returns whether it left input unread."""
 
     async def feed() -> bool:
         try:
@@ -302,8 +303,8 @@ async def _converse(process: asyncssh.SSHClientProcess[bytes], stdin: bytes, out
     return unread is not False and len(stdin) > SSHD_WINDOW
 
 
-def _ended_badly(process: asyncssh.SSHClientProcess[bytes]) -> str | None:
-    """The words of the official provider for a command that did not end with status 0."""
+def _describe_failure(process: asyncssh.SSHClientProcess[bytes]) -> str | None:
+    """Returns the official provider's text for a command with another exit code than 0, or None."""
     if process.exit_signal is not None:
         name, _, message, _ = process.exit_signal
         number = getattr(signal, f"SIG{name}", None)

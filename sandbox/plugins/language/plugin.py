@@ -1,7 +1,7 @@
-"""A stand-in for `pulumi-language-python`, the official host of programs written in Python.
+"""A stand-in for `pulumi-language-python`, the official host of Python programs.
 
-It answers the engine and runs the program in a process of its own (`run_program.py`), with the interpreter
-of the virtual environment that Pulumi.yaml names, or else the one it runs in itself.
+Runs the program in another process (`run_program.py`), with the interpreter of the virtual environment in Pulumi.yaml, or with
+its own interpreter if Pulumi.yaml names none.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 from sandbox.plugins.server import Context, serve
 
-# ruff: noqa: N802 - the protocol's method names are not ours
+# ruff: noqa: N802 - the protocol names the methods
 
 RUN_PROGRAM = Path(__file__).with_name("run_program.py")
-# The program's exit code when it has told the user itself what went wrong; the official host uses the same.
+# The exit code of a program that has reported its error itself, as in the official host.
 ALREADY_REPORTED = 32
 
 
@@ -41,12 +41,12 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
     async def GetRequiredPackages(
         self, request: language_pb2.GetRequiredPackagesRequest, context: Context
     ) -> language_pb2.GetRequiredPackagesResponse:
-        """None: the engine would try to download each. Those that the program uses it finds on PATH."""
+        """Returns no packages, because the engine would try to download each."""
         return language_pb2.GetRequiredPackagesResponse()
 
     async def Run(self, request: language_pb2.RunRequest, context: Context) -> language_pb2.RunResponse:
         try:
-            python, environment = interpreter(request.info)
+            python, environment = find_interpreter(request.info)
         except FileNotFoundError as problem:
             return language_pb2.RunResponse(error=str(problem))
         environment["PULUMI_CONFIG"] = json.dumps(dict(request.config))
@@ -67,7 +67,7 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         )  # fmt: skip
         try:
             code = await process.wait()
-        except asyncio.CancelledError:  # the engine has no more use for the program
+        except asyncio.CancelledError:  # the engine ended the call
             process.terminate()
             return language_pb2.RunResponse(bail=True)
         if code == ALREADY_REPORTED:
@@ -78,9 +78,9 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
     async def RunPlugin(
         self, request: language_pb2.RunPluginRequest, context: Context
     ) -> AsyncIterator[language_pb2.RunPluginResponse]:
-        """A policy pack, say: a program that serves the engine until it ends the call."""
+        """Runs a program that serves the engine, such as a policy pack, until the engine ends the call."""
         try:
-            python, environment = interpreter(request.info)
+            python, environment = find_interpreter(request.info)
         except FileNotFoundError as problem:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(problem))
         environment |= dict(variable.split("=", 1) for variable in request.env)
@@ -90,26 +90,26 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         )  # fmt: skip
         responses: asyncio.Queue[language_pb2.RunPluginResponse] = asyncio.Queue()
 
-        async def pass_on(
+        async def forward(
             stream: asyncio.StreamReader | None, response: Callable[[bytes], language_pb2.RunPluginResponse]
         ) -> None:
             while stream and (printed := await stream.read(1 << 16)):
                 responses.put_nowait(response(printed))
 
-        async def pass_on_everything() -> None:
+        async def forward_all() -> None:
             await asyncio.gather(
-                pass_on(process.stdout, lambda printed: language_pb2.RunPluginResponse(stdout=printed)),
-                pass_on(process.stderr, lambda printed: language_pb2.RunPluginResponse(stderr=printed)),
+                forward(process.stdout, lambda printed: language_pb2.RunPluginResponse(stdout=printed)),
+                forward(process.stderr, lambda printed: language_pb2.RunPluginResponse(stderr=printed)),
             )
             responses.put_nowait(language_pb2.RunPluginResponse(exitcode=await process.wait()))
 
-        passing_on = asyncio.create_task(pass_on_everything())
+        forwarding = asyncio.create_task(forward_all())
         try:
             while (response := await responses.get()).WhichOneof("output") != "exitcode":
                 yield response
             yield response
         finally:
-            passing_on.cancel()
+            forwarding.cancel()
             if process.returncode is None:
                 process.terminate()
 
@@ -135,8 +135,8 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         return empty_pb2.Empty()
 
 
-def interpreter(info: language_pb2.ProgramInfo) -> tuple[str, dict[str, str]]:
-    """The Python that runs the program, and its environment."""
+def find_interpreter(info: language_pb2.ProgramInfo) -> tuple[str, dict[str, str]]:
+    """Returns the Python that runs the program, and its environment variables."""
     environment = dict(os.environ)
     option = info.options.fields.get("virtualenv")
     if option is None or not option.string_value:

@@ -1,6 +1,6 @@
-"""Runs one Pulumi program to its end, in place of the official `pulumi-language-python-exec`.
+"""Runs one Pulumi program, in place of the official `pulumi-language-python-exec`.
 
-Arguments: the run's settings as JSON, the program, and the program's own arguments.
+Arguments: the run's settings as JSON, the program, and the arguments of the program.
 """
 
 import asyncio
@@ -20,23 +20,25 @@ FAILED, ALREADY_REPORTED = 1, 32
 
 
 def run(program: str, parallel: int) -> int:
-    """Runs the program and waits for all its resources; what went wrong goes to the engine's log."""
-    # Work that a failed program leaves behind is no news to the user.
+    """Runs the program, waits for its resources and returns the exit code. Errors go to the engine's log."""
+    # asyncio would log the unfinished tasks of a failed program.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ThreadPoolExecutor(max_workers=max(parallel, 1)))
 
-    def run_it() -> None:
+    def run_file() -> None:
         runpy.run_path(program, run_name="__main__")
 
     try:
-        loop.run_until_complete(pulumi.runtime.run_in_stack(run_it))
+        loop.run_until_complete(pulumi.runtime.run_in_stack(run_file))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
         return FAILED
     except Exception as error:
-        pulumi.log.error(f"Program failed with an unhandled exception:\n{users_traceback(error, program)}")
+        pulumi.log.error(
+            f"Program failed with an unhandled exception:\n{format_program_traceback(error, program)}"
+        )
         return ALREADY_REPORTED
     finally:
         loop.close()
@@ -45,8 +47,8 @@ def run(program: str, parallel: int) -> int:
     return 0
 
 
-def users_traceback(error: BaseException, program: str) -> str:
-    """The traceback from the program's own first frame on: the frames before it are not the user's."""
+def format_program_traceback(error: BaseException, program: str) -> str:
+    """Returns the traceback from the program's first frame on, without the frames of this module and runpy."""
     folder = Path(program).resolve()
     frames = traceback.extract_tb(error.__traceback__)
     for index, frame in enumerate(frames):
@@ -56,7 +58,7 @@ def users_traceback(error: BaseException, program: str) -> str:
 
 
 def main() -> None:
-    # The engine interrupts a program that it has no more use for; that is not worth a traceback.
+    # The engine interrupts programs; the default action ends them without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings, program, *arguments = sys.argv[1:]
     parsed = json.loads(settings)

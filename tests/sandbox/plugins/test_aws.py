@@ -13,15 +13,15 @@ import pulumi_aws
 import pytest
 from moto.server import ThreadedMotoServer
 
-from sandbox.plugins.aws.client import Cloud
+from sandbox.plugins.aws.client import AwsClient
 from sandbox.plugins.aws.functions import FUNCTIONS, call
-from sandbox.plugins.aws.plugin import KINDS, AwsProvider
-from sandbox.plugins.aws.resource_type import Kind
+from sandbox.plugins.aws.plugin import RESOURCE_TYPES, AwsProvider
+from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import UNKNOWN, Properties, Value
-from sandbox.plugins.provider import NotReadyError, ProviderError
+from sandbox.plugins.provider import ProviderError, ResourceInitFailedError
 from tests.sandbox.plugins.plugin_stack import Stack
 
-BY_TOKEN = {kind.token: kind for kind in KINDS}
+BY_TOKEN = {kind.token: kind for kind in RESOURCE_TYPES}
 INSTANCE = BY_TOKEN["aws:ec2/instance:Instance"]
 SECURITY_GROUP = BY_TOKEN["aws:ec2/securityGroup:SecurityGroup"]
 RECORD = BY_TOKEN["aws:route53/record:Record"]
@@ -125,7 +125,7 @@ def aws(stack: Stack, amazon: Amazon) -> Stack:
 # ---- what a change means
 
 
-def change(kind: Kind, old: Properties, new: Properties, state: Properties | None = None) -> str:
+def change(kind: AwsResourceType, old: Properties, new: Properties, state: Properties | None = None) -> str:
     """`replace`, `update` or `same`."""
     before, after = (kind.check({}, "n", {}, given)[0] for given in (old, new))
     if kind.auto_named and "name" not in {**old, **new}:
@@ -306,7 +306,7 @@ def test_of_a_policy_only_the_meaning_counts(new: str, meaning: str) -> None:
     ],
 )
 def test_what_aws_would_refuse_in_any_case_is_refused_in_a_preview(
-    kind: Kind, given: Properties, said: str
+    kind: AwsResourceType, given: Properties, said: str
 ) -> None:
     right: Properties = {"assumeRolePolicy": TRUST} if kind is ROLE else {}
     right |= {"role": "r", "policy": "{}"} if kind is ROLE_POLICY else {}
@@ -326,15 +326,15 @@ def test_a_role_of_which_the_name_gets_too_long_is_refused() -> None:
 
 
 def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> None:
-    def replacing(given: Properties) -> bool:
+    def replace_on_change(given: Properties) -> bool:
         old, new = (
             SECURITY_GROUP.check({}, "web", {}, {**given, "description": text})[0] for text in ("a", "b")
         )
         return SECURITY_GROUP.diff(old, old, new).delete_before_replace
 
-    assert replacing({"name": "web"})
-    assert not replacing({"namePrefix": "web-"})
-    assert not replacing({})
+    assert replace_on_change({"name": "web"})
+    assert not replace_on_change({"namePrefix": "web-"})
+    assert not replace_on_change({})
     checked, _ = SECURITY_GROUP.check({}, "web", {}, {})
     assert str(checked["name"]).startswith("web-")
     again, _ = SECURITY_GROUP.check({}, "web", checked, {})
@@ -348,9 +348,9 @@ def test_a_name_is_drawn_by_the_seed_so_that_an_update_draws_what_its_plan_holds
 
 def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -> None:
     state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
-    planned = INSTANCE.plan("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
+    planned = INSTANCE.preview_outputs("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
     assert (planned["publicIp"], planned["publicDns"]) == (UNKNOWN, UNKNOWN)
-    assert INSTANCE.plan("eu-west-1", state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
+    assert INSTANCE.preview_outputs("eu-west-1", state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
 
 
 @pytest.mark.parametrize(
@@ -366,8 +366,8 @@ def test_a_property_that_is_not_known_is_named_with_its_type(given: Properties, 
     assert "unknown property of aws:ec2/instance:Instance" in failures[named]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.token)
-def test_every_property_is_one_of_the_sdk(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", RESOURCE_TYPES, ids=lambda kind: kind.token)
+def test_every_property_is_one_of_the_sdk(kind: AwsResourceType) -> None:
     """The table may know fewer properties than pulumi_aws, never other ones."""
     module, name = kind.token.split(":")[1].split("/")[0], kind.token.rsplit(":", 1)[1]
     resource = getattr(getattr(pulumi_aws, module), name)
@@ -380,8 +380,8 @@ def test_every_property_is_one_of_the_sdk(kind: Kind) -> None:
             "metadataOptions": outputs.InstanceMetadataOptions,
             "rootBlockDevice": outputs.InstanceRootBlockDevice,
         }
-        for member, known in INSTANCE.members.items():
-            assert known | INSTANCE.member_outputs.get(member, frozenset()) <= names(classes[member])
+        for member, known in INSTANCE.nested_inputs.items():
+            assert known | INSTANCE.nested_outputs.get(member, frozenset()) <= names(classes[member])
 
 
 def names(sdk_class: type) -> set[str]:
@@ -628,10 +628,10 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
     assert amazon.secrets.get_secret_value(SecretId="cluster/tls")["SecretString"] == "account"
 
     # A profile and a role under other names take the place of the old ones under a machine that stays.
-    renamed = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
+    rename_keys = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
         'InstanceProfile("profile", ', 'InstanceProfile("profile", name="guard", '
     )
-    done = aws.program(renamed).up()
+    done = aws.program(rename_keys).up()
     assert "+-3 replaced" in done
     assert [instance["InstanceId"] for instance in amazon.instances()] == [machine]
     assert amazon.profile_of(machine) == "guard"
@@ -716,7 +716,7 @@ def test_a_function_that_finds_nothing_says_so(
     amazon: Amazon, token: str, arguments: Properties, said: str
 ) -> None:
     with pytest.raises(ProviderError, match=said):
-        call(Cloud(settings(amazon)), token, arguments)
+        call(AwsClient(settings(amazon)), token, arguments)
 
 
 def test_what_the_api_refuses_is_told_with_its_words(amazon: Amazon) -> None:
@@ -724,7 +724,7 @@ def test_what_the_api_refuses_is_told_with_its_words(amazon: Amazon) -> None:
         {}, "n", {}, {"vpcId": "vpc-none", "cidrBlock": "10.0.0.0/24"}
     )
     with pytest.raises(ProviderError) as refused:
-        BY_TOKEN["aws:ec2/subnet:Subnet"].create_now(Cloud(settings(amazon)), inputs)
+        BY_TOKEN["aws:ec2/subnet:Subnet"].create_resource(AwsClient(settings(amazon)), inputs)
     assert "creating EC2 Subnet: operation error CreateSubnet, https response error" in str(refused.value)
     assert "api error InvalidVpcID.NotFound" in str(refused.value)
 
@@ -737,18 +737,18 @@ def test_a_setting_that_is_not_known_is_named(amazon: Amazon) -> None:
 def test_a_machine_that_never_runs_is_kept_in_the_state(
     amazon: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cloud = Cloud(settings(amazon))
-    monkeypatch.setattr(cloud, "patience", 0)
+    client = AwsClient(settings(amazon))
+    monkeypatch.setattr(client, "wait_timeout", 0)
     images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
     inputs, _ = INSTANCE.check({}, "n", {}, {"ami": images[0]["ImageId"], "instanceType": "t3.small"})
     stuck = replace(
-        INSTANCE, ready=lambda cloud, _, __: cloud.wait("EC2 Instance to be running", lambda: False)
+        INSTANCE, finish_create=lambda client, _, __: client.wait("EC2 Instance to be running", lambda: False)
     )
-    with pytest.raises(NotReadyError) as failed:
-        stuck.create_now(cloud, inputs)
+    with pytest.raises(ResourceInitFailedError) as failed:
+        stuck.create_resource(client, inputs)
     assert failed.value.resource_id == amazon.instances()[0]["InstanceId"]
     assert failed.value.state["instanceType"] == "t3.small"
-    INSTANCE.delete_now(Cloud(settings(amazon)), failed.value.resource_id, failed.value.state)
+    INSTANCE.delete_resource(AwsClient(settings(amazon)), failed.value.resource_id, failed.value.state)
     assert amazon.instances() == []
 
 
@@ -756,21 +756,21 @@ def test_a_machine_that_never_runs_is_kept_in_the_state(
 
 
 @pytest.fixture
-def cloud(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+def client(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> AwsClient:
     """One that does not wait for what may pass by itself."""
-    monkeypatch.setattr(Cloud, "propagation", 0)
-    return Cloud(settings(amazon))
+    monkeypatch.setattr(AwsClient, "propagation_timeout", 0)
+    return AwsClient(settings(amazon))
 
 
 @contextmanager
-def existing(cloud: Cloud, kind: Kind, given: Properties) -> Generator[str]:
+def existing(client: AwsClient, kind: AwsResourceType, given: Properties) -> Generator[str]:
     inputs, failures = kind.check({}, "n", {}, given)
     assert not failures
-    resource_id, state = kind.create_now(cloud, inputs)
+    resource_id, state = kind.create_resource(client, inputs)
     try:
         yield resource_id
     finally:
-        kind.delete_now(cloud, resource_id, state)
+        kind.delete_resource(client, resource_id, state)
 
 
 def machine(amazon: Amazon, **given: Value) -> Properties:
@@ -778,113 +778,115 @@ def machine(amazon: Amazon, **given: Value) -> Properties:
     return {"ami": images[0]["ImageId"], "instanceType": "t3.small", **given}
 
 
-def test_a_role_that_still_has_a_policy_is_not_deleted(cloud: Cloud) -> None:
-    with existing(cloud, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
-        cloud.iam.put_role_policy(
+def test_a_role_that_still_has_a_policy_is_not_deleted(client: AwsClient) -> None:
+    with existing(client, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
+        client.iam.put_role_policy(
             RoleName="kept", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
         )
         with pytest.raises(ProviderError, match=r"deleting IAM Role \(kept\): .*DeleteConflict"):
-            ROLE.delete_now(cloud, "kept", {})
-        cloud.iam.delete_role_policy(RoleName="kept", PolicyName="p")
+            ROLE.delete_resource(client, "kept", {})
+        client.iam.delete_role_policy(RoleName="kept", PolicyName="p")
 
 
-def test_a_role_leaves_the_profiles_that_hold_it(cloud: Cloud) -> None:
-    with existing(cloud, PROFILE, {"name": "held"}):
-        with existing(cloud, ROLE, {"name": "held", "assumeRolePolicy": TRUST}):
-            cloud.iam.add_role_to_instance_profile(InstanceProfileName="held", RoleName="held")
-        assert cloud.iam.get_instance_profile(InstanceProfileName="held")["InstanceProfile"]["Roles"] == []
+def test_a_role_leaves_the_profiles_that_hold_it(client: AwsClient) -> None:
+    with existing(client, PROFILE, {"name": "held"}):
+        with existing(client, ROLE, {"name": "held", "assumeRolePolicy": TRUST}):
+            client.iam.add_role_to_instance_profile(InstanceProfileName="held", RoleName="held")
+        assert client.iam.get_instance_profile(InstanceProfileName="held")["InstanceProfile"]["Roles"] == []
 
 
-def test_a_role_that_trusts_in_the_wrong_way_is_refused_and_not_there(cloud: Cloud) -> None:
+def test_a_role_that_trusts_in_the_wrong_way_is_refused_and_not_there(client: AwsClient) -> None:
     inputs, _ = ROLE.check({}, "n", {}, {"name": "odd", "assumeRolePolicy": policy("s3:GetObject")})
     with pytest.raises(ProviderError, match=r"creating IAM Role: .*MalformedPolicyDocument"):
-        ROLE.create_now(cloud, inputs)
-    assert ROLE.read_now(cloud, "odd", inputs) is None
+        ROLE.create_resource(client, inputs)
+    assert ROLE.read_resource(client, "odd", inputs) is None
 
 
-def test_what_a_role_may_do_in_all_has_a_largest_size(cloud: Cloud) -> None:
+def test_what_a_role_may_do_in_all_has_a_largest_size(client: AwsClient) -> None:
     def inputs(name: str, size: int) -> Properties:
         text = policy("s3:GetObject", Resource=f"arn:aws:s3:::{'a' * size}")
         return ROLE_POLICY.check({}, "n", {}, {"role": "wide", "name": name, "policy": text})[0]
 
-    with existing(cloud, ROLE, {"name": "wide", "assumeRolePolicy": TRUST}):
-        policy_id, state = ROLE_POLICY.create_now(cloud, inputs("one", 6000))
+    with existing(client, ROLE, {"name": "wide", "assumeRolePolicy": TRUST}):
+        policy_id, state = ROLE_POLICY.create_resource(client, inputs("one", 6000))
         for name, size in (("one", 11000), ("two", 6000)):
             with pytest.raises(
                 ProviderError, match="Maximum policy size of 10240 bytes exceeded for role wide"
             ):
-                ROLE_POLICY.create_now(cloud, inputs(name, size))
-        ROLE_POLICY.update_now(cloud, policy_id, state, inputs("one", 6000), inputs("one", 9000))
-        ROLE_POLICY.delete_now(cloud, policy_id, state)
+                ROLE_POLICY.create_resource(client, inputs(name, size))
+        ROLE_POLICY.update_resource(client, policy_id, state, inputs("one", 6000), inputs("one", 9000))
+        ROLE_POLICY.delete_resource(client, policy_id, state)
 
 
-def test_a_machine_with_a_profile_that_is_not_there_is_refused(cloud: Cloud, amazon: Amazon) -> None:
+def test_a_machine_with_a_profile_that_is_not_there_is_refused(client: AwsClient, amazon: Amazon) -> None:
     inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="late"))
     with pytest.raises(
         ProviderError, match=r"RunInstances.* InvalidParameterValue.* Invalid IAM Instance Profile"
     ):
-        INSTANCE.create_now(cloud, inputs)
+        INSTANCE.create_resource(client, inputs)
     without_role = pytest.raises(ProviderError, match="has no associated IAM Roles")
-    with existing(cloud, PROFILE, {"name": "late"}), without_role:
-        INSTANCE.create_now(cloud, inputs)
+    with existing(client, PROFILE, {"name": "late"}), without_role:
+        INSTANCE.create_resource(client, inputs)
     assert not amazon.instances()
 
 
 def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
-    cloud, given = Cloud(settings(amazon)), machine(amazon, iamInstanceProfile="late")
+    client, given = AwsClient(settings(amazon)), machine(amazon, iamInstanceProfile="late")
     joins = threading.Timer(
-        0.5, lambda: cloud.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
+        0.5, lambda: client.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
     )
     with (
-        existing(cloud, PROFILE, {"name": "late"}),
-        existing(cloud, ROLE, {"name": "late", "assumeRolePolicy": TRUST}),
+        existing(client, PROFILE, {"name": "late"}),
+        existing(client, ROLE, {"name": "late", "assumeRolePolicy": TRUST}),
     ):
         joins.start()
-        with existing(cloud, INSTANCE, given) as instance:
+        with existing(client, INSTANCE, given) as instance:
             assert amazon.profile_of(instance) == "late"
 
 
-def test_a_machine_outlives_its_profile_and_ends_with_it(cloud: Cloud, amazon: Amazon) -> None:
-    with existing(cloud, ROLE, {"name": "short", "assumeRolePolicy": TRUST}):
-        with existing(cloud, PROFILE, {"name": "short", "role": "short"}):
+def test_a_machine_outlives_its_profile_and_ends_with_it(client: AwsClient, amazon: Amazon) -> None:
+    with existing(client, ROLE, {"name": "short", "assumeRolePolicy": TRUST}):
+        with existing(client, PROFILE, {"name": "short", "role": "short"}):
             inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="short"))
-            instance, state = INSTANCE.create_now(cloud, inputs)
-        found = INSTANCE.read_now(cloud, instance, state)
+            instance, state = INSTANCE.create_resource(client, inputs)
+        found = INSTANCE.read_resource(client, instance, state)
         assert found
         assert found["iamInstanceProfile"] == "short"
-        INSTANCE.delete_now(cloud, instance, state)
+        INSTANCE.delete_resource(client, instance, state)
     assert not amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
 
 
-def test_a_secret_that_exists_is_not_taken_over(cloud: Cloud) -> None:
+def test_a_secret_that_exists_is_not_taken_over(client: AwsClient) -> None:
     given: Properties = {"name": "taken", "recoveryWindowInDays": 0}
     refused = pytest.raises(
         ProviderError, match=r"ResourceExistsException: .* the secret taken already exists"
     )
-    with existing(cloud, SECRET, given), refused:
-        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
+    with existing(client, SECRET, given), refused:
+        SECRET.create_resource(client, SECRET.check({}, "n", {}, given)[0])
 
 
-def test_a_record_that_exists_is_neither_taken_over_nor_doubled(cloud: Cloud) -> None:
-    zone = cloud.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
+def test_a_record_that_exists_is_neither_taken_over_nor_doubled(client: AwsClient) -> None:
+    zone = client.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
     taken: Properties = {"zoneId": zone, "name": "taken.example.test", "type": "A", "ttl": 60}
     refused = pytest.raises(
         ProviderError,
         match=r"InvalidChangeBatch: .*name='taken.example.test.', type='A'\] but it already exists",
     )
-    with existing(cloud, RECORD, {**taken, "records": ["198.51.100.1"]}) as record:
+    with existing(client, RECORD, {**taken, "records": ["198.51.100.1"]}) as record:
         with refused:
-            RECORD.create_now(cloud, RECORD.check({}, "n", {}, {**taken, "records": ["198.51.100.2"]})[0])
-        state = RECORD.read_now(cloud, record, taken)
+            RECORD.create_resource(
+                client, RECORD.check({}, "n", {}, {**taken, "records": ["198.51.100.2"]})[0]
+            )
+        state = RECORD.read_resource(client, record, taken)
         assert state
         assert state["records"] == ["198.51.100.1"]
 
 
-def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(cloud: Cloud) -> None:
+def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(client: AwsClient) -> None:
     given: Properties = {"name": "recoverable"}
-    with existing(cloud, SECRET, given) as arn:
+    with existing(client, SECRET, given) as arn:
         pass
-    assert SECRET.read_now(cloud, arn, given) is None
+    assert SECRET.read_resource(client, arn, given) is None
     with pytest.raises(ProviderError, match="InvalidRequestException: You can't create this secret because"):
-        SECRET.create_now(cloud, SECRET.check({}, "n", {}, given)[0])
-    cloud.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+        SECRET.create_resource(client, SECRET.check({}, "n", {}, given)[0])
+    client.secrets.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 
 import pytest
 
-from sandbox.plugins.command.plugin import KINDS
+from sandbox.plugins.command.plugin import RESOURCE_TYPES
 from sandbox.plugins.command.ssh import OPEN_CONNECTIONS
 from sandbox.plugins.properties import Properties
-from sandbox.plugins.provider import ProviderError, Run
+from sandbox.plugins.provider import Operation, ProviderError
 from tests.sandbox.plugins.plugin_sshd import PASSWORD, Sshd
 from tests.sandbox.plugins.plugin_stack import Stack
 
 T = TypeVar("T")
 
-REMOTE, LOCAL = KINDS["command:remote:Command"], KINDS["command:local:Command"]
+REMOTE, LOCAL = RESOURCE_TYPES["command:remote:Command"], RESOURCE_TYPES["command:local:Command"]
 HEADER = """
 import json, pathlib, pulumi
 from pulumi_command import local, remote
@@ -47,7 +47,7 @@ def mark(text: str) -> str:
     return f"echo {text} >> /scratch/marks"
 
 
-class Recorded(Run):
+class RecordedOperation(Operation):
     """A run whose log lines are kept instead of sent to an engine."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Recorded(Run):
         self.lines.append(f"error: {message}")
 
 
-def at_once(work: Coroutine[Any, Any, T], seconds: float = 20) -> T:
+def run_with_timeout(work: Coroutine[Any, Any, T], seconds: float = 20) -> T:
     """Runs what the provider would run for the engine, and hangs up afterwards."""
 
     async def bounded() -> T:
@@ -89,7 +89,9 @@ def inputs(sshd: Sshd, create: str, connection: Properties | None = None, **othe
 
 
 def create(sshd: Sshd, command: str, connection: Properties | None = None, **others: Any) -> Properties:
-    return at_once(REMOTE.create(Recorded(), inputs(sshd, command, connection, **others)))[1]
+    return run_with_timeout(REMOTE.create(RecordedOperation(), inputs(sshd, command, connection, **others)))[
+        1
+    ]
 
 
 def failure(sshd: Sshd, command: str, connection: Properties | None = None, **others: Any) -> str:
@@ -255,9 +257,9 @@ def test_a_secret_input_is_encrypted_but_output_only_where_asked(remote: Stack) 
 def test_logging_chooses_the_streams_that_are_shown(sshd: Sshd) -> None:
     shown = {}
     for logging in ("stdout", "stderr", "stdoutAndStderr", "none"):
-        run = Recorded()
+        run = RecordedOperation()
         given = inputs(sshd, "echo out; sleep 0.1; echo err >&2", logging=logging)
-        _, state = at_once(REMOTE.create(run, given))
+        _, state = run_with_timeout(REMOTE.create(run, given))
         assert (state["stdout"], state["stderr"]) == ("out", "err")
         shown[logging] = run.lines
     assert shown == {"stdout": ["out"], "stderr": ["err"], "stdoutAndStderr": ["out", "err"], "none": []}
@@ -285,7 +287,7 @@ def test_dialling_gives_up_after_some_eleven_seconds(sshd: Sshd) -> None:
 
 def test_dialling_waits_for_a_machine_that_is_still_booting(tmp_path: Path) -> None:
     machine = Sshd(tmp_path)
-    run = Recorded()
+    run = RecordedOperation()
 
     async def boot() -> Properties:
         creating = asyncio.ensure_future(REMOTE.create(run, inputs(machine, "echo up")))
@@ -294,7 +296,7 @@ def test_dialling_waits_for_a_machine_that_is_still_booting(tmp_path: Path) -> N
         return (await creating)[1]
 
     try:
-        assert at_once(boot())["stdout"] == "up"
+        assert run_with_timeout(boot())["stdout"] == "up"
     finally:
         machine.stop()
     assert run.lines[0] == "Dial 1/10 failed: retrying"
@@ -308,7 +310,7 @@ def test_a_wrong_host_key_is_refused_and_none_accepts_any(sshd: Sshd) -> None:
     connection = unchecked["connection"]
     assert isinstance(connection, dict)
     del connection["hostKey"]
-    assert at_once(REMOTE.create(Recorded(), unchecked))[1]["stdout"] == "in"
+    assert run_with_timeout(REMOTE.create(RecordedOperation(), unchecked))[1]["stdout"] == "in"
 
 
 def test_a_key_or_a_password_logs_in_and_a_stranger_does_not(sshd: Sshd) -> None:
@@ -345,10 +347,10 @@ def test_a_server_that_accepts_and_never_answers_is_waited_for_for_ever(sshd: Ss
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
         given = inputs(sshd, "true", {"port": port, "perDialTimeout": 1, "dialErrorLimit": 0})
-        await REMOTE.create(Recorded(), given)
+        await REMOTE.create(RecordedOperation(), given)
 
     with pytest.raises(TimeoutError):
-        at_once(silent(), 2.5)
+        run_with_timeout(silent(), 2.5)
 
 
 # ---- standard input, environment, output
@@ -357,23 +359,23 @@ def test_a_server_that_accepts_and_never_answers_is_waited_for_for_ever(sshd: Ss
 def test_a_variable_that_sshd_does_not_accept_is_refused_before_anything_runs(sshd: Sshd) -> None:
     sshd.scratch("marks").unlink(missing_ok=True)
     assert create(sshd, "echo $WELCOME", environment={"WELCOME": "in"})["stdout"] == "in"
-    run = Recorded()
+    run = RecordedOperation()
     with pytest.raises(ProviderError, match='could not set environment variable "OTHER": ssh: setenv failed'):
-        at_once(REMOTE.create(run, inputs(sshd, mark("ran"), environment={"OTHER": "out"})))
+        run_with_timeout(REMOTE.create(run, inputs(sshd, mark("ran"), environment={"OTHER": "out"})))
     assert "Unable to set 'OTHER'" in run.lines[0]
     assert marks(sshd) == []
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_previous_output_that_sshd_does_not_accept_is_a_warning(sshd: Sshd, given: bool) -> None:
-    run = Recorded()
+    run = RecordedOperation()
     old = inputs(sshd, "echo first", addPreviousOutputInEnv=given)
 
     async def twice() -> Properties:
         _, state = await REMOTE.create(run, old)
         return await REMOTE.update(run, "c", state, old, {**old, "create": "echo second"})
 
-    assert at_once(twice())["stdout"] == "second"
+    assert run_with_timeout(twice())["stdout"] == "second"
     warnings = [
         line for line in run.lines if line.startswith("warning: Unable to set 'PULUMI_COMMAND_STDOUT'")
     ]
@@ -388,7 +390,7 @@ def test_standard_input_that_is_not_read_ends_in_eof(sshd: Sshd) -> None:
 def test_a_line_of_output_over_64_kib_hangs_unless_it_is_not_logged(sshd: Sshd) -> None:
     long_line = "head -c 70000 /dev/zero | tr '\\0' x"
     with pytest.raises(TimeoutError):
-        at_once(REMOTE.create(Recorded(), inputs(sshd, long_line)), 2)
+        run_with_timeout(REMOTE.create(RecordedOperation(), inputs(sshd, long_line)), 2)
     assert create(sshd, long_line, logging="none")["stdout"] == "x" * 70000
 
 
@@ -429,17 +431,17 @@ def test_a_local_command_runs_here_with_its_environment_and_interpreter(tmp_path
         },
     )
     assert not failures
-    assert at_once(LOCAL.create(Recorded(), given))[1]["stdout"] == f"{tmp_path} b typed"
+    assert run_with_timeout(LOCAL.create(RecordedOperation(), given))[1]["stdout"] == f"{tmp_path} b typed"
     given, _ = LOCAL.check("c", {}, {"create": "echo no; exit 4"})
     with pytest.raises(ProviderError, match=r'^exit status 4: running "echo no; exit 4":\nno\n$'):
-        at_once(LOCAL.create(Recorded(), given))
+        run_with_timeout(LOCAL.create(RecordedOperation(), given))
 
 
 def test_a_local_command_sees_its_previous_output(tmp_path: Path) -> None:
     old, _ = LOCAL.check("c", {}, {"create": "echo first", "update": "echo $PULUMI_COMMAND_STDOUT again"})
 
     async def twice() -> Properties:
-        _, state = await LOCAL.create(Recorded(), old)
-        return await LOCAL.update(Recorded(), "c", state, old, {**old, "stdin": "x"})
+        _, state = await LOCAL.create(RecordedOperation(), old)
+        return await LOCAL.update(RecordedOperation(), "c", state, old, {**old, "stdin": "x"})
 
-    assert at_once(twice())["stdout"] == "first again"
+    assert run_with_timeout(twice())["stdout"] == "first again"

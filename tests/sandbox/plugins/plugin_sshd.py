@@ -1,4 +1,4 @@
-"""The sshd of Debian 13, from the sandbox's machine image, on a loopback port and with keys of its own."""
+"""An sshd of Debian 13, from the sandbox's machine image, on a loopback port with generated keys."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import asyncssh
 
 from sandbox.cloud.images import BASE, FOLDER, build_missing
 
-# An overlay of the image for this process alone. What commands write under /scratch, the tests see.
+# Runs sshd in an overlay of the image. Tests read what commands write under /scratch.
 _START = """
 set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
@@ -33,7 +33,7 @@ AcceptEnv WELCOME
 
 
 class Sshd:
-    """A machine to run commands on. It can be switched off and on again."""
+    """A machine to run commands on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

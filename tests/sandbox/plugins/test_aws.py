@@ -1,4 +1,4 @@
-"""The aws provider: its decisions one by one, and whole stacks under the real engine against moto's server."""
+"""The aws provider: single operations, and whole stacks under the real engine against moto's server."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ from sandbox.plugins.properties import UNKNOWN, Properties, Value
 from sandbox.plugins.provider import ProviderError, ResourceInitFailedError
 from tests.sandbox.plugins.plugin_stack import Stack
 
-BY_TOKEN = {kind.token: kind for kind in RESOURCE_TYPES}
+BY_TOKEN = {resource_type.token: resource_type for resource_type in RESOURCE_TYPES}
 INSTANCE = BY_TOKEN["aws:ec2/instance:Instance"]
 SECURITY_GROUP = BY_TOKEN["aws:ec2/securityGroup:SecurityGroup"]
 RECORD = BY_TOKEN["aws:route53/record:Record"]
@@ -34,7 +34,7 @@ REGION = "eu-west-1"
 
 
 class Amazon:
-    """moto's server and a client's view of it."""
+    """moto's server and its boto3 clients."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -55,20 +55,20 @@ class Amazon:
             for instance in reservation["Instances"]
         ]
 
-    def profile_of(self, instance: str) -> str:
+    def get_profile_name(self, instance: str) -> str:
         of_instance = [{"Name": "instance-id", "Values": [instance]}]
         (found,) = self.ec2.describe_iam_instance_profile_associations(Filters=of_instance)[
             "IamInstanceProfileAssociations"
         ]
         return str(found["IamInstanceProfile"]["Arn"]).rsplit("/", 1)[-1]
 
-    def may(self, role: str) -> Any:
+    def get_policy_statement(self, role: str) -> Any:
         (name,) = self.iam.list_role_policies(RoleName=role)["PolicyNames"]
         document = self.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
         return document["Statement"][0]
 
-    def left(self) -> dict[str, int]:
-        """What is there, without what every account has from the start."""
+    def count_resources(self) -> dict[str, int]:
+        """Counts the resources, without AWS's default ones."""
         groups = self.ec2.describe_security_groups()["SecurityGroups"]
         return {
             "instances": len(self.instances()),
@@ -122,15 +122,17 @@ def aws(stack: Stack, amazon: Amazon) -> Stack:
     return stack
 
 
-# ---- what a change means
+# ---- the operation for a change
 
 
-def change(kind: AwsResourceType, old: Properties, new: Properties, state: Properties | None = None) -> str:
-    """`replace`, `update` or `same`."""
-    before, after = (kind.check({}, "n", {}, given)[0] for given in (old, new))
-    if kind.auto_named and "name" not in {**old, **new}:
+def get_operation(
+    resource_type: AwsResourceType, old: Properties, new: Properties, state: Properties | None = None
+) -> str:
+    """Returns the operation for the change: `replace`, `update` or `same`."""
+    before, after = (resource_type.check({}, "n", {}, given)[0] for given in (old, new))
+    if resource_type.auto_named and "name" not in {**old, **new}:
         after["name"] = before["name"]
-    diff = kind.diff(before, {**before, **(state or {})}, after)
+    diff = resource_type.diff(before, {**before, **(state or {})}, after)
     return "replace" if diff.replaces else "update" if diff.paths else "same"
 
 
@@ -149,7 +151,7 @@ MACHINE: Properties = {
 
 
 @pytest.mark.parametrize(
-    ("changed", "meaning"),
+    ("changed", "operation"),
     [
         ({}, "same"),
         ({"ami": "ami-2"}, "replace"),
@@ -175,18 +177,18 @@ MACHINE: Properties = {
         ({"iamInstanceProfile": ""}, "same"),
     ],
 )
-def test_a_change_of_an_instance_replaces_or_updates(changed: Properties, meaning: str) -> None:
+def test_a_change_of_an_instance_replaces_or_updates_it(changed: Properties, operation: str) -> None:
     chosen_by_aws: Properties = {"availabilityZone": "eu-west-1a", "associatePublicIpAddress": True}
-    assert change(INSTANCE, MACHINE, {**MACHINE, **changed}, chosen_by_aws) == meaning
+    assert get_operation(INSTANCE, MACHINE, {**MACHINE, **changed}, chosen_by_aws) == operation
 
 
 @pytest.mark.parametrize(
-    "no_longer_given",
+    "removed",
     ["subnetId", "privateIp", "vpcSecurityGroupIds", "metadataOptions", "iamInstanceProfile"],
 )
-def test_no_longer_saying_what_aws_may_choose_changes_nothing(no_longer_given: str) -> None:
-    rest = {name: value for name, value in MACHINE.items() if name != no_longer_given}
-    assert change(INSTANCE, MACHINE, rest) == "same"
+def test_removing_an_input_that_aws_chooses_changes_nothing(removed: str) -> None:
+    rest = {name: value for name, value in MACHINE.items() if name != removed}
+    assert get_operation(INSTANCE, MACHINE, rest) == "same"
 
 
 def policy(*actions: str, **statement: Any) -> str:
@@ -199,7 +201,7 @@ TRUST = policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"})
 
 
 @pytest.mark.parametrize(
-    ("token", "old", "changed", "meaning"),
+    ("token", "old", "changed", "operation"),
     [
         ("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16"}, {"cidrBlock": "10.1.0.0/16"}, "replace"),
         ("aws:ec2/vpc:Vpc", {"cidrBlock": "10.0.0.0/16"}, {"enableDnsHostnames": True}, "update"),
@@ -271,14 +273,14 @@ TRUST = policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"})
         ("aws:secretsmanager/secret:Secret", {"name": "a"}, {"recoveryWindowInDays": 0}, "update"),
     ],
 )
-def test_a_change_of_any_other_kind_replaces_or_updates(
-    token: str, old: Properties, changed: Properties, meaning: str
+def test_a_change_of_another_resource_type_replaces_or_updates_it(
+    token: str, old: Properties, changed: Properties, operation: str
 ) -> None:
-    assert change(BY_TOKEN[token], old, {**old, **changed}) == meaning
+    assert get_operation(BY_TOKEN[token], old, {**old, **changed}) == operation
 
 
 @pytest.mark.parametrize(
-    ("new", "meaning"),
+    ("new", "operation"),
     [
         ('{"Statement": {"Action": ["b", "a"], "Resource": ["r"]},\n "Version": "2012-10-17"}', "same"),
         ('{"Version": "2012-10-17", "Statement": [{"Action": ["a"], "Resource": "r"}]}', "update"),
@@ -286,13 +288,13 @@ def test_a_change_of_any_other_kind_replaces_or_updates(
         ('{"Version": "2008-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}', "update"),
     ],
 )
-def test_of_a_policy_only_the_meaning_counts(new: str, meaning: str) -> None:
+def test_policies_are_compared_by_meaning(new: str, operation: str) -> None:
     old = '{"Version": "2012-10-17", "Statement": [{"Action": ["a", "b"], "Resource": "r"}]}'
-    assert change(ROLE_POLICY, {"role": "a", "policy": old}, {"role": "a", "policy": new}) == meaning
+    assert get_operation(ROLE_POLICY, {"role": "a", "policy": old}, {"role": "a", "policy": new}) == operation
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "said"),
+    ("resource_type", "given", "error"),
     [
         (ROLE, {"name": "r" * 65}, "expected length of name to be in the range (1 - 64), got rrr"),
         (ROLE, {"name": "a role"}, r"invalid value for name (must match [\w+=,.@-])"),
@@ -305,27 +307,27 @@ def test_of_a_policy_only_the_meaning_counts(new: str, meaning: str) -> None:
         (SECRET, {"recoveryWindowInDays": 5}, "expected recovery_window_in_days to be 0 or in the range"),
     ],
 )
-def test_what_aws_would_refuse_in_any_case_is_refused_in_a_preview(
-    kind: AwsResourceType, given: Properties, said: str
+def test_a_preview_refuses_invalid_inputs(
+    resource_type: AwsResourceType, given: Properties, error: str
 ) -> None:
-    right: Properties = {"assumeRolePolicy": TRUST} if kind is ROLE else {}
-    right |= {"role": "r", "policy": "{}"} if kind is ROLE_POLICY else {}
-    _, failures = kind.check({}, "n", {}, {**right, **given})
+    valid: Properties = {"assumeRolePolicy": TRUST} if resource_type is ROLE else {}
+    valid |= {"role": "r", "policy": "{}"} if resource_type is ROLE_POLICY else {}
+    _, failures = resource_type.check({}, "n", {}, {**valid, **given})
     assert list(failures) == list(given)
-    assert said in "".join(failures.values())
-    _, unknown = kind.check({}, "n", {}, {**right, **dict.fromkeys(given, UNKNOWN)})
+    assert error in "".join(failures.values())
+    _, unknown = resource_type.check({}, "n", {}, {**valid, **dict.fromkeys(given, UNKNOWN)})
     assert not unknown
 
 
-def test_a_role_of_which_the_name_gets_too_long_is_refused() -> None:
-    """Eight of the 64 are the engine's."""
+def test_a_role_whose_generated_name_is_too_long_is_refused() -> None:
+    """The generated suffix takes eight of the 64 characters."""
     _, short = ROLE.check({}, "r" * 56, {}, {"assumeRolePolicy": TRUST})
     _, long = ROLE.check({}, "r" * 57, {}, {"assumeRolePolicy": TRUST})
     assert not short
     assert list(long) == ["name"]
 
 
-def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> None:
+def test_only_a_fixed_name_is_deleted_before_its_replacement() -> None:
     def replace_on_change(given: Properties) -> bool:
         old, new = (
             SECURITY_GROUP.check({}, "web", {}, {**given, "description": text})[0] for text in ("a", "b")
@@ -341,12 +343,12 @@ def test_only_a_name_given_by_the_user_is_freed_before_it_is_taken_again() -> No
     assert again["name"] == checked["name"]
 
 
-def test_a_name_is_drawn_by_the_seed_so_that_an_update_draws_what_its_plan_holds() -> None:
+def test_generated_names_depend_only_on_the_seed() -> None:
     names = [SECURITY_GROUP.check({}, "web", {}, {}, seed)[0]["name"] for seed in (b"one", b"one", b"two")]
     assert names[0] == names[1] != names[2]
 
 
-def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -> None:
+def test_the_public_address_is_unknown_in_a_preview_of_another_instance_type() -> None:
     state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
     planned = INSTANCE.preview_outputs("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
     assert (planned["publicIp"], planned["publicDns"]) == (UNKNOWN, UNKNOWN)
@@ -360,21 +362,21 @@ def test_a_preview_of_another_instance_type_does_not_know_the_public_address() -
         ({"rootBlockDevice": {"snapshotId": "snap-1"}}, "rootBlockDevice.snapshotId"),
     ],
 )
-def test_a_property_that_is_not_known_is_named_with_its_type(given: Properties, named: str) -> None:
+def test_an_unknown_property_is_an_error_that_names_it_and_its_type(given: Properties, named: str) -> None:
     _, failures = INSTANCE.check({}, "n", {}, {**MACHINE, **given})
     assert list(failures) == [named]
     assert "unknown property of aws:ec2/instance:Instance" in failures[named]
 
 
-@pytest.mark.parametrize("kind", RESOURCE_TYPES, ids=lambda kind: kind.token)
-def test_every_property_is_one_of_the_sdk(kind: AwsResourceType) -> None:
-    """The table may know fewer properties than pulumi_aws, never other ones."""
-    module, name = kind.token.split(":")[1].split("/")[0], kind.token.rsplit(":", 1)[1]
+@pytest.mark.parametrize("resource_type", RESOURCE_TYPES, ids=lambda resource_type: resource_type.token)
+def test_every_property_exists_in_the_sdk(resource_type: AwsResourceType) -> None:
+    """The stand-in may have fewer properties than pulumi_aws, but no others."""
+    module, name = resource_type.token.split(":")[1].split("/")[0], resource_type.token.rsplit(":", 1)[1]
     resource = getattr(getattr(pulumi_aws, module), name)
     arguments = getattr(inspect.getmodule(resource), f"{name}Args")
-    assert kind.inputs <= names(arguments)
-    assert kind.outputs | kind.inputs <= names(resource)
-    if kind is INSTANCE:
+    assert resource_type.inputs <= names(arguments)
+    assert resource_type.outputs | resource_type.inputs <= names(resource)
+    if resource_type is INSTANCE:
         outputs = pulumi_aws.ec2.outputs
         classes = {
             "metadataOptions": outputs.InstanceMetadataOptions,
@@ -389,7 +391,7 @@ def names(sdk_class: type) -> set[str]:
     return {getattr(member.fget, "_pulumi_name", name) for name, member in properties}
 
 
-def test_every_function_is_one_of_the_sdk() -> None:
+def test_every_function_argument_exists_in_the_sdk() -> None:
     for token, (_, known) in FUNCTIONS.items():
         module, name = token.split(":")[1].split("/")[0], token.rsplit(":", 1)[1]
         where = pulumi_aws if module == "index" else getattr(pulumi_aws, module)
@@ -441,10 +443,10 @@ pulumi.export("fqdn", record.fqdn)
 """
 
 
-def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon: Amazon) -> None:
-    before = amazon.left()
+def test_a_cluster_is_created_changed_repaired_and_destroyed(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.count_resources()
 
-    # A preview knows what the program says, and nothing that only AWS can tell.
+    # Values from the program are known in a preview; values from AWS are unknown.
     planned = aws.program(CLUSTER).preview()
     for known in ('private_ip: "10.9.0.8"', "memory    : 2048", 'project: "ant-media"'):
         assert known in planned
@@ -467,7 +469,7 @@ def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon:
     ]
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
-    # In place: the type, the groups, the disk, the metadata options, user data.
+    # Updates in place: instance type, groups, disk, metadata options, user data.
     changed = (
         CLUSTER.replace('instance_type="t3.small", subnet', 'instance_type="t3.large", subnet')
         .replace("[nodes.id, world.id]", "[nodes.id]")
@@ -489,14 +491,14 @@ def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon:
     volumes = amazon.ec2.describe_volumes(VolumeIds=[outputs["volume"]])["Volumes"]
     assert volumes[0]["Size"] == 20
 
-    # A machine ended by hand is noticed, and comes back at its address.
+    # A machine that was terminated by hand is recreated with its address.
     amazon.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
     assert "machine created" in aws.up("--refresh")
-    (healed,) = amazon.instances()
-    assert healed["InstanceId"] != instance["InstanceId"]
-    assert healed["PrivateIpAddress"] == "10.9.0.8"
+    (recreated,) = amazon.instances()
+    assert recreated["InstanceId"] != instance["InstanceId"]
+    assert recreated["PrivateIpAddress"] == "10.9.0.8"
 
-    # Replacing frees the address first, and takes along what is tied to the machine.
+    # A replacement frees the address first, and replaces the association with the machine.
     done = aws.program(changed.replace('"encrypted": True', '"encrypted": False')).up()
     assert done.index("machine deleted original") < done.index("machine created replacement")
     assert "association-of-address created replacement" in done
@@ -504,10 +506,10 @@ def test_a_cluster_comes_up_changes_heals_and_leaves_nothing(aws: Stack, amazon:
     assert amazon.instances()[0]["PrivateIpAddress"] == "10.9.0.8"
 
     aws.run("destroy", "--yes")
-    assert amazon.left() == before
+    assert amazon.count_resources() == before
 
 
-def test_default_tags_reach_every_resource_and_follow_their_setting(aws: Stack, amazon: Amazon) -> None:
+def test_default_tags_are_set_and_updated_on_every_resource(aws: Stack, amazon: Amazon) -> None:
     aws.program(
         "import pulumi_aws as aws\naws.ec2.Eip('plain', domain='vpc')\n"
         "aws.ec2.Eip('own', domain='vpc', tags={'project': 'other', 'kind': 'test'})\n"
@@ -529,16 +531,14 @@ import pulumi
 import pulumi_aws as aws
 
 ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
-for name, ignored in (("follows", []), ("keeps", ["rootBlockDevice.tags"])):
+for name, ignored in (("updated", []), ("ignored", ["rootBlockDevice.tags"])):
     aws.ec2.Instance(name, ami=ami.id, instance_type="t3.small",
         root_block_device={"volume_size": 16, "tags": {"Name": name}},
         opts=pulumi.ResourceOptions(ignore_changes=ignored))
 """
 
 
-def test_a_volume_gets_default_tags_when_it_is_made_and_none_that_change_later(
-    aws: Stack, amazon: Amazon
-) -> None:
+def test_a_volume_gets_default_tags_only_at_its_creation(aws: Stack, amazon: Amazon) -> None:
     def tags() -> dict[str, dict[str, str]]:
         volumes = amazon.ec2.describe_volumes()["Volumes"]
         found = [{tag["Key"]: tag["Value"] for tag in volume["Tags"]} for volume in volumes]
@@ -547,12 +547,12 @@ def test_a_volume_gets_default_tags_when_it_is_made_and_none_that_change_later(
     configure(aws, settings(amazon, stage="test"))
     aws.program(VOLUMES).up()
     first = {"project": "ant-media", "stage": "test"}
-    assert tags() == {"follows": first, "keeps": first}
+    assert tags() == {"updated": first, "ignored": first}
     configure(aws, settings(amazon, stage="live"))
     aws.up()
-    assert tags() == {"follows": first, "keeps": first}
-    aws.up("--refresh")  # the first refresh by a provider with the new tags
-    assert tags() == {"follows": {"project": "ant-media"}, "keeps": first}
+    assert tags() == {"updated": first, "ignored": first}
+    aws.up("--refresh")  # the first refresh with the new default tags
+    assert tags() == {"updated": {"project": "ant-media"}, "ignored": first}
     aws.run("destroy", "--yes")
 
 
@@ -578,8 +578,8 @@ pulumi.export("profile", profile.name)
 """
 
 
-def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, amazon: Amazon) -> None:
-    before = amazon.left()
+def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.count_resources()
     planned = aws.program(IDENTITY).preview()
     assert "sts:AssumeRole" in planned
     assert "role_arn: [unknown]" in planned
@@ -588,17 +588,17 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
     outputs = aws.outputs()
     role, profile = outputs["role"], outputs["profile"]
     (machine,) = (instance["InstanceId"] for instance in amazon.instances())
-    assert amazon.profile_of(machine) == profile
+    assert amazon.get_profile_name(machine) == profile
     held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
     assert [each["Arn"] for each in held["Roles"]] == [outputs["role_arn"]]
-    assert amazon.may(role)["Resource"] == outputs["secret"]
+    assert amazon.get_policy_statement(role)["Resource"] == outputs["secret"]
     secret = amazon.secrets.describe_secret(SecretId=outputs["secret"])
     assert (secret["Name"], secret["Description"]) == ("cluster/tls", "kept")
     tagged = (secret, held, amazon.iam.get_role(RoleName=role)["Role"])
     assert [len(each["Tags"]) for each in tagged] == [1, 2, 1]
     assert all({"Key": "project", "Value": "ant-media"} in each["Tags"] for each in tagged)
 
-    # The same policies in other words are the same, in the program and in the account.
+    # A policy with another spelling is unchanged, in the program and in the account.
     trust = tagged[-1]["AssumeRolePolicyDocument"]
     trust["Statement"][0]["Action"] = "sts:AssumeRole"
     amazon.iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust, indent=2))
@@ -608,7 +608,7 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
     aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
-    # In place: what the role may do, whom it trusts, texts and tags. The secret keeps its value.
+    # Updates in place: the role's policies, descriptions and tags. The secret keeps its value.
     amazon.secrets.put_secret_value(SecretId="cluster/tls", SecretString="account")
     changed = (
         IDENTITY.replace('"secretsmanager:GetSecretValue"', '"secretsmanager:PutSecretValue"')
@@ -618,7 +618,7 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
         .replace('description="kept"', 'description="changed", tags={"a": "b"}')
     )
     assert "~ 4 updated" in aws.program(changed).up()
-    assert amazon.may(role)["Action"] == ["secretsmanager:PutSecretValue"]
+    assert amazon.get_policy_statement(role)["Action"] == ["secretsmanager:PutSecretValue"]
     updated = amazon.iam.get_role(RoleName=role)["Role"]
     assert "ssm.amazonaws.com" in str(updated["AssumeRolePolicyDocument"])
     held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
@@ -627,22 +627,29 @@ def test_a_machine_gets_an_identity_that_changes_and_leaves_nothing(aws: Stack, 
     assert (updated["Description"], secret["Description"]) == ("a machine", "changed")
     assert amazon.secrets.get_secret_value(SecretId="cluster/tls")["SecretString"] == "account"
 
-    # A profile and a role under other names take the place of the old ones under a machine that stays.
+    # A renamed profile and role are replaced without replacing the machine.
     rename_keys = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
         'InstanceProfile("profile", ', 'InstanceProfile("profile", name="guard", '
     )
     done = aws.program(rename_keys).up()
     assert "+-3 replaced" in done
     assert [instance["InstanceId"] for instance in amazon.instances()] == [machine]
-    assert amazon.profile_of(machine) == "guard"
-    assert amazon.may("guard")["Action"] == ["secretsmanager:PutSecretValue"]
-    assert amazon.left() == {**before, "instances": 1, "volumes": 1, "roles": 1, "profiles": 1, "secrets": 1}
+    assert amazon.get_profile_name(machine) == "guard"
+    assert amazon.get_policy_statement("guard")["Action"] == ["secretsmanager:PutSecretValue"]
+    assert amazon.count_resources() == {
+        **before,
+        "instances": 1,
+        "volumes": 1,
+        "roles": 1,
+        "profiles": 1,
+        "secrets": 1,
+    }
 
     aws.run("destroy", "--yes")
-    assert amazon.left() == before
+    assert amazon.count_resources() == before
 
 
-def test_an_identity_that_was_taken_apart_by_hand_heals(aws: Stack, amazon: Amazon) -> None:
+def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Amazon) -> None:
     aws.program(IDENTITY).up()
     role, profile = aws.outputs()["role"], aws.outputs()["profile"]
     (machine,) = (instance["InstanceId"] for instance in amazon.instances())
@@ -656,12 +663,12 @@ def test_an_identity_that_was_taken_apart_by_hand_heals(aws: Stack, amazon: Amaz
     amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
     done = aws.up("--refresh")
     assert "secret created" in done
-    assert amazon.profile_of(machine) == profile
+    assert amazon.get_profile_name(machine) == profile
     held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
     assert [each["RoleName"] for each in held["Roles"]] == [role]
-    assert amazon.may(role)["Resource"] == aws.outputs()["secret"]
+    assert amazon.get_policy_statement(role)["Resource"] == aws.outputs()["secret"]
 
-    # What is gone already is no reason for a destroy to fail.
+    # Missing resources do not make a destroy fail.
     amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
     amazon.iam.delete_role_policy(RoleName=role, PolicyName=name)
     amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
@@ -671,19 +678,19 @@ def test_an_identity_that_was_taken_apart_by_hand_heals(aws: Stack, amazon: Amaz
     assert not amazon.instances()
 
 
-def test_a_machine_that_has_no_profile_yet_gets_one_and_is_not_replaced(aws: Stack, amazon: Amazon) -> None:
+def test_a_machine_without_a_profile_gets_one_in_place(aws: Stack, amazon: Amazon) -> None:
     with_none = IDENTITY.replace(", iam_instance_profile=profile.name", "")
     aws.program(with_none).up()
     (machine,) = (instance["InstanceId"] for instance in amazon.instances())
     assert "~ 1 updated" in aws.program(IDENTITY).up()
-    assert amazon.profile_of(machine) == aws.outputs()["profile"]
-    # As with the official provider, it keeps what the program does not mention any more.
+    assert amazon.get_profile_name(machine) == aws.outputs()["profile"]
+    # As with the official provider, it keeps a profile that was removed from the program.
     assert "unchanged" in aws.program(with_none).up("--expect-no-changes")
     aws.run("destroy", "--yes")
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "error"),
     [
         ("aws.s3.Bucket('b')", "unknown resource type aws:s3/bucket:Bucket"),
         (
@@ -692,14 +699,16 @@ def test_a_machine_that_has_no_profile_yet_gets_one_and_is_not_replaced(aws: Sta
         ),
     ],
 )
-def test_a_program_that_uses_what_is_not_there_is_told_its_name(aws: Stack, program: str, said: str) -> None:
+def test_an_unknown_type_or_property_in_a_program_is_an_error_that_names_it(
+    aws: Stack, program: str, error: str
+) -> None:
     shown = aws.program(f"import pulumi_aws as aws\n{program}\n").up(fails=True)
-    assert said in shown
+    assert error in shown
     assert "Traceback" not in shown
 
 
 @pytest.mark.parametrize(
-    ("token", "arguments", "said"),
+    ("token", "arguments", "error"),
     [
         ("aws:ec2/getVpc:getVpc", {}, "unknown function aws:ec2/getVpc:getVpc"),
         ("aws:ec2/getAmi:getAmi", {"uefiData": "x"}, "unknown argument uefiData of aws:ec2/getAmi:getAmi"),
@@ -712,14 +721,14 @@ def test_a_program_that_uses_what_is_not_there_is_told_its_name(aws: Stack, prog
         ("aws:route53/getZone:getZone", {"name": "nowhere.test"}, "no matching Route 53 Hosted Zone found"),
     ],
 )
-def test_a_function_that_finds_nothing_says_so(
-    amazon: Amazon, token: str, arguments: Properties, said: str
+def test_a_function_without_a_result_is_an_error(
+    amazon: Amazon, token: str, arguments: Properties, error: str
 ) -> None:
-    with pytest.raises(ProviderError, match=said):
+    with pytest.raises(ProviderError, match=error):
         call(AwsClient(settings(amazon)), token, arguments)
 
 
-def test_what_the_api_refuses_is_told_with_its_words(amazon: Amazon) -> None:
+def test_an_api_error_has_the_official_providers_text(amazon: Amazon) -> None:
     inputs, _ = BY_TOKEN["aws:ec2/subnet:Subnet"].check(
         {}, "n", {}, {"vpcId": "vpc-none", "cidrBlock": "10.0.0.0/24"}
     )
@@ -729,12 +738,12 @@ def test_what_the_api_refuses_is_told_with_its_words(amazon: Amazon) -> None:
     assert "api error InvalidVpcID.NotFound" in str(refused.value)
 
 
-def test_a_setting_that_is_not_known_is_named(amazon: Amazon) -> None:
+def test_an_unknown_provider_setting_is_an_error_that_names_it(amazon: Amazon) -> None:
     failures = AwsProvider().check_config({**settings(amazon), "ignoreTags": {}})
     assert list(failures) == ["ignoreTags"]
 
 
-def test_a_machine_that_never_runs_is_kept_in_the_state(
+def test_a_machine_that_never_runs_stays_in_the_state(
     amazon: Amazon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = AwsClient(settings(amazon))
@@ -752,25 +761,25 @@ def test_a_machine_that_never_runs_is_kept_in_the_state(
     assert amazon.instances() == []
 
 
-# ---- what AWS refuses and moto does not, or in other words
+# ---- errors of AWS that moto does not raise, or raises with another text
 
 
 @pytest.fixture
 def client(amazon: Amazon, monkeypatch: pytest.MonkeyPatch) -> AwsClient:
-    """One that does not wait for what may pass by itself."""
+    """A client without retries for propagation."""
     monkeypatch.setattr(AwsClient, "propagation_timeout", 0)
     return AwsClient(settings(amazon))
 
 
 @contextmanager
-def existing(client: AwsClient, kind: AwsResourceType, given: Properties) -> Generator[str]:
-    inputs, failures = kind.check({}, "n", {}, given)
+def existing(client: AwsClient, resource_type: AwsResourceType, given: Properties) -> Generator[str]:
+    inputs, failures = resource_type.check({}, "n", {}, given)
     assert not failures
-    resource_id, state = kind.create_resource(client, inputs)
+    resource_id, state = resource_type.create_resource(client, inputs)
     try:
         yield resource_id
     finally:
-        kind.delete_resource(client, resource_id, state)
+        resource_type.delete_resource(client, resource_id, state)
 
 
 def machine(amazon: Amazon, **given: Value) -> Properties:
@@ -778,7 +787,7 @@ def machine(amazon: Amazon, **given: Value) -> Properties:
     return {"ami": images[0]["ImageId"], "instanceType": "t3.small", **given}
 
 
-def test_a_role_that_still_has_a_policy_is_not_deleted(client: AwsClient) -> None:
+def test_a_role_with_a_policy_cannot_be_deleted(client: AwsClient) -> None:
     with existing(client, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
         client.iam.put_role_policy(
             RoleName="kept", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
@@ -788,21 +797,21 @@ def test_a_role_that_still_has_a_policy_is_not_deleted(client: AwsClient) -> Non
         client.iam.delete_role_policy(RoleName="kept", PolicyName="p")
 
 
-def test_a_role_leaves_the_profiles_that_hold_it(client: AwsClient) -> None:
+def test_a_deleted_role_is_removed_from_its_profiles(client: AwsClient) -> None:
     with existing(client, PROFILE, {"name": "held"}):
         with existing(client, ROLE, {"name": "held", "assumeRolePolicy": TRUST}):
             client.iam.add_role_to_instance_profile(InstanceProfileName="held", RoleName="held")
         assert client.iam.get_instance_profile(InstanceProfileName="held")["InstanceProfile"]["Roles"] == []
 
 
-def test_a_role_that_trusts_in_the_wrong_way_is_refused_and_not_there(client: AwsClient) -> None:
+def test_a_role_with_a_malformed_trust_policy_is_not_created(client: AwsClient) -> None:
     inputs, _ = ROLE.check({}, "n", {}, {"name": "odd", "assumeRolePolicy": policy("s3:GetObject")})
     with pytest.raises(ProviderError, match=r"creating IAM Role: .*MalformedPolicyDocument"):
         ROLE.create_resource(client, inputs)
     assert ROLE.read_resource(client, "odd", inputs) is None
 
 
-def test_what_a_role_may_do_in_all_has_a_largest_size(client: AwsClient) -> None:
+def test_the_policies_of_a_role_have_a_size_limit(client: AwsClient) -> None:
     def inputs(name: str, size: int) -> Properties:
         text = policy("s3:GetObject", Resource=f"arn:aws:s3:::{'a' * size}")
         return ROLE_POLICY.check({}, "n", {}, {"role": "wide", "name": name, "policy": text})[0]
@@ -818,7 +827,7 @@ def test_what_a_role_may_do_in_all_has_a_largest_size(client: AwsClient) -> None
         ROLE_POLICY.delete_resource(client, policy_id, state)
 
 
-def test_a_machine_with_a_profile_that_is_not_there_is_refused(client: AwsClient, amazon: Amazon) -> None:
+def test_a_machine_with_a_missing_profile_is_refused(client: AwsClient, amazon: Amazon) -> None:
     inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="late"))
     with pytest.raises(
         ProviderError, match=r"RunInstances.* InvalidParameterValue.* Invalid IAM Instance Profile"
@@ -830,7 +839,7 @@ def test_a_machine_with_a_profile_that_is_not_there_is_refused(client: AwsClient
     assert not amazon.instances()
 
 
-def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
+def test_a_machine_waits_for_its_profile(amazon: Amazon) -> None:
     client, given = AwsClient(settings(amazon)), machine(amazon, iamInstanceProfile="late")
     joins = threading.Timer(
         0.5, lambda: client.iam.add_role_to_instance_profile(InstanceProfileName="late", RoleName="late")
@@ -841,10 +850,10 @@ def test_a_machine_waits_for_its_profile_to_be_known(amazon: Amazon) -> None:
     ):
         joins.start()
         with existing(client, INSTANCE, given) as instance:
-            assert amazon.profile_of(instance) == "late"
+            assert amazon.get_profile_name(instance) == "late"
 
 
-def test_a_machine_outlives_its_profile_and_ends_with_it(client: AwsClient, amazon: Amazon) -> None:
+def test_a_machine_keeps_the_name_of_a_deleted_profile(client: AwsClient, amazon: Amazon) -> None:
     with existing(client, ROLE, {"name": "short", "assumeRolePolicy": TRUST}):
         with existing(client, PROFILE, {"name": "short", "role": "short"}):
             inputs, _ = INSTANCE.check({}, "n", {}, machine(amazon, iamInstanceProfile="short"))
@@ -856,7 +865,7 @@ def test_a_machine_outlives_its_profile_and_ends_with_it(client: AwsClient, amaz
     assert not amazon.ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
 
 
-def test_a_secret_that_exists_is_not_taken_over(client: AwsClient) -> None:
+def test_an_existing_secret_is_refused(client: AwsClient) -> None:
     given: Properties = {"name": "taken", "recoveryWindowInDays": 0}
     refused = pytest.raises(
         ProviderError, match=r"ResourceExistsException: .* the secret taken already exists"
@@ -865,7 +874,7 @@ def test_a_secret_that_exists_is_not_taken_over(client: AwsClient) -> None:
         SECRET.create_resource(client, SECRET.check({}, "n", {}, given)[0])
 
 
-def test_a_record_that_exists_is_neither_taken_over_nor_doubled(client: AwsClient) -> None:
+def test_an_existing_record_is_refused(client: AwsClient) -> None:
     zone = client.route53.list_hosted_zones()["HostedZones"][0]["Id"].rsplit("/", 1)[-1]
     taken: Properties = {"zoneId": zone, "name": "taken.example.test", "type": "A", "ttl": 60}
     refused = pytest.raises(
@@ -882,7 +891,7 @@ def test_a_record_that_exists_is_neither_taken_over_nor_doubled(client: AwsClien
         assert state["records"] == ["198.51.100.1"]
 
 
-def test_the_name_of_a_secret_that_can_be_recovered_stays_taken(client: AwsClient) -> None:
+def test_a_secret_in_its_recovery_window_keeps_its_name(client: AwsClient) -> None:
     given: Properties = {"name": "recoverable"}
     with existing(client, SECRET, given) as arn:
         pass

@@ -1,4 +1,4 @@
-"""The command provider against a real sshd: what runs when, what it leaves behind, and how it fails."""
+"""The command provider against a real sshd: when commands run, their output and state, and their errors."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ connection = remote.ConnectionArgs(**machine)
 
 @pytest.fixture
 def remote(stack: Stack, sshd: Sshd, tmp_path: Path) -> Stack:
-    """A stack whose programs find `connection`, and `scratch` (a file on the machine) to leave marks in."""
+    """A stack whose programs read the sshd's connection. Its commands append to /scratch/marks on the machine."""
     (stack.folder / "machine.json").write_text(json.dumps(sshd.connection))
     sshd.scratch("marks").unlink(missing_ok=True)
     return stack
@@ -48,7 +48,7 @@ def mark(text: str) -> str:
 
 
 class RecordedOperation(Operation):
-    """A run whose log lines are kept instead of sent to an engine."""
+    """An operation that records its log lines."""
 
     def __init__(self) -> None:
         super().__init__("urn:pulumi:test::plugins::command:remote:Command::c", None)
@@ -67,7 +67,7 @@ class RecordedOperation(Operation):
 
 
 def run_with_timeout(work: Coroutine[Any, Any, T], seconds: float = 20) -> T:
-    """Runs what the provider would run for the engine, and hangs up afterwards."""
+    """Runs a provider operation with a timeout and closes its connections."""
 
     async def bounded() -> T:
         try:
@@ -100,7 +100,7 @@ def failure(sshd: Sshd, command: str, connection: Properties | None = None, **ot
     return str(failed.value)
 
 
-# ---- what runs when
+# ---- when commands run
 
 
 def test_create_runs_once_and_not_again_while_nothing_changes(remote: Stack, sshd: Sshd) -> None:
@@ -113,7 +113,7 @@ def test_create_runs_once_and_not_again_while_nothing_changes(remote: Stack, ssh
     assert "out: [unknown]" in remote.preview()
     printed = remote.up()
     assert remote.outputs() == {"out": "hello\nthere", "err": "oops", "in": "hello\nthere\n"}
-    assert "creating (0s) there" in printed, "output shows while the command runs"
+    assert "creating (0s) there" in printed, "output must appear while the command runs"
     assert "unchanged" in remote.up("--refresh", "--expect-no-changes")
     assert marks(sshd) == ["created"]
 
@@ -134,15 +134,15 @@ command('tied', create=mark('tied created'), opts=pulumi.ResourceOptions(replace
 
 
 @dataclass(frozen=True)
-class SecondRun:
-    """What five commands did when the program changed once after the first `up`."""
+class ChangedUp:
+    """The planned operations and the executed commands of an `up` with changed inputs."""
 
     planned: dict[str, str]
-    did: dict[str, list[str]]
+    executed: dict[str, list[str]]
 
 
 @pytest.fixture(scope="module")
-def second_run(tmp_path_factory: pytest.TempPathFactory, pulumi_home: Path, sshd: Sshd) -> SecondRun:
+def changed_up(tmp_path_factory: pytest.TempPathFactory, pulumi_home: Path, sshd: Sshd) -> ChangedUp:
     stack = Stack(tmp_path_factory.mktemp("changed") / "stack", pulumi_home)
     (stack.folder / "machine.json").write_text(json.dumps(sshd.connection))
     sshd.scratch("marks").unlink(missing_ok=True)
@@ -151,30 +151,30 @@ def second_run(tmp_path_factory: pytest.TempPathFactory, pulumi_home: Path, sshd
     sshd.scratch("marks").unlink()
     planned = stack.program(HEADER + FIVE_COMMANDS.replace("{0}", "new")).preview_operations()
     stack.up()
-    did: dict[str, list[str]] = {}
+    executed: dict[str, list[str]] = {}
     for name, what in (line.split() for line in marks(sshd)):
-        did.setdefault(name, []).append(what)
-    return SecondRun(planned, did)
+        executed.setdefault(name, []).append(what)
+    return ChangedUp(planned, executed)
 
 
-def test_a_changed_input_runs_update(second_run: SecondRun) -> None:
-    assert second_run.planned["both"] == "update"
-    assert second_run.did["both"] == ["updated"]
+def test_a_changed_input_runs_update(changed_up: ChangedUp) -> None:
+    assert changed_up.planned["both"] == "update"
+    assert changed_up.executed["both"] == ["updated"]
 
 
-def test_a_changed_input_runs_create_again_where_there_is_no_update(second_run: SecondRun) -> None:
-    assert second_run.planned["one"] == "update"
-    assert second_run.did["one"] == ["created"]
+def test_a_changed_input_runs_create_again_without_an_update_command(changed_up: ChangedUp) -> None:
+    assert changed_up.planned["one"] == "update"
+    assert changed_up.executed["one"] == ["created"]
 
 
-def test_a_changed_trigger_replaces_and_creates_before_it_deletes(second_run: SecondRun) -> None:
-    assert second_run.planned["triggered"] in ("replace", "create-replacement", "delete-replaced")
-    assert second_run.did["triggered"] == ["created", "deleted"]
+def test_a_changed_trigger_replaces_and_creates_before_it_deletes(changed_up: ChangedUp) -> None:
+    assert changed_up.planned["triggered"] in ("replace", "create-replacement", "delete-replaced")
+    assert changed_up.executed["triggered"] == ["created", "deleted"]
 
 
-def test_a_machine_replaced_takes_its_command_along_only_by_replace_with(second_run: SecondRun) -> None:
-    assert second_run.did["tied"] == ["created"]
-    assert "apart" not in second_run.did
+def test_a_replaced_machine_replaces_its_command_only_with_replace_with(changed_up: ChangedUp) -> None:
+    assert changed_up.executed["tied"] == ["created"]
+    assert "apart" not in changed_up.executed
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_any_changed_input_is_an_update(change: Properties) -> None:
     assert not diff.replaces
 
 
-def test_a_changed_trigger_is_a_replacement_also_for_an_sdk_that_does_not_ask_for_it() -> None:
+def test_a_changed_trigger_is_a_replacement_without_the_sdks_request() -> None:
     old: Properties = {"create": "true", "triggers": [1]}
     new: Properties = {"create": "true", "triggers": [2]}
     assert LOCAL.diff(old, old, new).replaces == {"triggers"}
@@ -221,10 +221,10 @@ def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack,
     assert stack.resources() == {}
 
 
-# ---- what is shown and stored
+# ---- output and state
 
 
-def test_a_failure_prints_the_command_and_all_its_output(remote: Stack) -> None:
+def test_a_failure_prints_the_command_and_its_output(remote: Stack) -> None:
     remote.program(
         HEADER + "remote.Command('c', connection=connection, create='echo one; echo two >&2; exit 3')\n"
     )
@@ -235,7 +235,7 @@ def test_a_failure_prints_the_command_and_all_its_output(remote: Stack) -> None:
     assert "c" not in remote.resources()
 
 
-def test_a_secret_input_is_encrypted_but_output_only_where_asked(remote: Stack) -> None:
+def test_a_secret_input_is_encrypted_and_the_output_only_on_request(remote: Stack) -> None:
     program = (
         "word = pulumi.Output.secret('swordfish')\n"
         "remote.Command('plain', connection=connection, create='cat', stdin=word)\n"
@@ -254,7 +254,7 @@ def test_a_secret_input_is_encrypted_but_output_only_where_asked(remote: Stack) 
     assert "ciphertext" in state["kept"]["outputs"]["stdout"]
 
 
-def test_logging_chooses_the_streams_that_are_shown(sshd: Sshd) -> None:
+def test_logging_selects_the_shown_streams(sshd: Sshd) -> None:
     shown = {}
     for logging in ("stdout", "stderr", "stdoutAndStderr", "none"):
         run = RecordedOperation()
@@ -265,7 +265,7 @@ def test_logging_chooses_the_streams_that_are_shown(sshd: Sshd) -> None:
     assert shown == {"stdout": ["out"], "stderr": ["err"], "stdoutAndStderr": ["out", "err"], "none": []}
 
 
-def test_a_type_or_property_that_is_not_there_is_named(remote: Stack) -> None:
+def test_an_unknown_type_or_property_is_an_error_that_names_it(remote: Stack) -> None:
     program = "remote.CopyToRemote('c', connection=connection, source=pulumi.FileAsset('Pulumi.yaml'), remote_path='/x')\n"
     assert "command:remote:CopyToRemote" in remote.program(HEADER + program).up(fails=True)
     program = "local.Command('c', create='true', asset_paths=['*'])\n"
@@ -275,17 +275,17 @@ def test_a_type_or_property_that_is_not_there_is_named(remote: Stack) -> None:
     assert "Traceback" not in shown
 
 
-# ---- dialling
+# ---- connecting
 
 
-def test_dialling_gives_up_after_some_eleven_seconds(sshd: Sshd) -> None:
+def test_connecting_fails_after_eleven_seconds_by_default(sshd: Sshd) -> None:
     started = time.monotonic()
     message = failure(sshd, "true", {"port": 9})
     assert message == "after 10 failed attempts: dial tcp 127.0.0.1:9: connect: connection refused"
     assert 10 < time.monotonic() - started < 20
 
 
-def test_dialling_waits_for_a_machine_that_is_still_booting(tmp_path: Path) -> None:
+def test_connecting_waits_for_a_booting_machine(tmp_path: Path) -> None:
     machine = Sshd(tmp_path)
     run = RecordedOperation()
 
@@ -302,7 +302,7 @@ def test_dialling_waits_for_a_machine_that_is_still_booting(tmp_path: Path) -> N
     assert run.lines[0] == "Dial 1/10 failed: retrying"
 
 
-def test_a_wrong_host_key_is_refused_and_none_accepts_any(sshd: Sshd) -> None:
+def test_a_wrong_host_key_is_refused_and_no_host_key_accepts_any(sshd: Sshd) -> None:
     other = sshd.user_key.export_public_key().decode()
     message = failure(sshd, "true", {"hostKey": other, "dialErrorLimit": 0})
     assert message == "after 0 failed attempts: ssh: handshake failed: ssh: host key mismatch"
@@ -313,16 +313,16 @@ def test_a_wrong_host_key_is_refused_and_none_accepts_any(sshd: Sshd) -> None:
     assert run_with_timeout(REMOTE.create(RecordedOperation(), unchecked))[1]["stdout"] == "in"
 
 
-def test_a_key_or_a_password_logs_in_and_a_stranger_does_not(sshd: Sshd) -> None:
-    stranger = sshd.host_key.export_private_key().decode()
-    message = failure(sshd, "true", {"privateKey": stranger, "dialErrorLimit": 0})
+def test_a_key_or_a_password_logs_in_and_an_unknown_key_does_not(sshd: Sshd) -> None:
+    unknown_key = sshd.host_key.export_private_key().decode()
+    message = failure(sshd, "true", {"privateKey": unknown_key, "dialErrorLimit": 0})
     assert message.endswith(
         "ssh: unable to authenticate, attempted methods [none publickey], no supported methods remain"
     )
-    assert create(sshd, "whoami", {"privateKey": stranger, "password": PASSWORD})["stdout"] == "root"
+    assert create(sshd, "whoami", {"privateKey": unknown_key, "password": PASSWORD})["stdout"] == "root"
 
 
-def test_a_dead_agent_fails_at_once_although_a_key_is_given(
+def test_an_unreachable_agent_fails_at_once_even_with_a_key(
     sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere/agent")
@@ -330,7 +330,7 @@ def test_a_dead_agent_fails_at_once_although_a_key_is_given(
     assert message == "dial unix /nowhere/agent: connect: no such file or directory"
 
 
-def test_a_proxy_leads_to_a_machine_and_is_named_where_it_fails(sshd: Sshd) -> None:
+def test_a_proxy_connects_and_its_failure_names_it(sshd: Sshd) -> None:
     known = inputs(sshd, "true")["connection"]
     assert isinstance(known, dict)
     address = create(sshd, "echo $SSH_CLIENT", {"proxy": known})["stdout"]
@@ -342,7 +342,7 @@ def test_a_proxy_leads_to_a_machine_and_is_named_where_it_fails(sshd: Sshd) -> N
     assert failure(sshd, "true", {"proxy": closed}).startswith("proxy: after 0 failed attempts: dial tcp")
 
 
-def test_a_server_that_accepts_and_never_answers_is_waited_for_for_ever(sshd: Sshd) -> None:
+def test_a_server_that_never_answers_hangs_the_command(sshd: Sshd) -> None:
     async def silent() -> None:
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
@@ -356,7 +356,7 @@ def test_a_server_that_accepts_and_never_answers_is_waited_for_for_ever(sshd: Ss
 # ---- standard input, environment, output
 
 
-def test_a_variable_that_sshd_does_not_accept_is_refused_before_anything_runs(sshd: Sshd) -> None:
+def test_a_variable_that_sshd_refuses_is_an_error_before_the_command_runs(sshd: Sshd) -> None:
     sshd.scratch("marks").unlink(missing_ok=True)
     assert create(sshd, "echo $WELCOME", environment={"WELCOME": "in"})["stdout"] == "in"
     run = RecordedOperation()
@@ -367,7 +367,7 @@ def test_a_variable_that_sshd_does_not_accept_is_refused_before_anything_runs(ss
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_previous_output_that_sshd_does_not_accept_is_a_warning(sshd: Sshd, given: bool) -> None:
+def test_previous_output_that_sshd_refuses_is_a_warning(sshd: Sshd, given: bool) -> None:
     run = RecordedOperation()
     old = inputs(sshd, "echo first", addPreviousOutputInEnv=given)
 
@@ -382,19 +382,19 @@ def test_previous_output_that_sshd_does_not_accept_is_a_warning(sshd: Sshd, give
     assert len(warnings) == given
 
 
-def test_standard_input_that_is_not_read_ends_in_eof(sshd: Sshd) -> None:
+def test_unread_standard_input_ends_in_eof(sshd: Sshd) -> None:
     assert failure(sshd, "true", stdin="x" * 8_000_000) == 'EOF: running "true":\n'
     assert create(sshd, "wc -c", stdin="x" * 8_000_000)["stdout"] == "8000000"
 
 
-def test_a_line_of_output_over_64_kib_hangs_unless_it_is_not_logged(sshd: Sshd) -> None:
+def test_a_line_over_64_kib_hangs_unless_logging_is_off(sshd: Sshd) -> None:
     long_line = "head -c 70000 /dev/zero | tr '\\0' x"
     with pytest.raises(TimeoutError):
         run_with_timeout(REMOTE.create(RecordedOperation(), inputs(sshd, long_line)), 2)
     assert create(sshd, long_line, logging="none")["stdout"] == "x" * 70000
 
 
-def test_an_interrupted_run_ends_the_command_that_it_waits_for(remote: Stack) -> None:
+def test_an_interrupted_run_ends_its_command(remote: Stack) -> None:
     remote.program(HEADER + "remote.Command('c', connection=connection, create='echo started; sleep 50')\n")
     process = subprocess.Popen(
         ["pulumi", "--non-interactive", "up", "--yes", "--skip-preview"],
@@ -418,7 +418,7 @@ def test_an_interrupted_run_ends_the_command_that_it_waits_for(remote: Stack) ->
 # ---- local commands
 
 
-def test_a_local_command_runs_here_with_its_environment_and_interpreter(tmp_path: Path) -> None:
+def test_a_local_command_runs_with_its_environment_and_interpreter(tmp_path: Path) -> None:
     given, failures = LOCAL.check(
         "c",
         {},

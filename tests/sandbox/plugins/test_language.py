@@ -14,7 +14,7 @@ def diagnostics(printed: str) -> str:
     return printed.split("Diagnostics:\n", 1)[1].split("\nResources:", 1)[0]
 
 
-def test_a_program_sees_its_configuration_its_name_and_whether_it_is_a_preview(stack: Stack) -> None:
+def test_a_program_gets_its_configuration_project_stack_and_dry_run_flag(stack: Stack) -> None:
     stack.run("config", "set", "colour", "blue")
     stack.run("config", "set", "--secret", "token", "hush-hush")
     stack.program(
@@ -33,7 +33,7 @@ def test_a_program_sees_its_configuration_its_name_and_whether_it_is_a_preview(s
     assert "ciphertext" in state["token"]
 
 
-def test_a_run_error_shows_its_message_and_nothing_else(stack: Stack) -> None:
+def test_a_run_error_shows_only_its_message(stack: Stack) -> None:
     stack.program("import pulumi\nraise pulumi.RunError('domain is missing')\n")
     shown = diagnostics(stack.up(fails=True))
     assert "error: domain is missing" in shown
@@ -48,7 +48,7 @@ def test_sys_exit_shows_its_message_and_no_traceback(stack: Stack) -> None:
     assert "non-zero exit code: 1" in shown
 
 
-def test_an_exception_shows_the_programs_own_frames_only(stack: Stack) -> None:
+def test_an_exception_shows_only_the_programs_frames(stack: Stack) -> None:
     stack.program("def plan() -> None:\n    raise ValueError('no room')\n\nplan()\n")
     shown = diagnostics(stack.up(fails=True))
     assert "error: Program failed with an unhandled exception:" in shown
@@ -71,7 +71,7 @@ def test_the_virtual_environment_of_pulumi_yaml_runs_the_program(tmp_path: Path,
     assert stack.outputs()["prefix"] == str(stack.folder / "own")
 
 
-def test_a_policy_pack_that_ends_at_once_shows_what_it_said_and_its_exit_code(stack: Stack) -> None:
+def test_a_failing_policy_pack_shows_its_output_and_exit_code(stack: Stack) -> None:
     pack = stack.folder / "pack"
     pack.mkdir()
     (pack / "PulumiPolicy.yaml").write_text("runtime: python\n")

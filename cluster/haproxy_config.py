@@ -9,8 +9,9 @@ from cluster.templates import TEMPLATES
 # systemd's default hard limit of open files for a service.
 FILE_LIMIT = 524288
 
-# File descriptors that belong to no client connection: listeners, health checks, idle server connections, logs, sockets.
-RESERVED_FILES = 1024
+# File descriptors that belong to no client connection: one for the health check of each node (at most 1100), listeners,
+# threads, idle server connections, logs, sockets. HAProxy does not start if it could need more than `ulimit-n`.
+RESERVED_FILES = 2048
 
 # Memory of one proxied connection: two buffers of 16 KiB, the TLS session and HAProxy's own structures.
 KIB_PER_CONNECTION = 64

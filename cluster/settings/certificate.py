@@ -16,6 +16,8 @@ from cluster.settings.rules import MODEL_CONFIG, Email, Problem, raise_problems
 
 # HAProxy's runtime API loads a certificate by one command of at most 16 KiB. Leaves room for the command's other words.
 _MAX_PEM_BYTES = 15_000
+# The endpoint check gets the CA certificates in one environment variable. Linux allows 128 KiB for each.
+_MAX_ROOTS_BYTES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, config=MODEL_CONFIG)
@@ -47,7 +49,13 @@ class AcmeSettings:
             Problem((), root, message)
             for message in checks.find_root_problems(certificates, current_time(info))
         )
-        return format_certificates(certificates)
+        text = format_certificates(certificates)
+        if len(text) > _MAX_ROOTS_BYTES:
+            raise ValueError(
+                f"the CA certificates have {len(text)} bytes, but the endpoint check accepts {_MAX_ROOTS_BYTES}: "
+                "give only those of the ACME server"
+            )
+        return text
 
     @field_validator("names")
     @classmethod

@@ -37,6 +37,10 @@ from cluster.settings.stack_checks import OWNER_TAG_COMMAND, format_tag_path
 
 NAMESPACE = "ant-media-cluster"
 
+# HAProxy's runtime API loads a certificate with its chain and key by one command of at most 16 KiB, and with dns-01 the
+# load balancer's IAM policy lists all names in at most 10,240 characters.
+_MAX_CERTIFICATE_NAMES_LENGTH = 5000
+
 # The settings that only the user can give, each with the command that sets it.
 REQUIRED_FROM_USER: Mapping[str, str] = {
     "domain": f"pulumi config set {NAMESPACE}:domain live.your-domain.org",
@@ -116,6 +120,8 @@ class Settings:
         tuple[Annotated[StrictStr, AfterValidator(rules.validate_application)], ...],
         FromJson,
         AfterValidator(rules.validate_one_or_more_unique_items),
+        # They are on one line of haproxy.cfg, which may have 64 words.
+        rules.at_most_items(50),
     ] = ("LiveApp", "WebRTCAppEE", "live")
     srt: Annotated[StrictBool, FromJson] = False
     protect: Annotated[StrictBool, FromJson] = False
@@ -239,6 +245,16 @@ class Settings:
             for index, name in enumerate(acme.names)
             if name == domain
         ]
+        length = sum(map(len, (domain, *acme.names)))
+        if length > _MAX_CERTIFICATE_NAMES_LENGTH:
+            problems.append(
+                Problem(
+                    ("names",),
+                    acme.names,
+                    f"the domain and these names have {length} characters, but a certificate can have "
+                    f"{_MAX_CERTIFICATE_NAMES_LENGTH}: give fewer or shorter names",
+                )
+            )
         if acme.challenge == "dns-01" and zone is None:
             problems.append(
                 Problem(
@@ -254,6 +270,18 @@ class Settings:
                 )
                 for index, name in enumerate(acme.names)
                 if not rules.is_in_zone(name.removeprefix("*."), zone)
+            ]
+            checked = [(("challenge",), acme.challenge, domain)]
+            checked += [(("names", index), name, name) for index, name in enumerate(acme.names)]
+            problems += [
+                Problem(
+                    path,
+                    value,
+                    f"the name of the challenge record {record} has more than 253 characters: "
+                    "give a shorter name, or use http-01",
+                )
+                for path, value, name in checked
+                if len(record := f"_acme-challenge.{name.removeprefix('*.')}") > 253
             ]
         raise_problems(problems)
         return acme

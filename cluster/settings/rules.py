@@ -109,7 +109,10 @@ def validate_host_name(text: str) -> str:
 def validate_certificate_name(text: str) -> str:
     """Returns a host name, or a wildcard such as `*.your-domain.org`, in lower case."""
     wildcard = "*." if text.startswith("*.") else ""
-    return wildcard + validate_host_name(text.removeprefix(wildcard))
+    name = wildcard + validate_host_name(text.removeprefix(wildcard))
+    if len(name) > 253:
+        raise ValueError("the wildcard has more than 253 characters: give a shorter name")
+    return name
 
 
 def validate_zone_name(text: str) -> str:

@@ -13,8 +13,11 @@ DEFAULT_TAGS = "aws:defaultTags"
 # AWS allows 64 characters for the name of an IAM role. The program creates <project>-<stack>-load-balancer.
 _MAX_PROJECT_AND_STACK = 64 - len("-load-balancer")
 
-# The values that IAM allows. Other AWS services allow more.
+# The names and values that IAM allows. Other AWS services allow more.
+_TAG_NAME = re.compile(r"(?!aws:)[\w .:/=+@-]{1,128}", re.IGNORECASE)
 _TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
+# AWS allows 50 tags. The program adds Name.
+_MAX_DEFAULT_TAGS = 49
 
 
 def format_tag_path(tag: str) -> str:
@@ -57,6 +60,22 @@ def find_stack_problems(project: str, stack: str, default_tags: object) -> list[
                 f"{format_tag_path(tag)} is {json.dumps(value, ensure_ascii=False)}, which AWS does not allow: "
                 "give at most 256 letters, digits, spaces and _ . : / = + - @"
             )
+        if not _TAG_NAME.fullmatch(tag):
+            problems.append(
+                f"{format_tag_path(tag)} has a name that AWS does not allow: give at most 128 letters, digits, spaces "
+                "and _ . : / = + - @, without aws: at its start"
+            )
+    # IAM ignores case in the names of tags.
+    folded = [tag.casefold() for tag in tags]
+    problems += [
+        f"{format_tag_path(tag)} differs from another tag only in upper and lower case, which AWS does not allow: remove one"
+        for tag in tags
+        if folded.count(tag.casefold()) > 1 or (tag.casefold() == "name" and tag != "Name")
+    ]
+    if len(tags) > _MAX_DEFAULT_TAGS:
+        problems.append(
+            f"{DEFAULT_TAGS}.tags has {len(tags)} tags, but AWS allows {_MAX_DEFAULT_TAGS} beside Name: remove some"
+        )
     if "expiry" in tags and parse_expiry(tags["expiry"]) is None:
         problems.append(
             f"{format_tag_path('expiry')} is {json.dumps(tags['expiry'])}: give a UTC time to the second, "

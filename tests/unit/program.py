@@ -98,7 +98,7 @@ class Monitor(mocks.MockMonitor):
         return super().RegisterResource(request)
 
 
-def run(cloud: Run | None = None, **settings: object) -> Run:
+def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object) -> Run:
     """Runs the program with minimal settings and ``settings``; ``None`` removes a setting."""
     cloud = cloud or Run()
     values = {**SECRETS, **SETTINGS, **settings}
@@ -108,11 +108,11 @@ def run(cloud: Run | None = None, **settings: object) -> Run:
             for key, value in values.items()
             if value is not None
         }
-        | {"aws:defaultTags": json.dumps({"tags": TAGS})},
+        | {"aws:defaultTags": json.dumps({"tags": {**TAGS, "stack": stack}})},
         [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl", "tls"]],
     )
     pulumi.runtime.set_mocks(
-        cloud, project="ant-media-cluster", stack="unit", preview=False, monitor=Monitor(cloud)
+        cloud, project="ant-media-cluster", stack=stack, preview=False, monitor=Monitor(cloud)
     )
 
     @pulumi.runtime.test

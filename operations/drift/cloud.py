@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import yaml
 
-from operations.drift.deployment import RULE_TYPES, Deployment
+from operations.deployment import RULE_TYPES, Deployment
 from operations.drift.findings import CLOUD, AddedRule, Difference
 from operations.drift.redaction import redact_passwords
 from operations.markdown import diff_lines

@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.drift.cloud import read_instances, read_refresh, read_rules
-from operations.drift.deployment import RULE_TYPES, Deployment, read_deployment
+from operations.deployment import RULE_TYPES, Deployment, read_deployment
 from operations.drift.findings import CLOUD, STATE, AddedRule, Difference, Drift, Unreachable
 from operations.drift.machines import check_machines
 from operations.recovery.untracked_resources import Account

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import asyncssh
 
-from operations.drift.deployment import Connection, Machine
+from operations.deployment import Connection, Machine
 from operations.drift.findings import Difference, Unreachable
 from operations.drift.redaction import redact_passwords
 

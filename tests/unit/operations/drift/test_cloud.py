@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 
 from operations.drift.cloud import read_instances, read_refresh, read_rules
-from operations.drift.deployment import Connection, Deployment, read_deployment
+from operations.deployment import Connection, Deployment, read_deployment
 from operations.drift.findings import CLOUD, Difference
 from operations.drift.machines import explain_failure, read_machine
 from operations.drift.redaction import redact_secrets

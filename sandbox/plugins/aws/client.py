@@ -18,14 +18,11 @@ from sandbox.plugins.provider import ProviderError
 
 T = TypeVar("T")
 
-TEXT_SETTINGS = frozenset({"region", "accessKey", "secretKey", "token", "profile", "version"})
+TEXT_SETTINGS = frozenset({"region", "accessKey", "secretKey", "version"})
 FLAGS = frozenset(
-    {
-        "skipCredentialsValidation", "skipMetadataApiCheck", "skipRegionValidation", "skipRequestingAccountId",
-        "insecure", "s3UsePathStyle",
-    }
-)  # fmt: skip
-SETTINGS = TEXT_SETTINGS | FLAGS | {"endpoints", "defaultTags", "maxRetries"}
+    {"skipCredentialsValidation", "skipMetadataApiCheck", "skipRegionValidation", "skipRequestingAccountId"}
+)
+SETTINGS = TEXT_SETTINGS | FLAGS | {"endpoints", "defaultTags"}
 
 
 def get_region(settings: Properties) -> str:
@@ -66,8 +63,6 @@ class AwsClient:
                 endpoint_url=endpoints.get(service),
                 aws_access_key_id=self.settings.get("accessKey"),
                 aws_secret_access_key=self.settings.get("secretKey"),
-                aws_session_token=self.settings.get("token"),
-                verify=not self.settings.get("insecure", False),
                 config=Config(
                     max_pool_connections=64,
                     retries={"mode": "standard", "max_attempts": 10},

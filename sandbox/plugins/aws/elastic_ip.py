@@ -7,7 +7,6 @@ from sandbox.plugins.aws.client import (
     api_error,
     describe_one,
     get_tags,
-    rename_keys,
     tag_specifications,
 )
 from sandbox.plugins.aws.resource_type import AwsResourceType
@@ -17,13 +16,6 @@ from sandbox.plugins.properties import Properties
 def _create_address(client: AwsClient, inputs: Properties) -> str:
     tags = tag_specifications("elastic-ip", inputs.get("tags"))
     return str(client.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
-
-
-def _associate(client: AwsClient, allocation_id: str, inputs: Properties) -> None:
-    if "instance" in inputs:
-        client.ec2.associate_address(
-            AllocationId=allocation_id, InstanceId=inputs["instance"], AllowReassociation=True
-        )
 
 
 def _address(client: AwsClient, **query: Any) -> dict[str, Any] | None:
@@ -48,14 +40,6 @@ def _read_address(client: AwsClient, allocation_id: str, known: Properties) -> P
         "publicIp": public,
         "tags": get_tags(found),
     }
-
-
-def _update_address(
-    client: AwsClient, allocation_id: str, state: Properties, inputs: Properties, changed: set[str]
-) -> None:
-    if "instance" in changed:
-        _disassociate(client, str(state.get("associationId") or ""))
-        _associate(client, allocation_id, inputs)
 
 
 def _disassociate(client: AwsClient, association_id: str) -> None:
@@ -83,33 +67,25 @@ EIP = AwsResourceType(
     token="aws:ec2/eip:Eip",
     label="EC2 EIP",
     replace_on_change=frozenset({"domain"}),
-    update_on_change=frozenset({"instance"}),
-    chosen_by_aws=frozenset({"domain", "instance"}),
+    chosen_by_aws=frozenset({"domain"}),
     outputs=frozenset(
         {
-            "allocationId", "arn", "associationId", "networkInterface", "privateDns", "privateIp", "publicDns",
-            "publicIp",
+            "allocationId", "arn", "associationId", "instance", "networkInterface", "privateDns", "privateIp",
+            "publicDns", "publicIp",
         }
     ),
     create=_create_address,
-    finish_create=_associate,
     read=_read_address,
-    update=_update_address,
     delete=_delete_address,
 )  # fmt: skip
-
-ASSOCIATION = {
-    "allocationId": "AllocationId",
-    "instanceId": "InstanceId",
-    "networkInterfaceId": "NetworkInterfaceId",
-    "privateIpAddress": "PrivateIpAddress",
-}
 
 
 def _create_association(client: AwsClient, inputs: Properties) -> str:
     # In a VPC, AWS allows reassociation by default. moto does not.
-    request = {"AllowReassociation": True, **rename_keys(inputs, ASSOCIATION)}
-    return str(client.ec2.associate_address(**request)["AssociationId"])
+    associated = client.ec2.associate_address(
+        AllocationId=inputs["allocationId"], InstanceId=inputs["instanceId"], AllowReassociation=True
+    )
+    return str(associated["AssociationId"])
 
 
 def _read_association(client: AwsClient, association_id: str, known: Properties) -> Properties | None:
@@ -126,10 +102,10 @@ def _read_association(client: AwsClient, association_id: str, known: Properties)
 EIP_ASSOCIATION = AwsResourceType(
     token="aws:ec2/eipAssociation:EipAssociation",
     label="EC2 EIP Association",
-    replace_on_change=frozenset(ASSOCIATION) | {"allowReassociation"},
-    chosen_by_aws=frozenset(ASSOCIATION),
+    required=frozenset({"allocationId", "instanceId"}),
+    replace_on_change=frozenset({"allocationId", "instanceId"}),
     taggable=False,
-    outputs=frozenset({"publicIp"}),
+    outputs=frozenset({"networkInterfaceId", "privateIpAddress", "publicIp"}),
     create=_create_association,
     read=_read_association,
     delete=lambda client, association_id, _: _disassociate(client, association_id),

@@ -1,26 +1,22 @@
 """The functions (Terraform's data sources) that the program calls."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox.plugins.aws.client import AwsClient, get_tags, translate_errors
 from sandbox.plugins.aws.network import subnet_properties
-from sandbox.plugins.properties import Properties, Value
+from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import ProviderError
 
 NOTHING = "Your query returned no results. Please change your search criteria and try again."
 TOO_MANY = "Your query returned more than one result. Please try a more specific search criteria"
 
 
-def _list(value: Value) -> list[Value]:
-    return value if isinstance(value, list) else []
-
-
 def _filters(arguments: Properties) -> list[dict[str, Any]]:
+    filters = arguments.get("filters")
     return [
         {"Name": entry["name"], "Values": entry["values"]}
-        for entry in _list(arguments.get("filters"))
+        for entry in (filters if isinstance(filters, list) else [])
         if isinstance(entry, dict)
     ]
 
@@ -29,8 +25,6 @@ def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
     request = {"Owners": arguments["owners"]} if "owners" in arguments else {}
     with translate_errors("reading EC2 AMIs"):
         images = client.ec2.describe_images(Filters=_filters(arguments), **request)["Images"]
-    if "nameRegex" in arguments:
-        images = [image for image in images if re.search(str(arguments["nameRegex"]), image.get("Name", ""))]
     if not images:
         raise ProviderError(NOTHING)
     if len(images) > 1 and not arguments.get("mostRecent"):
@@ -59,21 +53,9 @@ def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
 
 
 def _get_subnet(client: AwsClient, arguments: Properties) -> Properties:
-    filters = _filters(arguments)
-    for name, api_name in {
-        "availabilityZone": "availability-zone",
-        "cidrBlock": "cidr-block",
-        "state": "state",
-        "vpcId": "vpc-id",
-    }.items():
-        if name in arguments:
-            filters.append({"Name": api_name, "Values": [arguments[name]]})
-    tags = arguments.get("tags")
-    for key, value in (tags if isinstance(tags, dict) else {}).items():
-        filters.append({"Name": f"tag:{key}", "Values": [value]})
     request = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
     with translate_errors("reading EC2 Subnet"):
-        subnets = client.ec2.describe_subnets(Filters=filters, **request)["Subnets"]
+        subnets = client.ec2.describe_subnets(Filters=_filters(arguments), **request)["Subnets"]
     if len(subnets) != 1:
         found = "no matching EC2 Subnet found" if not subnets else "multiple EC2 Subnets matched"
         raise ProviderError(f"{found}; use additional constraints to reduce matches to a single EC2 Subnet")
@@ -113,11 +95,7 @@ def _get_availability_zones(client: AwsClient, arguments: Properties) -> Propert
     if "state" in arguments:
         filters.append({"Name": "state", "Values": [arguments["state"]]})
     with translate_errors("reading EC2 Availability Zones"):
-        zones = client.ec2.describe_availability_zones(
-            Filters=filters, AllAvailabilityZones=bool(arguments.get("allAvailabilityZones"))
-        )["AvailabilityZones"]
-    excluded = {str(name) for key in ("excludeNames", "excludeZoneIds") for name in _list(arguments.get(key))}
-    zones = [zone for zone in zones if not {zone["ZoneName"], zone["ZoneId"]} & excluded]
+        zones = client.ec2.describe_availability_zones(Filters=filters)["AvailabilityZones"]
     zones.sort(key=lambda zone: str(zone["ZoneName"]))
     return {
         "groupNames": [*sorted({str(zone.get("GroupName", client.region)) for zone in zones})],
@@ -128,20 +106,14 @@ def _get_availability_zones(client: AwsClient, arguments: Properties) -> Propert
 
 
 def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
-    wanted = str(arguments.get("name", "")).rstrip(".")
-    private = bool(arguments.get("privateZone"))
+    name = str(arguments["name"]).rstrip(".")
     with translate_errors("reading Route 53 Hosted Zone"):
         pages = client.route53.get_paginator("list_hosted_zones").paginate()
         zones = [
             zone
             for page in pages
             for zone in page["HostedZones"]
-            if (
-                zone["Id"].endswith(f"/{arguments['zoneId']}")
-                if "zoneId" in arguments
-                else zone["Name"].rstrip(".") == wanted
-                and bool(zone.get("Config", {}).get("PrivateZone")) == private
-            )
+            if zone["Name"].rstrip(".") == name and not zone.get("Config", {}).get("PrivateZone")
         ]
         if not zones:
             raise ProviderError("no matching Route 53 Hosted Zone found")
@@ -159,24 +131,24 @@ def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
         "name": found["Name"].rstrip("."),
         "nameServers": servers,
         "primaryNameServer": servers[0] if servers else "",
-        "privateZone": bool(found.get("Config", {}).get("PrivateZone")),
+        "privateZone": False,
         "resourceRecordSetCount": found.get("ResourceRecordSetCount", 0),
         "zoneId": zone_id,
     }
 
 
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
-    "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "nameRegex", "owners"})),
+    "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "owners"})),
     "aws:ec2/getSubnet:getSubnet": (
         _get_subnet,
-        frozenset({"availabilityZone", "cidrBlock", "filters", "id", "state", "tags", "vpcId"}),
+        frozenset({"filters", "id"}),
     ),
     "aws:ec2/getInstanceType:getInstanceType": (_get_instance_type, frozenset({"instanceType"})),
     "aws:index/getAvailabilityZones:getAvailabilityZones": (
         _get_availability_zones,
-        frozenset({"allAvailabilityZones", "excludeNames", "excludeZoneIds", "filters", "state"}),
+        frozenset({"filters", "state"}),
     ),
-    "aws:route53/getZone:getZone": (_get_zone, frozenset({"name", "privateZone", "zoneId"})),
+    "aws:route53/getZone:getZone": (_get_zone, frozenset({"name"})),
 }
 """Each function with the names of its arguments, by token."""
 

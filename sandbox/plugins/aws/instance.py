@@ -48,10 +48,8 @@ def _create(client: AwsClient, inputs: Properties) -> str:
     }
     if "availabilityZone" in inputs:
         request["Placement"] = {"AvailabilityZone": inputs["availabilityZone"]}
-    if "keyName" in inputs:
-        request["KeyName"] = inputs["keyName"]
-    if user_data := _user_data(inputs):
-        request["UserData"] = user_data
+    if "userData" in inputs:
+        request["UserData"] = inputs["userData"]
     if volume := rename_keys(inputs.get("rootBlockDevice"), VOLUME):
         image = client.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"][0]
         ebs = {"DeleteOnTermination": True, **volume}
@@ -137,13 +135,6 @@ def _volume_tags(properties: Properties) -> Properties:
     device = properties.get("rootBlockDevice")
     tags = device.get("tags") if isinstance(device, dict) else None
     return tags if isinstance(tags, dict) else {}
-
-
-def _user_data(inputs: Properties) -> str:
-    """Returns the user data as text. botocore encodes it in Base64."""
-    if "userDataBase64" in inputs:
-        return base64.b64decode(str(inputs["userDataBase64"])).decode()
-    return str(inputs.get("userData", ""))
 
 
 def _describe(client: AwsClient, instance_id: str) -> dict[str, Any] | None:
@@ -243,8 +234,8 @@ def _update(
         )
     if "instanceType" in changed:
         _modify_stopped(client, instance_id, InstanceType={"Value": inputs["instanceType"]})
-    if changed & {"userData", "userDataBase64"}:
-        encoded = base64.b64encode(_user_data(inputs).encode()).decode()
+    if "userData" in changed:
+        encoded = base64.b64encode(str(inputs.get("userData", "")).encode()).decode()
         _modify_stopped(client, instance_id, Attribute="userData", Value=encoded)
     if "metadataOptions" in changed:
         options = _merged(state.get("metadataOptions"), inputs.get("metadataOptions"))
@@ -303,13 +294,13 @@ INSTANCE = AwsResourceType(
     label="EC2 Instance",
     replace_on_change=frozenset(
         {
-            "ami", "subnetId", "privateIp", "availabilityZone", "keyName", "associatePublicIpAddress",
+            "ami", "subnetId", "privateIp", "availabilityZone", "associatePublicIpAddress",
             "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId",
         }
     ),
     update_on_change=frozenset(
         {
-            "instanceType", "userData", "userDataBase64", "userDataReplaceOnChange", "vpcSecurityGroupIds",
+            "instanceType", "userData", "userDataReplaceOnChange", "vpcSecurityGroupIds",
             "metadataOptions", "rootBlockDevice", "sourceDestCheck", "iamInstanceProfile",
         }
     ),
@@ -317,22 +308,22 @@ INSTANCE = AwsResourceType(
     nested_outputs={"rootBlockDevice": frozenset({"deviceName", "volumeId"})},
     chosen_by_aws=frozenset(
         {
-            "subnetId", "privateIp", "availabilityZone", "keyName", "associatePublicIpAddress",
+            "subnetId", "privateIp", "availabilityZone", "associatePublicIpAddress",
             "vpcSecurityGroupIds", "metadataOptions", "rootBlockDevice", "iamInstanceProfile",
         }
     ),
     required=frozenset({"ami", "instanceType"}),
     unordered=frozenset({"vpcSecurityGroupIds"}),
-    replace_if={"userData": "userDataReplaceOnChange", "userDataBase64": "userDataReplaceOnChange"},
+    replace_if={"userData": "userDataReplaceOnChange"},
     defaults={"sourceDestCheck": True, "userDataReplaceOnChange": False},
     outputs=frozenset(
         {
-            "arn", "instanceState", "primaryNetworkInterfaceId", "privateDns", "publicDns", "publicIp",
+            "arn", "instanceState", "keyName", "primaryNetworkInterfaceId", "privateDns", "publicDns", "publicIp",
         }
     ),
     # These changes stop and start the instance, which gets another public address.
     outputs_changed_by=dict.fromkeys(
-        ("publicIp", "publicDns"), frozenset({"instanceType", "userData", "userDataBase64"})
+        ("publicIp", "publicDns"), frozenset({"instanceType", "userData"})
     ),
     create=_create,
     finish_create=lambda client, instance_id, _: _state_is(client, instance_id, "running"),

@@ -13,8 +13,6 @@ def _full_name(client: AwsClient, properties: Properties) -> str:
     """Returns the record's full name. A name outside the zone is relative to it, as in the official provider."""
     zone = client.route53.get_hosted_zone(Id=properties["zoneId"])["HostedZone"]["Name"].rstrip(".")
     name = str(properties["name"]).rstrip(".").lower()
-    if not name:
-        return str(zone)
     return name if name == zone or name.endswith(f".{zone}") else f"{name}.{zone}"
 
 
@@ -25,12 +23,8 @@ def _record_set(client: AwsClient, properties: Properties) -> dict[str, Any]:
         "Name": _full_name(client, properties),
         "Type": properties["type"],
         "TTL": properties["ttl"],
-        "ResourceRecords": [{"Value": _quoted(properties["type"], str(value))} for value in records],
+        "ResourceRecords": [{"Value": str(value)} for value in records],
     }
-
-
-def _quoted(record_type: object, value: str) -> str:
-    return f'"{value}"' if record_type in ("TXT", "SPF") and not value.startswith('"') else value
 
 
 def _change(client: AwsClient, zone: object, *changes: tuple[str, dict[str, Any]]) -> None:
@@ -62,12 +56,11 @@ def _find(client: AwsClient, properties: Properties) -> dict[str, Any] | None:
 
 
 def _create(client: AwsClient, inputs: Properties) -> str:
-    action = "UPSERT" if inputs.get("allowOverwrite") else "CREATE"
     record = _record_set(client, inputs)
-    if action == "CREATE" and _find(client, inputs):  # moto would create a second record
+    if _find(client, inputs):  # moto would create a second record
         message = f"[Tried to create resource record set [name='{record['Name']}.', type='{record['Type']}'] but it already exists]"
         raise api_error("ChangeResourceRecordSets", "InvalidChangeBatch", message)
-    _change(client, inputs["zoneId"], (action, record))
+    _change(client, inputs["zoneId"], ("CREATE", record))
     return f"{inputs['zoneId']}_{record['Name']}_{inputs['type']}"
 
 
@@ -75,12 +68,9 @@ def _read(client: AwsClient, record_id: str, known: Properties) -> Properties | 
     found = _find(client, known)
     if found is None:
         return None
-    values = [record["Value"] for record in found["ResourceRecords"]]
-    if found["Type"] in ("TXT", "SPF"):
-        values = [value.strip('"') for value in values]
     return {
         "fqdn": found["Name"].rstrip("."),
-        "records": values,
+        "records": [record["Value"] for record in found["ResourceRecords"]],
         "ttl": found["TTL"],
         "type": found["Type"],
     }
@@ -105,9 +95,8 @@ RECORD = AwsResourceType(
     label="Route53 Record",
     required=frozenset({"zoneId", "name", "type", "records", "ttl"}),
     replace_on_change=frozenset({"zoneId", "name"}),
-    update_on_change=frozenset({"type", "ttl", "records", "allowOverwrite"}),
+    update_on_change=frozenset({"type", "ttl", "records"}),
     unordered=frozenset({"records"}),
-    chosen_by_aws=frozenset({"allowOverwrite"}),
     taggable=False,
     outputs=frozenset({"fqdn"}),
     create=_create,

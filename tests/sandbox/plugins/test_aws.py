@@ -162,7 +162,6 @@ MACHINE: Properties = {
         ({"availabilityZone": "eu-west-1b"}, "replace"),
         ({"associatePublicIpAddress": True}, "same"),
         ({"associatePublicIpAddress": False}, "replace"),
-        ({"keyName": "other"}, "replace"),
         ({"userData": "two"}, "update"),
         ({"userData": "two", "userDataReplaceOnChange": True}, "replace"),
         ({"userDataReplaceOnChange": True}, "update"),
@@ -717,7 +716,11 @@ def test_an_unknown_type_or_property_in_a_program_is_an_error_that_names_it(
             {"owners": ["amazon"], "filters": [{"name": "name", "values": ["none-*"]}]},
             "Your query returned no results. Please change your search criteria and try again.",
         ),
-        ("aws:ec2/getSubnet:getSubnet", {"cidrBlock": "192.0.2.0/24"}, "no matching EC2 Subnet found"),
+        (
+            "aws:ec2/getSubnet:getSubnet",
+            {"filters": [{"name": "cidr-block", "values": ["192.0.2.0/24"]}]},
+            "no matching EC2 Subnet found",
+        ),
         ("aws:route53/getZone:getZone", {"name": "nowhere.test"}, "no matching Route 53 Hosted Zone found"),
     ],
 )

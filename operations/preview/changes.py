@@ -229,7 +229,8 @@ def _sort_key(step: Step) -> tuple[object, ...]:
     )
 
 
-_GENERIC_ERRORS = ("Program exited with non-zero exit code", "error: preview failed")
+_GENERIC_ERRORS = ("program exited with non-zero exit code", "error: preview failed")
+"""In lower case: the official language host writes "program", others write "Program"."""
 
 
 def _find_error(diagnostics: Iterable[Mapping[str, str]]) -> str:
@@ -237,7 +238,9 @@ def _find_error(diagnostics: Iterable[Mapping[str, str]]) -> str:
     errors = [line for line in diagnostics if line["severity"] in ("error", "info#err")]
     if not any(line["severity"] == "error" for line in errors):
         return ""
-    specific = [line for line in errors if not any(words in line["message"] for words in _GENERIC_ERRORS)]
+    specific = [
+        line for line in errors if not any(words in line["message"].lower() for words in _GENERIC_ERRORS)
+    ]
     return (
         "\n".join(line["message"].rstrip("\n") for line in specific or errors)
         .strip("\n")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
+from typing import cast
 
 from operations.markdown import NOTE_SIZE, collapsed, count_bytes, format_omission, inline_code, take_fitting
 from operations.preview.changes import ManualChange, Step
@@ -101,7 +102,7 @@ def _describe_change(step: Step) -> str:
             for path, value in flatten("", step.new)
             if value not in (SECRET, UNKNOWN)
             and not isinstance(value, bool)
-            and "tags" not in path.split(".")
+            and not {"tags", "tagsAll"} & {*path.split(".")}
         )
     if step.op == "delete":
         return ""
@@ -109,9 +110,35 @@ def _describe_change(step: Step) -> str:
         return _describe_unchanged(step)
     return _join(
         text
-        for name in step.changed
-        for text in _describe_property(name, step.old.get(name), step.new.get(name))
+        for name, old, new in _find_changed_properties(step)
+        for text in _describe_property(name, old, new)
     )
+
+
+def _find_changed_properties(step: Step) -> Iterator[tuple[str, object, object]]:
+    """Yields the changed properties with their old and new values, without the tags that `tagsAll` shows too.
+
+    Version 7 of the AWS provider has two properties: `tags` as the program gives them, and `tagsAll` with the default
+    tags. Version 6 has `tags` alone, which include the default tags.
+    """
+    for name in step.changed:
+        old, new = step.old.get(name), step.new.get(name)
+        if name == "tags" and "tagsAll" in step.changed:
+            all_old, all_new = (
+                dict(flatten("", step.old.get("tagsAll"))),
+                dict(flatten("", step.new.get("tagsAll"))),
+            )
+            shown = find_changed_paths(all_old, all_new)
+            old, new = _without(old, shown), _without(new, shown)
+            if old == new:
+                continue
+        yield name, old, new
+
+
+def _without(tags: object, names: Sequence[str]) -> object:
+    if not isinstance(tags, dict):
+        return tags
+    return {name: value for name, value in cast(dict[str, object], tags).items() if name not in names}
 
 
 def _describe_unchanged(step: Step) -> str:

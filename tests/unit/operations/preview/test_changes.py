@@ -13,6 +13,9 @@ from operations.resources import INSTANCE
 from policy.resource import Resource
 
 PREVIEWS = Path(__file__).parent / "previews"
+SETTINGS_ERROR = (
+    "Nothing was changed. Correct the configuration of stack dev:\n  ant-media-cluster:domain is not set"
+)
 
 
 def summarize_manual_changes(preview: Preview) -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -81,11 +84,12 @@ def test_incomplete_preview_reports_no_deleted_resource() -> None:
     assert parse_preview(json.dumps({"steps": [refresh], "diagnostics": diagnostics})).manual_changes == []
 
 
-def test_tags_of_root_volume_are_no_manual_change() -> None:
+@pytest.mark.parametrize("tags", ["tags", "tagsAll"])
+def test_tags_of_root_volume_are_no_manual_change(tags: str) -> None:
     urn = "urn:pulumi:dev::ant-media-cluster::aws:ec2/instance:Instance::edge1"
 
     def state(size: int, owner: str) -> dict[str, Any]:
-        inputs = {"rootBlockDevice": {"volumeSize": size, "tags": {"owner": owner}}}
+        inputs = {"rootBlockDevice": {"volumeSize": size, tags: {"owner": owner}}}
         return {"urn": urn, "custom": True, "inputs": inputs}
 
     def changed(found: dict[str, Any]) -> list[str]:
@@ -96,6 +100,37 @@ def test_tags_of_root_volume_are_no_manual_change() -> None:
 
     assert changed(state(8, "them")) == []
     assert changed(state(9, "them")) == ["rootBlockDevice"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "changed"),
+    [
+        # Version 6 of the AWS provider merges the default tags into `tags`.
+        (
+            {"tags": {"Name": "edge1", "owner": "us"}},
+            {"tags": {"Name": "edge1", "owner": "them"}},
+            ("tags",),
+        ),
+        # Version 7 merges them into `tagsAll`, and reads a tag with another value than the default into `tags`.
+        (
+            {"tags": {"Name": "edge1"}, "tagsAll": {"Name": "edge1", "owner": "us"}},
+            {
+                "tags": {"Name": "edge1", "owner": "them"},
+                "tagsAll": {"Name": "edge1", "owner": "them"},
+            },
+            ("tagsAll", "tags"),
+        ),
+    ],
+)
+def test_default_tag_changed_by_hand_is_reverted(
+    recorded: dict[str, Any], found: dict[str, Any], changed: tuple[str, ...]
+) -> None:
+    urn = "urn:pulumi:dev::ant-media-cluster::aws:ec2/instance:Instance::edge1"
+    states = [{"urn": urn, "custom": True, "inputs": inputs} for inputs in (recorded, found)]
+    refresh = {"op": "refresh", "urn": urn, "oldState": states[0]}
+    update = {"op": "update", "urn": urn, "oldState": states[1], "newState": states[0]}
+    preview = parse_preview(json.dumps({"steps": [refresh, update]}))
+    assert summarize_manual_changes(preview) == [("edge1", "update", changed, "reverts it")]
 
 
 def test_json_format_list_order_and_engine_keys_are_no_manual_change() -> None:
@@ -109,6 +144,34 @@ def test_json_format_list_order_and_engine_keys_are_no_manual_change() -> None:
     refresh = {"op": "refresh", "urn": urn, "oldState": recorded}
     same = {"op": "same", "urn": urn, "oldState": found, "newState": recorded}
     assert parse_preview(json.dumps({"steps": [refresh, same]})).manual_changes == []
+
+
+@pytest.mark.parametrize(
+    "diagnostics",
+    [
+        # A program that ends with an exception, with the official language host and with the sandbox's stand-in.
+        [
+            ("info#err", f"error: {SETTINGS_ERROR}\n"),
+            ("error", "error: an unhandled error occurred: program exited with non-zero exit code: 1\n"),
+        ],
+        [
+            ("info#err", f"error: {SETTINGS_ERROR}\n"),
+            ("error", "error: an unhandled error occurred: Program exited with non-zero exit code: 1\n"),
+        ],
+        # A program that logs its error and ends with exit code 32.
+        [("error", f"error: {SETTINGS_ERROR}\n"), ("error", "error: preview failed\n")],
+        [("error", f"error: {SETTINGS_ERROR}\n")],
+    ],
+)
+def test_error_is_the_message_of_the_program(diagnostics: list[tuple[str, str]]) -> None:
+    lines = [{"severity": severity, "message": message} for severity, message in diagnostics]
+    assert parse_preview(json.dumps({"diagnostics": lines})).error == SETTINGS_ERROR
+
+
+def test_generic_error_is_reported_when_there_is_no_other() -> None:
+    message = "an unhandled error occurred: program exited with non-zero exit code: 137"
+    diagnostic = {"severity": "error", "message": f"error: {message}\n"}
+    assert parse_preview(json.dumps({"diagnostics": [diagnostic]})).error == message
 
 
 @pytest.mark.parametrize(

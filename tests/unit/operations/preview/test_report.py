@@ -92,6 +92,45 @@ def test_changed_property_shows_old_and_new_value(
     assert f"| change | `load-balancer-ip` | Elastic IP | HAProxyLoadBalancer | {what} |\n" in text
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        # A default tag, with version 6 of the AWS provider and with version 7.
+        ({"tags": {"owner": "a"}}, {"tags": {"owner": "b"}}, '`tags.owner` `"a"` → `"b"`'),
+        ({"tagsAll": {"owner": "a"}}, {"tagsAll": {"owner": "b"}}, '`tagsAll.owner` `"a"` → `"b"`'),
+        # A tag of the program, which version 7 has in both properties.
+        (
+            {"tags": {"Name": "a"}, "tagsAll": {"Name": "a", "owner": "o"}},
+            {"tags": {"Name": "b"}, "tagsAll": {"Name": "b", "owner": "o"}},
+            '`tagsAll.Name` `"a"` → `"b"`',
+        ),
+        # A default tag that somebody changed by hand.
+        (
+            {"tags": {}, "tagsAll": {"owner": "a"}},
+            {"tags": {"owner": "b"}, "tagsAll": {"owner": "b"}},
+            '`tagsAll.owner` `"a"` → `"b"`',
+        ),
+        # A tag that the program no longer gives, but that is a default tag.
+        (
+            {"tags": {"a": "1", "Name": "x"}, "tagsAll": {"a": "1", "Name": "x"}},
+            {"tags": {"Name": "y"}, "tagsAll": {"a": "1", "Name": "y"}},
+            '`tags.a` `"1"` → none, `tagsAll.Name` `"x"` → `"y"`',
+        ),
+    ],
+)
+def test_changed_tag_is_shown_once(old: dict[str, Any], new: dict[str, Any], what: str) -> None:
+    step = Step("update", INSTANCE, "edge1", "MediaNodes", old, new, tuple(old))
+    text = render_comment("dev", Preview([step], ""), NO_VIOLATIONS)
+    assert f"| change | `edge1` | Instance | MediaNodes | {what} |\n" in text
+
+
+def test_new_resource_is_shown_without_tags() -> None:
+    inputs = {"tags": {"Name": "a"}, "tagsAll": {"Name": "a", "owner": "o"}, "ttl": 60}
+    step = Step("create", "aws:route53/record:Record", "live", "DNSRecord", {}, inputs)
+    text = render_comment("dev", Preview([step], ""), NO_VIOLATIONS)
+    assert "| create | `live` | Record | DNSRecord | `ttl` `60` |\n" in text
+
+
 def test_violations_come_first_and_are_counted_in_the_headline() -> None:
     tags = "has no tag owner; set aws:defaultTags"
     found = [

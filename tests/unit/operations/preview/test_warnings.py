@@ -188,6 +188,7 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
             "stdin",
         ),
         Step("update", "aws:ec2/instance:Instance", "edge1", "", {}, {}, ("tags",)),
+        Step("update", "aws:ec2/instance:Instance", "edge1", "", {}, {}, ("tags", "tagsAll")),
         Step("create", "aws:ec2/eip:Eip", "load-balancer-ip", "", {}, {}),
     ],
 )

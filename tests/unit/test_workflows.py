@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.official_plugins import STEPS
 from tests.project import PROJECT
 
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))
@@ -102,6 +103,19 @@ def test_make_targets_variables_and_commands_of_jobs_exist() -> None:
                     stdout=subprocess.DEVNULL,
                 )
             assert ".ci/run" not in line or (PROJECT / ".ci/run").exists()
+
+
+@_parametrize([job for job in JOBS if job.name == "official-plugins"])
+def test_official_plugins_are_tested_in_all_steps(job: Job) -> None:
+    commands = [line.removeprefix("sudo ") for line in job.lines]
+    assert commands == [f"python3 -m tests.official_plugins {step}" for step in STEPS]
+
+
+def test_both_forges_run_all_tests() -> None:
+    jobs = [(job.file, line.removeprefix("sudo ")) for job in JOBS for line in job.lines]
+    for file in ("check.yml", GITLAB.name):
+        assert (file, ".ci/run") in jobs
+        assert (file, "python3 -m tests.official_plugins set-up") in jobs
 
 
 @_parametrize([job for job in JOBS if job.targets & CHANGING_TARGETS])

@@ -57,7 +57,7 @@ ifneq ($(PLAN),)
 	@sandbox/bin/read-outputs $(PULUMI)
 else ifeq ($(STACK),sandbox)
 	@sandbox/bin/setup
-	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
+	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up $(POLICIES)
 else
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)

@@ -1,8 +1,12 @@
 """Runs the policy pack in the real engine. tests/unit/policy/test_rules.py tests each rule."""
 
 import json
+import os
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
 
 from policy.rules import RULES
 from tests.project import PROJECT
@@ -74,6 +78,28 @@ def find_levels(output: str) -> dict[str, str]:
     """Returns the level of each reported rule, from lines such as `- [mandatory]  tags  (aws:ec2:Eip: ip)`."""
     violations = [line.split()[1:3] for line in output.splitlines() if line.strip().startswith("- [")]
     return {rule: level.strip("[]") for level, rule in violations}
+
+
+@pytest.mark.parametrize(
+    ("stack", "options"),
+    [
+        ("sandbox", "--policy-pack policy"),
+        ("dev", "--policy-pack policy"),
+        ("prod", "--policy-pack policy --policy-pack-config policy/prod.json"),
+    ],
+)
+@pytest.mark.parametrize("command", [("preview",), ("up",), ("up", "PLAN=plan.json")], ids=" ".join)
+def test_make_runs_pulumi_with_the_policy_pack(
+    command: tuple[str, ...], stack: str, options: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "SANDBOX_STATE": str(tmp_path)}
+    dry_run = ["make", "--dry-run", f"STACK={stack}", *command]
+    printed = subprocess.run(
+        dry_run, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    (line,) = [line for line in printed.splitlines() if "--policy-pack" in line]
+    assert options in line
+    assert ("--policy-pack-config" in line) == ("--policy-pack-config" in options)
 
 
 def test_policy_pack_accepts_a_valid_stack(stack: Stack) -> None:

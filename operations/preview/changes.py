@@ -90,21 +90,25 @@ def parse_preview(text: str) -> Preview:
     diagnostics = document.get("diagnostics", [])
     error = _find_error(diagnostics)
     manual_changes = _find_manual_changes(refreshes, steps, complete=not error)
-    default_tags = document.get("config", {}).get("aws:defaultTags")
+    # The engine writes no step for a default provider, which gets its inputs from the configuration.
+    default_provider = {"defaultTags": document.get("config", {}).get("aws:defaultTags")}
+    providers = {
+        step["urn"]: _latest_state(step).get("inputs", {})
+        for step in steps
+        if "::pulumi:providers:" in step["urn"]
+    }
+
+    def parse_resource(step: Mapping[str, Any], state: Mapping[str, Any]) -> Resource:
+        urn = state.get("provider", "").rpartition("::")[0]
+        is_default = "::pulumi:providers:aws::default" in urn
+        return _parse_resource(step["urn"], state, default_provider if is_default else providers.get(urn, {}))
+
     return Preview(
         steps=sorted((_parse_step(step) for step in steps if step["op"] in _OPS), key=_sort_key),
         error=error,
         manual_changes=sorted(manual_changes, key=lambda found: _sort_key(found.change)),
-        resources_before=[
-            _parse_resource(step["urn"], step["oldState"], default_tags)
-            for step in steps
-            if step.get("oldState")
-        ],
-        resources_after=[
-            _parse_resource(step["urn"], step["newState"], default_tags)
-            for step in steps
-            if step.get("newState")
-        ],
+        resources_before=[parse_resource(step, step["oldState"]) for step in steps if step.get("oldState")],
+        resources_after=[parse_resource(step, step["newState"]) for step in steps if step.get("newState")],
         protected=_find_protected(diagnostics),
     )
 
@@ -141,10 +145,8 @@ def _split_urn(urn: str) -> list[str]:
     return [*types.split("$"), name]
 
 
-def _parse_resource(urn: str, state: Mapping[str, Any], default_tags: str | None) -> Resource:
+def _parse_resource(urn: str, state: Mapping[str, Any], provider: Mapping[str, Any]) -> Resource:
     *_, type, name = _split_urn(urn)
-    # The engine writes no step for a default provider, which gets its inputs from the configuration.
-    has_default_provider = "::pulumi:providers:aws::default" in state.get("provider", "")
     return Resource(
         type,
         name,
@@ -154,7 +156,7 @@ def _parse_resource(urn: str, state: Mapping[str, Any], default_tags: str | None
             key: [_split_urn(urn)[-1] for urn in urns or ()]
             for key, urns in state.get("propertyDependencies", {}).items()
         },
-        {"defaultTags": default_tags} if has_default_provider else {},
+        provider,
     )
 
 

@@ -188,3 +188,38 @@ def test_generic_error_is_reported_when_there_is_no_other() -> None:
 def test_protected_resource_is_found_in_the_error(refusal: str) -> None:
     diagnostic = {"severity": "error", "message": f"error: {refusal}\n"}
     assert parse_preview(json.dumps({"diagnostics": [diagnostic]})).protected == ["load-balancer-ip"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        (
+            "urn:pulumi:dev::p::pulumi:providers:aws::default_7_51_1::1",
+            {"defaultTags": '{"tags":{"owner":"x"}}'},
+        ),
+        (
+            "urn:pulumi:dev::p::pulumi:providers:aws::in-another-region::1",
+            {"defaultTags": '{"tags":{"owner":"y"}}'},
+        ),
+        ("urn:pulumi:dev::p::pulumi:providers:command::default_1_2_1::1", {}),
+    ],
+    ids=["default provider", "provider in the program", "another provider"],
+)
+def test_resources_have_the_default_tags_of_their_provider(provider: str, expected: dict[str, str]) -> None:
+    # Provider 7 does not show default tags among the inputs of security group rules.
+    urn = "urn:pulumi:dev::p::aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule::rule"
+    state = {"urn": urn, "custom": True, "provider": provider, "inputs": {"fromPort": 22}}
+    other_provider = {
+        "urn": "urn:pulumi:dev::p::pulumi:providers:aws::in-another-region",
+        "custom": True,
+        "inputs": {"defaultTags": '{"tags":{"owner":"y"}}'},
+    }
+    document = {
+        "config": {"aws:defaultTags": '{"tags":{"owner":"x"}}'},
+        "steps": [
+            {"op": "same", "urn": one["urn"], "oldState": one, "newState": one}
+            for one in (other_provider, state)
+        ],
+    }
+    *_, resource = parse_preview(json.dumps(document)).resources_after
+    assert (resource.name, resource.provider) == ("rule", expected)

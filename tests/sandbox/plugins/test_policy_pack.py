@@ -140,8 +140,14 @@ def test_policy_pack_config_overrides_properties_but_not_the_level(stack: Stack,
     assert "instanceType is t3.micro; use one of t3.small, p5.*" in preview
 
 
-def test_violation_fails_the_update(stack: Stack) -> None:
+def test_violation_of_a_resource_fails_the_update_before_it_exists(stack: Stack) -> None:
     stack.program("\n".join(["import pulumi", VIOLATIONS["command-secrets"]]))
     update = run_pack(stack, "up", "--yes", "--skip-preview", fails=True)
     assert find_levels(update) == {"command-secrets": "mandatory"}
     assert "secret" not in stack.resources()
+
+
+def test_violation_of_the_whole_stack_fails_the_update(stack: Stack) -> None:
+    stack.program("import pulumi")
+    update = run_pack(stack, "up", "--yes", "--skip-preview", config=PACK / "prod.json", fails=True)
+    assert find_levels(update) == {"protected-resources": "mandatory"}

@@ -1,4 +1,7 @@
-"""The AWS endpoints for machines: verifies signatures and IAM policies, then forwards requests to moto."""
+"""The AWS endpoints for machines: verifies signatures and IAM policies, then forwards requests to moto.
+
+Answers checkip.amazonaws.com, too.
+"""
 
 import http.client
 import json
@@ -20,8 +23,8 @@ from xml.sax.saxutils import escape
 
 from sandbox.cloud import addresses, iam_policies, signatures
 from sandbox.cloud.credentials import CredentialIssuer
-from sandbox.cloud.ec2 import ACCOUNT
 from sandbox.cloud.iam_policies import AccessRequest, Policy
+from sandbox.cloud.moto_corrections.errors import ApiCall, render_error
 from sandbox.cloud.signatures import ErrorCode, RefusedError, Request
 
 Response = tuple[int, Mapping[str, str], bytes]
@@ -117,7 +120,7 @@ class SecretsManager(Endpoint):
         arn = self._find_secret_arn(secret) or (
             secret
             if secret.startswith("arn:")
-            else f"arn:aws:secretsmanager:{addresses.REGION}:{ACCOUNT}:secret:{secret}"
+            else f"arn:aws:secretsmanager:{addresses.REGION}:{addresses.ACCOUNT}:secret:{secret}"
         )
         return AccessRequest(f"secretsmanager:{match[1]}", arn)
 
@@ -164,7 +167,7 @@ class AuthorizingProxy:
             action = access.action
             raise RefusedError(
                 ErrorCode.DENIED,
-                f"User: arn:aws:sts::{ACCOUNT}:assumed-role/{caller.role}/{caller.instance} is not authorized to perform:"
+                f"User: arn:aws:sts::{addresses.ACCOUNT}:assumed-role/{caller.role}/{caller.instance} is not authorized to perform:"
                 f" {action} on resource: {access.resource} because no identity-based policy allows the {action} action",
             )
 
@@ -213,10 +216,18 @@ def serve(proxy: AuthorizingProxy, folder: Path) -> None:
                 body=self.rfile.read(int(self.headers.get("Content-Length", 0))),
             )
             try:
-                status, headers, body = proxy.handle(request)
-            except Exception:
+                if request.headers.get("host") == addresses.CHECKIP_NAME:
+                    client: str = self.client_address[0]
+                    status, headers, body = 200, {"Content-Type": "text/plain"}, f"{client}\n".encode()
+                else:
+                    status, headers, body = proxy.handle(request)
+            except Exception as error:
                 traceback.print_exc()
-                status, headers, body = 500, {}, b""
+                call = ApiCall(
+                    "route53", f"{request.method} {request.target}", "x-amz-target" in request.headers
+                )
+                kind, body = render_error(call, "UnsupportedOperation", f"The local cloud fails: {error}")
+                status, headers = 400, {"Content-Type": kind}  # the SDKs retry 5xx
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

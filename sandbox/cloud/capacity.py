@@ -4,7 +4,6 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from wsgiref.types import StartResponse
 
 from sandbox.cloud.process_tree import open_inotify_instance
 
@@ -36,15 +35,9 @@ class Capacity:
         return True
 
 
-def respond_limit_exceeded(start_response: StartResponse) -> list[bytes]:
-    """Answers RunInstances with EC2's InstanceLimitExceeded error."""
-    message = (
+def describe_limit() -> str:
+    """Returns the message of RunInstances' error InstanceLimitExceeded when this host has no room."""
+    return (
         f"You have requested more instances than this host has room for: fs.inotify.max_user_instances is {INOTIFY_LIMIT.read_text().strip()}, "
         f"and a machine needs {INOTIFY_INSTANCES_PER_MACHINE}. Delete other clusters, or run: sysctl -w fs.inotify.max_user_instances=1024"
     )
-    answer = (
-        "<Response><Errors><Error><Code>InstanceLimitExceeded</Code>"
-        f"<Message>{message}</Message></Error></Errors><RequestID>sandbox</RequestID></Response>"
-    ).encode()
-    start_response("400 Bad Request", [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))])
-    return [answer]

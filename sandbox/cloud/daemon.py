@@ -14,18 +14,19 @@ from pathlib import Path
 from sandbox.cloud import (
     acme,
     addresses,
+    api_server,
     apt,
     aws_endpoints,
     certificates,
     dns,
-    ec2,
     host,
     metadata,
     network,
     security_groups,
 )
+from sandbox.cloud.api_server import Changes
 from sandbox.cloud.credentials import CredentialIssuer
-from sandbox.cloud.ec2 import Changes, Client, Instance, Snapshot
+from sandbox.cloud.ec2 import Client, Instance, Snapshot
 from sandbox.cloud.images import BASE, Layers
 from sandbox.cloud.machines import REBOOT, Machine
 from sandbox.cloud.process_tree import MS_BIND, HostView, mount, mount_overlay
@@ -46,11 +47,12 @@ def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socke
     _configure_operator_dns()
 
     changes = Changes()
-    ec2.serve(changes)
+    api_server.serve(changes)
     client = Client()
     client.create_zone(addresses.ZONE)
     names = {
         addresses.ACME_NAME: addresses.ACME,
+        addresses.CHECKIP_NAME: addresses.AWS,
         addresses.ROUTE53_NAME: addresses.AWS,
         addresses.SECRETS_MANAGER_NAME: addresses.AWS,
     } | {
@@ -60,7 +62,12 @@ def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socke
 
     services = {"pebble": acme.start(ACME), "relay": _start_relay(view, upstreams, forwarders)}
     AWS.mkdir()
-    certificates.create(AWS, "AWS", [addresses.ROUTE53_NAME, addresses.SECRETS_MANAGER_NAME], addresses.AWS)
+    certificates.create(
+        AWS,
+        "AWS",
+        [addresses.ROUTE53_NAME, addresses.SECRETS_MANAGER_NAME, addresses.CHECKIP_NAME],
+        addresses.AWS,
+    )
     issuer = CredentialIssuer()
     aws_endpoints.serve(
         aws_endpoints.AuthorizingProxy(issuer, client.list_policies, client.find_secret_arn), AWS

@@ -1,29 +1,17 @@
-"""The APIs of EC2, Route 53, IAM and Secrets Manager: moto's server and a client for the daemon."""
+"""The daemon's client of the AWS API: instances, security groups, roles and records."""
 
 import base64
-import io
-import itertools
-import os
-import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Network
 from typing import Any
-from urllib.parse import parse_qs
-from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
 
-from sandbox.cloud import addresses, host
-from sandbox.cloud.capacity import Capacity, respond_limit_exceeded
+from sandbox.cloud import addresses
 from sandbox.cloud.security_groups import Group, Members, Rule
-
-AMIS = host.SANDBOX / "images/amis.json"
-CALLS = host.STATE / "aws/calls"
-ACCOUNT = "123456789012"
-"""moto's default account."""
 
 
 @dataclass(frozen=True)
@@ -60,125 +48,6 @@ class Snapshot:
             for group in instance.groups:
                 found[group].append(instance.private_address)
         return found
-
-
-class Changes:
-    """Records which API calls have changed something since the daemon last read the state."""
-
-    def __init__(self) -> None:
-        self.resources_changed = threading.Event()
-        self.zones_changed = threading.Event()
-        self._lock = threading.Lock()
-        self._restarted: set[str] = set()
-
-    def record(self, environ: WSGIEnvironment, body: bytes) -> None:
-        """Records one API call."""
-        if "/hostedzone" in environ.get("PATH_INFO", ""):
-            self.zones_changed.set()
-            return
-        query = parse_qs(body.decode(errors="replace"))
-        action = query.get("Action", [""])[0]
-        if action.startswith(("Describe", "Get", "List")):
-            return
-        if action in ("RebootInstances", "StopInstances"):
-            with self._lock:
-                self._restarted |= {ids[0] for name, ids in query.items() if name.startswith("InstanceId")}
-        self.resources_changed.set()
-
-    def take_restarted(self) -> set[str]:
-        """Returns and clears the ids of instances for which a reboot or stop was requested."""
-        with self._lock:
-            taken, self._restarted = self._restarted, set()
-        return taken
-
-
-def serve(changes: Changes) -> None:
-    """Starts the API server in threads of this process."""
-    # moto reads this variable on import. Its default list has hundreds of images that cannot boot here.
-    os.environ["MOTO_AMIS_PATH"] = str(AMIS)
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class QuietHandler(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Suppresses access logs: the daemon's log is for errors."""
-
-    _patch_public_addresses()
-    _patch_record_deletion()
-    moto, capacity = DomainDispatcherApplication(create_backend_app), Capacity()
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
-            _record_provider_call(environ, body)
-        if b"Action=RunInstances" in body and not capacity.reserve():
-            return respond_limit_exceeded(start_response)
-        response: Iterable[bytes] = moto(environ, start_response)
-        if environ["REQUEST_METHOD"] != "GET":
-            changes.record(environ, body)
-        return response
-
-    server = make_server(addresses.API, 5000, application, threaded=True, request_handler=QuietHandler)
-    threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
-
-
-def _record_provider_call(environ: WSGIEnvironment, body: bytes) -> None:
-    """Logs a call of the AWS provider; the end-to-end tests compare these calls with the permissions of CI's roles."""
-    service = environ.get("HTTP_AUTHORIZATION", "").partition(",")[0].split("/")[-2:-1]
-    target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-    action = target or parse_qs(body.decode(errors="replace")).get("Action", [""])[0]
-    with CALLS.open("a") as calls:
-        calls.write(" ".join([*service, environ["REQUEST_METHOD"], environ["PATH_INFO"], action]) + "\n")
-
-
-def _patch_public_addresses() -> None:
-    """Makes moto draw public addresses from one range, and keep Elastic IPs when an instance stops."""
-    from moto.ec2.models import ec2_backends, elastic_ip_addresses, elastic_network_interfaces
-    from moto.ec2.models.elastic_network_interfaces import NetworkInterface
-
-    pool = itertools.cycle([str(address) for address in IPv4Network(addresses.PUBLIC).hosts()])
-
-    def draw_address() -> str:
-        backend = ec2_backends[ACCOUNT][addresses.REGION]
-        taken = {item.public_ip for item in (*backend.addresses, *backend.enis.values())}
-        return next(address for address in itertools.islice(pool, 254) if address not in taken)
-
-    def find_elastic_address(interface: NetworkInterface) -> str | None:
-        return next(
-            (item.public_ip for item in interface.ec2_backend.addresses if item.eni is interface), None
-        )
-
-    def unless_elastic(change: Callable[[NetworkInterface], None]) -> Callable[[NetworkInterface], None]:
-        return lambda interface: None if find_elastic_address(interface) else change(interface)
-
-    for owner, name, patched in (
-        (elastic_ip_addresses, "random_ip", draw_address),
-        (elastic_network_interfaces, "random_public_ip", draw_address),
-        (NetworkInterface, "stop", unless_elastic(NetworkInterface.stop)),
-        (NetworkInterface, "start", unless_elastic(NetworkInterface.start)),
-    ):
-        setattr(owner, name, patched)
-
-
-def _patch_record_deletion() -> None:
-    """Makes moto forget deleted records; otherwise it may refuse to create them again."""
-    from moto.route53.models import FakeZone
-
-    delete = FakeZone.delete_rrset
-
-    def delete_and_forget(self: FakeZone, rrset: dict[str, Any]) -> None:
-        delete(self, rrset)
-        name = rrset["Name"].strip(".")
-        self.rr_changes[:] = [
-            change
-            for change in self.rr_changes
-            if (known := change["ResourceRecordSet"])["Name"] != name or known["Type"] != rrset["Type"]
-        ]
-
-    FakeZone.delete_rrset = delete_and_forget
 
 
 class Client:
@@ -271,17 +140,7 @@ class Client:
                 public_address=(elastic.get(item["InstanceId"]) or item.get("PublicIpAddress"))
                 if is_public(item["VpcId"], item["SubnetId"])
                 else None,
-                groups=tuple(
-                    # moto stores groups at the instance or at its interfaces, depending on the request
-                    {
-                        group["GroupId"]
-                        for groups in (
-                            item["SecurityGroups"],
-                            *(nic["Groups"] for nic in item["NetworkInterfaces"]),
-                        )
-                        for group in groups
-                    }
-                ),
+                groups=tuple(group["GroupId"] for group in item["SecurityGroups"]),
             )
             for page in self._ec2.get_paginator("describe_instances").paginate(Filters=states)
             for reservation in page["Reservations"]

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from sandbox.cloud import addresses
 from sandbox.cloud.credentials import CredentialIssuer, Credentials
-from sandbox.cloud.ec2 import ACCOUNT, Instance
+from sandbox.cloud.ec2 import Instance
 from sandbox.cloud.machines import fqdn
 
 _TTL = "x-aws-ec2-metadata-token-ttl-seconds"
@@ -37,7 +37,7 @@ def instance_documents(instance: Instance) -> dict[str, str]:
     if instance.public_address:
         about["public-ipv4"] = instance.public_address
     identity = {
-        "accountId": ACCOUNT,
+        "accountId": addresses.ACCOUNT,
         "architecture": "x86_64",
         "availabilityZone": instance.zone,
         "imageId": instance.image,

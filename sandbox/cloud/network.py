@@ -87,6 +87,8 @@ def build_internet(package_servers: int) -> None:
     services = (addresses.API, addresses.AWS, addresses.ACME, addresses.DNS)
     for address in (*clients, *services, *(package_address(number) for number in range(package_servers))):
         ip("address", "add", f"{address}/32", "dev", "lo")
+    # Otherwise the kernel sends from the address that it sends to, and checkip.amazonaws.com answers its own.
+    ip("route", "replace", "local", addresses.AWS, "dev", "lo", "table", "local", "src", addresses.OPERATOR)
     # Packets need a route before the egress filter can count and reject them.
     ip("link", "add", "nowhere", "type", "bridge", "mcast_snooping", "0")
     ip("link", "set", "nowhere", "multicast", "off", "up")

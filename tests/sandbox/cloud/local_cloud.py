@@ -18,7 +18,8 @@ from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 T = TypeVar("T")
 CLOUD = str(host.SANDBOX / "bin/cloud")
-LOOPBACK = "127.77.0.77"
+LOOPBACK = os.environ.get("SANDBOX_TEST_ADDRESS", "127.77.0.77")
+"""Set the variable to run the tests twice at the same time."""
 USER_DATA = """\
 #cloud-config
 write_files:
@@ -187,6 +188,7 @@ def launch_pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
             }
             answer = ec2.run_instances(
                 ImageId=image["ImageId"],
+                InstanceType="t3.micro",
                 MinCount=1,
                 MaxCount=1,
                 NetworkInterfaces=[interface],

@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from sandbox.cloud import host
-from sandbox.cloud.capacity import respond_limit_exceeded
+from sandbox.cloud.capacity import describe_limit
+from sandbox.cloud.moto_corrections.errors import ApiCall, render_error
 
 COUNT = """
 from sandbox.cloud.capacity import Capacity
@@ -28,15 +27,8 @@ def test_booting_machines_count_against_the_limit() -> None:
 
 
 def test_exceeded_limit_reports_the_sysctl_to_raise() -> None:
-    calls: list[object] = []
-
-    def start_response(
-        status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], object]:
-        calls.append(status)
-        return calls.append
-
-    (answer,) = respond_limit_exceeded(start_response)
-    assert calls == ["400 Bad Request"]
+    call = ApiCall("ec2", "RunInstances", sends_json=False)
+    kind, answer = render_error(call, "InstanceLimitExceeded", describe_limit())
+    assert kind == "text/xml"
     assert b"<Code>InstanceLimitExceeded</Code>" in answer
     assert b"sysctl -w fs.inotify.max_user_instances=1024" in answer

@@ -66,6 +66,28 @@ def test_elastic_ip_replaces_the_public_address_until_released(
     sandbox.call_on_internet(lambda: ec2.release_address(AllocationId=allocation))
 
 
+def test_restarted_machine_answers_at_its_new_public_address(
+    sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
+) -> None:
+    _, back = pair
+    before = back.public
+    sandbox.call_on_internet(lambda: ec2.stop_instances(InstanceIds=[back.id]))
+    wait_until(lambda: sandbox.state_of(back.id) == "stopped")
+    (stopped,) = (found for found in sandbox.status()["machines"] if found["instance_id"] == back.id)
+    assert stopped["public_address"] is None
+    sandbox.call_on_internet(lambda: ec2.start_instances(InstanceIds=[back.id]))
+    wait_until(back.answers)
+    assert back.public != before
+    assert sandbox.read_greeting(before, 80) is None
+
+
+def test_checkip_answers_the_address_of_the_client(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> None:
+    front, _ = pair
+    url = f"https://{addresses.CHECKIP_NAME}/"
+    assert sandbox("exec", "--", "curl", "-sS", url) == f"{addresses.OPERATOR}\n"
+    assert front.run("curl", "-sS", url) == f"{front.public}\n"
+
+
 def test_subnet_without_internet_gateway_route_is_isolated(
     sandbox: Sandbox, ec2: Any, pair: tuple[Machine, Machine]
 ) -> None:
@@ -162,13 +184,16 @@ def test_instance_of_missing_image_is_stopped_with_the_reason_on_its_console(
     subnet = pair[0].describe()["SubnetId"]
 
     def launch() -> str:
-        answer = ec2.run_instances(ImageId="ami-0ffffffffffffffff", MinCount=1, MaxCount=1, SubnetId=subnet)
+        image = ec2.register_image(Name="not-built", RootDeviceName="/dev/xvda")["ImageId"]
+        answer = ec2.run_instances(
+            ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, SubnetId=subnet
+        )
         id: str = answer["Instances"][0]["InstanceId"]
         return id
 
     id = sandbox.call_on_internet(launch)
     wait_until(lambda: sandbox.state_of(id) == "stopped")
-    assert "no machine image exists for ami-0ffffffffffffffff" in sandbox("logs", id)
+    assert "no machine image exists for ami-" in sandbox("logs", id)
     sandbox.call_on_internet(lambda: ec2.terminate_instances(InstanceIds=[id]))
     wait_until(lambda: sandbox.state_of(id) is None)
 

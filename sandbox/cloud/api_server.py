@@ -1,0 +1,106 @@
+"""The APIs of EC2, IAM, Route 53, Secrets Manager, Service Quotas and STS: moto's server with corrections.
+
+`python -m sandbox.cloud.api_server` serves them on a free port of 127.0.0.1, without machines, and prints the URL.
+"""
+
+import io
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import parse_qs
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from sandbox.cloud import addresses, host, moto_corrections
+from sandbox.cloud.capacity import Capacity, describe_limit
+from sandbox.cloud.moto_corrections.errors import ApiCall, answer_with_client_errors, render_error
+
+CALLS = host.STATE / "aws/calls"
+
+
+class Changes:
+    """Records which API calls have changed something since the daemon last read the state."""
+
+    def __init__(self) -> None:
+        self.resources_changed = threading.Event()
+        self.zones_changed = threading.Event()
+        self._lock = threading.Lock()
+        self._restarted: set[str] = set()
+
+    def record(self, environ: WSGIEnvironment, body: bytes) -> None:
+        """Records one API call."""
+        if "/hostedzone" in environ.get("PATH_INFO", ""):
+            self.zones_changed.set()
+            return
+        query = parse_qs(body.decode(errors="replace"))
+        action = query.get("Action", [""])[0]
+        if action.startswith(("Describe", "Get", "List")):
+            return
+        if action in ("RebootInstances", "StopInstances"):
+            with self._lock:
+                self._restarted |= {ids[0] for name, ids in query.items() if name.startswith("InstanceId")}
+        self.resources_changed.set()
+
+    def take_restarted(self) -> set[str]:
+        """Returns and clears the ids of instances for which a reboot or stop was requested."""
+        with self._lock:
+            taken, self._restarted = self._restarted, set()
+        return taken
+
+
+def create_application() -> WSGIApplication:
+    """Returns moto with the corrections. Call it once in a process."""
+    moto_corrections.apply()
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return answer_with_client_errors(DomainDispatcherApplication(create_backend_app))
+
+
+def serve(changes: Changes) -> None:
+    """Starts the API server of the cloud in threads of this process."""
+    api, capacity = create_application(), Capacity()
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        call = ApiCall.parse(environ, body)
+        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
+            _record_provider_call(environ, call, CALLS)
+        if call.operation == "RunInstances" and not capacity.reserve():
+            kind, content = render_error(call, "InstanceLimitExceeded", describe_limit())
+            start_response("400 Bad Request", [("Content-Type", kind), ("Content-Length", str(len(content)))])
+            return [content]
+        response = api(environ, start_response)
+        if environ["REQUEST_METHOD"] != "GET":
+            changes.record(environ, body)
+        return response
+
+    _listen(application, addresses.API, 5000)
+
+
+def _listen(application: WSGIApplication, address: str, port: int) -> int:
+    """Serves an application in threads of this process; returns the port."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class QuietHandler(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Suppresses access logs: the daemon's log is for errors."""
+
+    server = make_server(address, port, application, threaded=True, request_handler=QuietHandler)
+    threading.Thread(target=server.serve_forever, name="api", daemon=True).start()
+    return server.port
+
+
+def _record_provider_call(environ: WSGIEnvironment, call: ApiCall, log: Path) -> None:
+    """Logs a call of the AWS provider; the end-to-end tests compare these calls with the permissions of CI's roles."""
+    operation = "" if " " in call.operation else call.operation
+    service = [call.service] if call.service else []
+    with log.open("a") as calls:
+        calls.write(" ".join([*service, environ["REQUEST_METHOD"], environ["PATH_INFO"], operation]) + "\n")
+
+
+if __name__ == "__main__":
+    print(f"http://127.0.0.1:{_listen(create_application(), '127.0.0.1', 0)}", flush=True)
+    sys.stdin.read()  # until whoever started it is gone

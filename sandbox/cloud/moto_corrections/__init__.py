@@ -1,0 +1,21 @@
+"""Corrects moto where it accepts what AWS refuses, or answers differently.
+
+Each module corrects one part of the API. A correction's docstring says what AWS does. "EC2 API" in it means the page of
+that action in the Amazon EC2 API Reference, "provider" terraform-provider-aws, "observed" an answer of AWS itself.
+"""
+
+import importlib
+import os
+
+from sandbox.cloud import host
+
+AMIS = host.SANDBOX / "images/amis.json"
+MODULES = ("images", "instances", "addresses", "security_groups", "network", "iam", "route53", "quotas")
+
+
+def apply() -> None:
+    """Installs all corrections in this process, before the first request."""
+    # moto reads this variable on import. Its default list has hundreds of images that cannot boot here.
+    os.environ["MOTO_AMIS_PATH"] = str(AMIS)
+    for module in MODULES:
+        importlib.import_module(f"{__name__}.{module}")

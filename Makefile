@@ -80,7 +80,7 @@ preview: ## Show what `make up` would change (FORMAT=markdown: as a pull-request
 ifeq ($(FORMAT),markdown)
 	@.venv/bin/python -m operations.preview $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
 else
-	@$(PULUMI) preview --diff $(POLICIES) $(save_plan)
+	@.venv/bin/python -m operations.preview.text $(PULUMI) preview $(POLICIES) $(save_plan)
 endif
 
 outputs: ## Print the stack's outputs as JSON

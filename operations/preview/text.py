@@ -1,0 +1,59 @@
+"""Prints a preview as text: `pulumi preview --diff` with every changed line whole.
+
+By default the engine cuts each line after 150 characters, also changed lines of haproxy.cfg. With `--show-full-output` it
+cuts nothing: a new machine then has its scripts, 20,000 characters, in one line. This command passes that option and
+shortens only such lines: the text of a property of a new resource, or of one that does not change.
+
+usage: python -m operations.preview.text pulumi preview [OPTION]...
+"""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from operations.command_line import run_command
+
+_MAX_LINE_LENGTH = 300
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_UNSIGNED_TEXT = re.compile(r' +(\[\d+\]|[\w./-]+) *: "')
+"""Start of a line with the text of one property. Lines with a change have a sign: +, - or ~."""
+
+
+def main() -> int:
+    command = [*sys.argv[1:], "--diff", "--show-full-output"]
+    if sys.stdout.isatty():
+        command += ["--color", "always"]
+    return print_preview(command)
+
+
+def print_preview(command: Sequence[str]) -> int:
+    """Runs the preview, prints its shortened output, and returns its exit code."""
+    # An interrupt reaches the engine too. Its last lines must still be printed.
+    signal.signal(signal.SIGINT, _ignore_interrupt)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as engine:
+        assert engine.stdout
+        for line in engine.stdout:
+            print(shorten(line.rstrip("\n")), flush=True)
+    return engine.returncode
+
+
+def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
+    """Unlike `SIG_IGN`, a handler is not inherited by the engine."""
+
+
+def shorten(line: str) -> str:
+    """Cuts a long line that shows the text of a property without a change."""
+    plain = _COLOR.sub("", line)
+    if len(plain) <= _MAX_LINE_LENGTH or not _UNSIGNED_TEXT.match(plain):
+        return line
+    # No backslash at the end, so that the quotation mark is not escaped.
+    cut = plain[:_MAX_LINE_LENGTH].rstrip("\\") + '..."'
+    colors = line[: line.index(" ")]
+    return f"{colors}{cut}\x1b[0m" if colors else cut
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -35,8 +35,8 @@ def update_tags(
 ) -> None:
     """Removes the old tags that the new ones lack, and sets the new ones."""
     before, after = (tags if isinstance(tags, dict) else {} for tags in (old, new))
-    if gone := sorted(before.keys() - after.keys()):
-        untag(gone)
+    if removed := sorted(before.keys() - after.keys()):
+        untag(removed)
     if after:
         tag(to_tag_list(after))
 

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import subprocess
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from sandbox.plugins.aws.plugin import RESOURCE_TYPES, AwsProvider
 from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import UNKNOWN, Properties, Value
 from sandbox.plugins.provider import ProviderError, ResourceInitFailedError
+from tests.project import PROJECT
 from tests.sandbox.plugins.plugin_stack import Stack
 
 BY_TOKEN = {resource_type.token: resource_type for resource_type in RESOURCE_TYPES}
@@ -508,6 +510,29 @@ def test_a_cluster_is_created_changed_repaired_and_destroyed(aws: Stack, amazon:
     assert amazon.count_resources() == before
 
 
+ASSOCIATED_ADDRESS = """
+import pulumi_aws as aws
+
+ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+machine = aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small")
+address = aws.ec2.Eip("address", domain="vpc")
+aws.ec2.EipAssociation("association", allocation_id=address.id, instance_id=machine.id)
+"""
+
+
+def test_read_outputs_stores_the_associated_instance_and_address(aws: Stack) -> None:
+    aws.program(ASSOCIATED_ADDRESS).up()
+    stale = aws.preview("--refresh")
+    assert "aws:ec2/eip:Eip: (refresh)" in stale
+    assert "aws:ec2/instance:Instance: (refresh)" in stale
+    script = PROJECT / "sandbox/bin/read-outputs"
+    subprocess.run([script, "pulumi"], cwd=aws.folder, env=aws.environment, check=True)
+    preview = aws.preview("--refresh")
+    assert "4 unchanged" in preview
+    assert "aws:ec2" not in preview
+    aws.run("destroy", "--yes")
+
+
 def test_default_tags_are_set_and_updated_on_every_resource(aws: Stack, amazon: Amazon) -> None:
     aws.program(
         "import pulumi_aws as aws\naws.ec2.Eip('plain', domain='vpc')\n"
@@ -563,7 +588,7 @@ import pulumi_aws as aws
 def policy(*actions, **statement):
     return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]})
 
-secret = aws.secretsmanager.Secret("secret", name="cluster/tls", description="kept", recovery_window_in_days=0)
+secret = aws.secretsmanager.Secret("secret", name="cluster/tls", description="first", recovery_window_in_days=0)
 role = aws.iam.Role("role", assume_role_policy=policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"}))
 aws.iam.RolePolicy("policy", role=role.name,
     policy=secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn)))
@@ -592,7 +617,7 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     assert [each["Arn"] for each in held["Roles"]] == [outputs["role_arn"]]
     assert amazon.get_policy_statement(role)["Resource"] == outputs["secret"]
     secret = amazon.secrets.describe_secret(SecretId=outputs["secret"])
-    assert (secret["Name"], secret["Description"]) == ("cluster/tls", "kept")
+    assert (secret["Name"], secret["Description"]) == ("cluster/tls", "first")
     tagged = (secret, held, amazon.iam.get_role(RoleName=role)["Role"])
     assert [len(each["Tags"]) for each in tagged] == [1, 2, 1]
     assert all({"Key": "project", "Value": "ant-media"} in each["Tags"] for each in tagged)
@@ -614,7 +639,7 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
         .replace('"ec2.amazonaws.com"', '["ec2.amazonaws.com", "ssm.amazonaws.com"]')
         .replace('Role("role", ', 'Role("role", description="a machine", tags={"more": "tags"}, ')
         .replace('tags={"kind": "test"}', "tags={}")
-        .replace('description="kept"', 'description="changed", tags={"a": "b"}')
+        .replace('description="first"', 'description="changed", tags={"a": "b"}')
     )
     assert "~ 4 updated" in aws.program(changed).up()
     assert amazon.get_policy_statement(role)["Action"] == ["secretsmanager:PutSecretValue"]
@@ -791,13 +816,13 @@ def machine(amazon: Amazon, **given: Value) -> Properties:
 
 
 def test_a_role_with_a_policy_cannot_be_deleted(client: AwsClient) -> None:
-    with existing(client, ROLE, {"name": "kept", "assumeRolePolicy": TRUST}):
+    with existing(client, ROLE, {"name": "used", "assumeRolePolicy": TRUST}):
         client.iam.put_role_policy(
-            RoleName="kept", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
+            RoleName="used", PolicyName="p", PolicyDocument=policy("s3:*", Resource="*")
         )
-        with pytest.raises(ProviderError, match=r"deleting IAM Role \(kept\): .*DeleteConflict"):
-            ROLE.delete_resource(client, "kept", {})
-        client.iam.delete_role_policy(RoleName="kept", PolicyName="p")
+        with pytest.raises(ProviderError, match=r"deleting IAM Role \(used\): .*DeleteConflict"):
+            ROLE.delete_resource(client, "used", {})
+        client.iam.delete_role_policy(RoleName="used", PolicyName="p")
 
 
 def test_a_deleted_role_is_removed_from_its_profiles(client: AwsClient) -> None:

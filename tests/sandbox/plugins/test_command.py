@@ -208,8 +208,8 @@ def test_a_changed_trigger_is_a_replacement_without_the_sdks_request() -> None:
 
 
 def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack, sshd: Sshd) -> None:
-    gone = {**sshd.connection, "port": 9, "dial_error_limit": 0}
-    (stack.folder / "machine.json").write_text(json.dumps(gone))
+    unreachable = {**sshd.connection, "port": 9, "dial_error_limit": 0}
+    (stack.folder / "machine.json").write_text(json.dumps(unreachable))
     program = (
         "machine = local.Command('machine', create='true')\n"
         "remote.Command('c', connection=connection, delete='true'{})\n"
@@ -239,19 +239,19 @@ def test_a_secret_input_is_encrypted_and_the_output_only_on_request(remote: Stac
     program = (
         "word = pulumi.Output.secret('swordfish')\n"
         "remote.Command('plain', connection=connection, create='cat', stdin=word)\n"
-        "remote.Command('kept', connection=connection, create='cat', stdin=word, logging=remote.Logging.NONE, "
+        "remote.Command('hidden', connection=connection, create='cat', stdin=word, logging=remote.Logging.NONE, "
         "opts=pulumi.ResourceOptions(additional_secret_outputs=['stdout']))\n"
     )
     printed = remote.program(HEADER + program).up()
     assert "plain creating (0s) swordfish" in printed
-    assert "kept creating (0s) swordfish" not in printed
+    assert "hidden creating (0s) swordfish" not in printed
     state = remote.resources()
-    for name in ("plain", "kept"):
+    for name in ("plain", "hidden"):
         for part in ("inputs", "outputs"):
             assert "ciphertext" in state[name][part]["stdin"]
             assert "ciphertext" in state[name][part]["connection"]
     assert state["plain"]["outputs"]["stdout"] == "swordfish"
-    assert "ciphertext" in state["kept"]["outputs"]["stdout"]
+    assert "ciphertext" in state["hidden"]["outputs"]["stdout"]
 
 
 def test_logging_selects_the_shown_streams(sshd: Sshd) -> None:

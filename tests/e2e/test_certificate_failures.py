@@ -214,6 +214,35 @@ def settings_restored(cluster: Cluster) -> Iterator[None]:
     cluster.update()
 
 
+@pytest.fixture
+def stray_aaaa_record(cluster: Cluster, internet: SandboxInternet) -> Iterator[str]:
+    """Creates an AAAA record for the domain and returns its address."""
+    route53, address = cluster.aws_client("route53"), "2001:db8::7"
+    zones = internet.call(route53.list_hosted_zones)["HostedZones"]
+    (id,) = [zone["Id"] for zone in zones if DOMAIN.endswith(f".{zone['Name'].rstrip('.')}")]
+    record = {"Name": DOMAIN, "Type": "AAAA", "TTL": 60, "ResourceRecords": [{"Value": address}]}
+
+    def change(action: str) -> None:
+        batch = {"Changes": [{"Action": action, "ResourceRecordSet": record}]}
+        internet.call(lambda: route53.change_resource_record_sets(HostedZoneId=id, ChangeBatch=batch))
+
+    change("CREATE")
+    yield address
+    change("DELETE")
+
+
+def test_aaaa_record_is_reported_before_a_certificate_is_requested(
+    certificate: ClusterCertificate, stray_aaaa_record: str
+) -> None:
+    log = certificate.acme_server.log.read_text()
+    assert_issue_fails(
+        certificate,
+        "No certificate was requested, because not every name resolves to the load balancer yet.",
+        f"  {DOMAIN}. AAAA {stray_aaaa_record}   (delete it: the load balancer has no such address,",
+    )
+    assert certificate.acme_server.log.read_text() == log
+
+
 @pytest.mark.usefixtures("settings_restored")
 def test_name_without_a_record_is_certified_by_the_first_update_after_the_record_exists(
     cluster: Cluster,

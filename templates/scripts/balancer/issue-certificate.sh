@@ -34,13 +34,19 @@ trust_acme_server() {
   trust_roots "$(cat)"
 }
 
-# Prints the DNS record of every name that does not resolve to this machine. EC2's own names for it resolve to its private address here.
+# Prints the records that a name must have, or must not have. EC2's own names for this machine resolve to its private address here.
+# Without --no-addrconfig the resolver hides AAAA records from a machine without IPv6. An ACME server connects to those first.
 list_wrong_records() {
-  local name found ours
+  local name found ipv4 ipv6 ours
   ours=" $address $(hostname -I) "
   for name in "${names[@]}"; do
-    found=$(getent ahosts "$name" | awk '{ print $1 }' | sort -u | paste -sd ' ') || true
-    [[ -n $found && $ours == *" $found "* ]] || echo "  $name. A $address   (now: ${found:-nothing})"
+    found=$(getent --no-addrconfig ahosts "$name" | awk '{ print $1 }' | sort -u) || true
+    ipv4=$(grep -v : <<<"$found" | paste -sd ' ') || true
+    [[ -n $ipv4 && $ours == *" $ipv4 "* ]] || echo "  $name. A $address   (now: ${ipv4:-nothing})"
+    while read -r ipv6; do
+      [[ $ipv6 != *:* || $ours == *" $ipv6 "* ]] ||
+        echo "  $name. AAAA $ipv6   (delete it: the load balancer has no such address, and ACME servers connect to IPv6 first)"
+    done <<<"$found"
   done
 }
 
@@ -50,7 +56,7 @@ check_records() {
   until wrong=$(list_wrong_records) && [[ -z $wrong ]]; do
     if ((SECONDS > deadline)); then
       fail "No certificate was requested, because not every name resolves to the load balancer yet. The rest of the update is" \
-        "done, and HAProxy serves the certificate it has. Create these DNS records, then run the update again:" <<<"$wrong"
+        "done, and HAProxy serves the certificate it has. Correct these DNS records, then run the update again:" <<<"$wrong"
     fi
     sleep 2
   done

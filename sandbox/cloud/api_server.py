@@ -64,7 +64,8 @@ def serve(changes: Changes) -> None:
         body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         call = ApiCall.parse(environ, body)
-        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower():
+        # STS answers GetCallerIdentity without any permission.
+        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower() and call.service != "sts":
             _record_provider_call(environ, call, CALLS)
         if call.operation == "RunInstances" and not capacity.reserve():
             kind, content = render_error(call, "InstanceLimitExceeded", describe_limit())

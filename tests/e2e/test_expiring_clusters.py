@@ -102,7 +102,6 @@ def import_state(cluster: Cluster, stack: str, expiry: str) -> None:
         "accessKey": "test",
         "secretKey": "test",
         "skipCredentialsValidation": "true",
-        "skipRequestingAccountId": "true",
         "defaultTags": json.dumps({"tags": {"owner": "operator", "expiry": expiry}}),
     }
     provider: dict[str, object] = {

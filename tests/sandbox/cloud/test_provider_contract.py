@@ -354,8 +354,6 @@ def test_instance_changes_metadata_options_and_volume(api: Api, instance: str) -
 def test_instance_changes_its_profile(api: Api, network: Network, group: str) -> None:
     for name in ("first", "second"):
         create_profile(api, name)
-    with refused("InvalidParameterValue"):
-        run_instance(api, network.subnet, group, IamInstanceProfile={"Name": "unknown"})
     instance = run_instance(api, network.subnet, group, IamInstanceProfile={"Name": "first"})
     of_instance = by_id("instance-id", instance)
 
@@ -369,16 +367,17 @@ def test_instance_changes_its_profile(api: Api, network: Network, group: str) ->
 
     association, name = profile()
     assert name == "first"
-    with refused("InvalidParameterValue"):
-        api.ec2.replace_iam_instance_profile_association(
-            AssociationId=association, IamInstanceProfile={"Name": "unknown"}
-        )
     api.ec2.replace_iam_instance_profile_association(
         AssociationId=association, IamInstanceProfile={"Name": "second"}
     )
     replaced, name = profile()
     assert name == "second"
     assert replaced != association
+    unknown = {"Name": "unknown"}
+    with refused("InvalidParameterValue"):
+        api.ec2.replace_iam_instance_profile_association(AssociationId=replaced, IamInstanceProfile=unknown)
+    with refused("InvalidParameterValue"):
+        run_instance(api, network.subnet, group, IamInstanceProfile=unknown)
     terminate(api, instance)
     for name in ("first", "second"):
         delete_profile(api, name)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+from operations.aws_failures import explain_aws_error, find_aws_failure, is_aws_error
 from operations.table import format_table
 
 PULUMI_FAILED = {"other": "Pulumi failed; this is its exit code"}
@@ -25,13 +26,19 @@ def new_parser(
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command and exits with its exit code, or with Pulumi's where Pulumi failed."""
+    """Runs a command and exits with its exit code, or with Pulumi's where Pulumi failed. Explains failures of AWS."""
     try:
         sys.exit(main())
     except FileNotFoundError as error:
         remedy = "" if "/" in str(error.filename) else ": install it, or add its folder to PATH"
         sys.exit(f"{error.filename} was not found{remedy}")
     except subprocess.CalledProcessError as error:
+        if failure := find_aws_failure(str(error.stderr or "")):
+            print(failure, file=sys.stderr)
         sys.exit(error.returncode)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if is_aws_error(error):
+            sys.exit(explain_aws_error(error))
+        raise

@@ -84,6 +84,10 @@ class Deployment:
     """Inputs of the AWS provider."""
     secrets: frozenset[str] = field(repr=False)
 
+    @property
+    def stack(self) -> str:
+        return self.machines[0].urn.split(":")[2]
+
 
 def read_deployment(exported: str) -> Deployment:
     """Reads the output of `pulumi stack export --show-secrets`."""

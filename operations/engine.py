@@ -1,6 +1,7 @@
 """Pulumi's command line."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -8,10 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def run_pulumi(*arguments: str, stdin: str | None = None, folder: Path = ROOT) -> str:
-    """Runs Pulumi in a project's folder and returns its standard output. Its standard error is passed through.
+    """Runs Pulumi in a project's folder and returns its standard output. Prints its standard error when it ends.
 
     Raises `CalledProcessError` when Pulumi fails.
     """
-    return subprocess.run(
-        ["pulumi", *arguments], cwd=folder, input=stdin, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    run = subprocess.run(["pulumi", *arguments], cwd=folder, input=stdin, capture_output=True, text=True)
+    sys.stderr.write(run.stderr)
+    run.check_returncode()
+    return run.stdout

@@ -2,44 +2,81 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
 
 from operations.deployment import RULE_TYPES, Deployment
 from operations.drift.findings import CLOUD, AddedRule, Difference
 from operations.drift.redaction import redact_passwords
+from operations.instances import Instance
 from operations.markdown import diff_lines
-from operations.resources import UNTRACKED_INPUT, find_changed_paths, flatten, format_type
+from operations.resources import UNTRACKED_INPUTS, find_changed_paths, flatten, format_type
 
 IMPORTED_PREFIX = "by-hand-"
 """Name prefix of rules that are imported into the state so that the next update deletes them."""
 
 
 def read_refresh(output: str) -> list[Difference]:
-    """Reads `pulumi refresh --preview-only --json`. Compares inputs only."""
+    """Reads `pulumi refresh --preview-only --json`. Compares inputs, and where those are equal the outputs of the same names."""
     found: list[Difference] = []
     for step in json.loads(output).get("steps", []):
-        old, new = _inputs(step.get("oldState")), _inputs(step.get("newState"))
+        old, new = _read_state(step, "oldState"), _read_state(step, "newState")
         _, _, types, name = step["urn"].split("::", 3)
         kind = format_type(types.rpartition("$")[2])
         if step["op"] == "delete":
-            found.append(Difference(CLOUD, name, f"{kind}, deleted", _diff(old, {})))
-        elif step["op"] == "update" and not _is_untracked(old, new):
-            lines = _diff(old, new) or ["A secret, or the order of a list, differs."]
-            found.append(Difference(CLOUD, name, f"{kind}, changed", lines))
+            found.append(Difference(CLOUD, name, f"{kind}, deleted", _diff(old.inputs, {})))
+        elif step["op"] == "update":
+            # The provider leaves the input of a property that AWS rewrites, such as a policy, unchanged.
+            lines = _diff(old.inputs, new.inputs) or _diff(old.outputs, new.outputs)
+            if lines or not _is_untracked(step):
+                lines = lines or ["A secret, or the order of a list, differs."]
+                found.append(Difference(CLOUD, name, f"{kind}, changed", lines))
     return sorted(found, key=lambda difference: difference.name)
 
 
-def _inputs(resource: Mapping[str, Any] | None) -> dict[str, Any]:
-    inputs: dict[str, Any] = (resource or {}).get("inputs", {})
-    return {key: value for key, value in inputs.items() if key != "__defaults"}
+class _State(NamedTuple):
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    """Those that have the name of an input."""
 
 
-def _is_untracked(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _read_state(step: Mapping[str, Any], key: str) -> _State:
+    inputs = _get_properties(step, key, "inputs")
+    names = _get_properties(step, "oldState", "inputs")
+    outputs = {name: value for name, value in _get_properties(step, key, "outputs").items() if name in names}
+    return _State(_drop_untracked(inputs), _drop_untracked(outputs))
+
+
+def _get_properties(step: Mapping[str, Any], key: str, kind: str) -> dict[str, Any]:
+    state: dict[str, dict[str, Any]] = step.get(key) or {}
+    return state.get(kind, {})
+
+
+def _drop_untracked(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the properties that the program sets, with all tags as `tags`.
+
+    Version 7 of the provider has the default tags in `tagsAll` only, version 6 in `tags`.
+    """
+    tracked = {name: value for name, value in properties.items() if name != "__defaults"}
+    if all_tags := tracked.pop("tagsAll", None):
+        tracked["tags"] = all_tags
+    for path in UNTRACKED_INPUTS:
+        parent, _, nested = path.partition(".")
+        if not nested:
+            tracked.pop(parent, None)
+        elif isinstance(tracked.get(parent), dict):
+            members = cast(dict[str, Any], tracked[parent]).items()
+            tracked[parent] = {name: value for name, value in members if not name.startswith(nested)}
+    return tracked
+
+
+def _is_untracked(step: Mapping[str, Any]) -> bool:
     """True if only untracked inputs differ. False if nothing seems to differ: a secret may."""
-    paths = find_changed_paths(dict(flatten("", old)), dict(flatten("", new)))
-    return bool(paths) and all(path.startswith(UNTRACKED_INPUT) for path in paths)
+    old, new = (dict(flatten("", _get_properties(step, key, "inputs"))) for key in ("oldState", "newState"))
+    detailed_diff: dict[str, Any] = step.get("detailedDiff") or {}
+    paths = [*detailed_diff] or find_changed_paths(old, new)
+    return bool(paths) and all(path.startswith(UNTRACKED_INPUTS) for path in paths)
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -59,32 +96,19 @@ def _sort_lists(value: Any) -> Any:
             return value
 
 
-def read_instances(
-    deployment: Deployment, reservations: Iterable[Mapping[str, Any]]
-) -> tuple[set[str], list[Difference]]:
-    """Reads `DescribeInstances`. Returns the names of all machines that do not run, and the stopped ones as differences."""
-    states = {
-        str(instance["InstanceId"]): str(instance["State"]["Name"])
-        for reservation in reservations
-        for instance in reservation["Instances"]
-    }
-    stopped = [
+def find_stopped(instances: Iterable[Instance]) -> list[Difference]:
+    """Returns the stopped machines as differences."""
+    return [
         Difference(
             CLOUD,
-            deployment.instances[id],
-            f"Instance, {state}",
-            [
-                "-running",
-                f"+{state}",
-                "An update does not start it, and fails at it after minutes. Before the next update, run:",
-                f"aws ec2 start-instances --instance-ids {id}",
-            ],
-            restorable=False,
+            instance.name,
+            f"Instance, {instance.state}",
+            ["-running", f"+{instance.state}"],
+            stopped_instance=instance.id,
         )
-        for id, state in states.items()
-        if state in ("stopping", "stopped")
+        for instance in instances
+        if instance.is_stopped
     ]
-    return {name for id, name in deployment.instances.items() if states.get(id) != "running"}, stopped
 
 
 def read_rules(

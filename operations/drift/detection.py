@@ -4,17 +4,20 @@ import asyncio
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations.drift.cloud import read_instances, read_refresh, read_rules
+from operations.access import SSH_PORT, find_own_address, read_access
+from operations.aws_account import Account, describe_instances, describe_rules
+from operations.aws_failures import explain_aws_error, find_aws_failure
 from operations.deployment import RULE_TYPES, Deployment, read_deployment
+from operations.drift.cloud import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, STATE, AddedRule, Difference, Drift, Unreachable
-from operations.drift.machines import check_machines
-from operations.recovery.untracked_resources import Account
+from operations.drift.machines import NO_ANSWER, check_machines
+from operations.instances import Instance, read_instances
 
 
 def detect_drift(stack: str) -> tuple[Drift, frozenset[str]]:
@@ -43,14 +46,24 @@ async def _check(stack: str, deployment: Deployment) -> tuple[Drift, Sequence[Ad
         check_machines(deployment.machines),
     )
     if isinstance(account, Unreachable):
-        results, rules, not_running = [refresh, account, *machines], list[AddedRule](), set[str]()
+        # The refresh fails for the same reason, in other words.
+        cloud = [account] if isinstance(refresh, Unreachable) else [refresh, account]
+        results, rules, not_running = [*cloud, *machines], list[AddedRule](), set[str]()
     else:
-        results = [refresh, account.differences, *machines]
-        rules, not_running = account.added_rules, account.not_running
+        rules, added = read_rules(deployment, account.rules)
+        results = [refresh, [*find_stopped(account.instances), *added], *machines]
+        not_running = {instance.name for instance in account.instances if instance.state != "running"}
+    unreachable = [
+        # A machine that does not run is reported as a difference already.
+        result
+        for result in results
+        if isinstance(result, Unreachable) and result.place not in not_running
+    ]
+    if not isinstance(account, Unreachable):
+        unreachable = await asyncio.to_thread(_explain_access, deployment, account.rules, unreachable)
     return Drift(
         [difference for result in results if not isinstance(result, Unreachable) for difference in result],
-        # A machine that does not run is reported as a difference already.
-        [result for result in results if isinstance(result, Unreachable) and result.place not in not_running],
+        unreachable,
     ), rules
 
 
@@ -61,32 +74,38 @@ def _check_resources(stack: str) -> Sequence[Difference] | Unreachable:
 
 
 @dataclass(frozen=True)
-class _AccountCheck:
-    """What a refresh does not report."""
+class _Account:
+    """What a refresh does not report, as AWS describes it."""
 
-    not_running: set[str]
-    """Names of machines."""
-    added_rules: Sequence[AddedRule]
-    differences: Sequence[Difference]
+    instances: Sequence[Instance]
+    rules: Sequence[Mapping[str, Any]]
+    """Of the stack's security groups."""
 
 
-def _check_account(deployment: Deployment) -> _AccountCheck | Unreachable:
-    def describe(operation: str, filter: str, ids: Iterable[str], key: str) -> list[Mapping[str, Any]]:
-        pages = ec2.get_paginator(operation).paginate(Filters=[{"Name": filter, "Values": sorted(ids)}])
-        return [item for page in pages for item in page[key]]
-
-    groups = deployment.security_groups
+def _check_account(deployment: Deployment) -> _Account | Unreachable:
     try:
-        ec2 = Account(deployment.provider)("ec2")
-        not_running, stopped = read_instances(
-            deployment, describe("describe_instances", "instance-id", deployment.instances, "Reservations")
-        )
-        rules, added = read_rules(
-            deployment, describe("describe_security_group_rules", "group-id", groups, "SecurityGroupRules")
-        )
+        account = Account(deployment.provider)
+        instances = read_instances(deployment, describe_instances(account, deployment))
+        return _Account(instances, describe_rules(account, deployment))
     except (BotoCoreError, ClientError) as error:
-        return Unreachable(CLOUD, str(error))
-    return _AccountCheck(not_running, rules, [*stopped, *added])
+        return Unreachable(CLOUD, explain_aws_error(error))
+
+
+def _explain_access(
+    deployment: Deployment, rules: Sequence[Mapping[str, Any]], unreachable: list[Unreachable]
+) -> list[Unreachable]:
+    """Explains a load balancer that does not answer, if its security group does not admit this machine."""
+    balancers = {machine.name for machine in deployment.machines if not machine.behind_balancer}
+    if not any(one.place in balancers and one.reason == NO_ANSWER for one in unreachable):
+        return unreachable
+    run = _run_pulumi("config", "--json", "--stack", deployment.stack)
+    configuration: dict[str, Any] = {} if run.returncode else json.loads(run.stdout)
+    access = read_access(deployment, configuration, rules, [SSH_PORT])
+    problem = access.find_problem([SSH_PORT], find_own_address())
+    return [
+        replace(one, reason=f"{NO_ANSWER}: {problem.reason}") if problem and one.place in balancers else one
+        for one in unreachable
+    ]
 
 
 def _mark(stack: str, differences: Sequence[Difference], rules: Sequence[AddedRule]) -> str:
@@ -125,11 +144,12 @@ def _run_pulumi(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _error_of(run: "subprocess.CompletedProcess[str]") -> str:
-    """Returns Pulumi's error message on one line."""
+    """Returns Pulumi's error message on one line, or what failed at AWS."""
     try:
         diagnostics = json.loads(run.stdout)["diagnostics"]
         messages = [line["message"] for line in diagnostics if line["severity"] == "error"]
     except (ValueError, KeyError):
         messages = [run.stderr]
     lines = [line.strip() for line in "\n".join(messages).splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith("warning:"))[:1000].removeprefix("error: ")
+    text = " ".join(line for line in lines if not line.startswith("warning:"))
+    return str(find_aws_failure(text) or text[:1000].removeprefix("error: "))

@@ -19,8 +19,8 @@ class Difference:
     """A diff, or other lines that explain the difference."""
     steps: tuple[str, ...] = ()
     """URNs of the steps that restore it."""
-    restorable: bool = True
-    """False if no update restores it."""
+    stopped_instance: str | None = None
+    """Id of a stopped instance. No update starts it."""
 
 
 @dataclass(frozen=True)

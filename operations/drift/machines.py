@@ -16,6 +16,8 @@ LOGIN_TIMEOUT = 8
 CHECK_TIMEOUT = 20
 """Seconds for the check of one machine."""
 
+NO_ANSWER = "no answer in time"
+
 _ALSO_RUN = {"deploy-certificate.sh": ("restore-certificate.sh",)}
 """Scripts to run again with another one. restore-certificate.sh runs before HAProxy reads its files: a broken
 certificate would fail that step."""
@@ -102,7 +104,7 @@ def explain_failure(machine: Machine, error: Exception) -> str:
     """Returns the reason why a machine could not be checked, with a remedy where there is one."""
     match error:
         case TimeoutError():
-            return "no answer in time"
+            return NO_ANSWER
         case asyncssh.HostKeyNotVerifiable():
             return "its SSH host key is not the one of this stack"
         case asyncssh.PermissionDenied():

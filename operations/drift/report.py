@@ -5,6 +5,7 @@ from functools import partial
 from itertools import groupby
 
 from operations.drift.findings import CLOUD, STATE, Difference, Drift, Unreachable
+from operations.instances import start_command
 from operations.markdown import (
     FOLD_ABOVE,
     LIMIT,
@@ -101,16 +102,22 @@ def _headline(drift: Drift) -> str:
 
 
 def _next_update(stack: str, drift: Drift) -> str:
-    """Returns a sentence on what the next update restores, or an empty string."""
+    """Returns what the next update restores and what it needs before, or an empty string."""
     if drift.marking_error:
         return f"The next update does not restore this, because marking it in the state failed: {inline_code(drift.marking_error)}"
     scripts = len({urn for difference in drift.differences for urn in difference.steps})
-    resources = sum(difference.place == CLOUD and difference.restorable for difference in drift.differences)
+    stopped = [difference.stopped_instance for difference in drift.differences if difference.stopped_instance]
+    resources = sum(difference.place == CLOUD for difference in drift.differences) - len(stopped)
     actions = [
         *([f"runs {_count(scripts, 'script')} again"] if scripts else []),
         *([f"restores {_count(resources, 'resource')}"] if resources else []),
     ]
-    return f"`make up STACK={stack}` {' and '.join(actions)}." if actions else ""
+    restored = f"`make up STACK={stack}` {' and '.join(actions)}." if actions else ""
+    if not stopped:
+        return restored
+    machines = "a machine is stopped. Start it" if len(stopped) == 1 else "machines are stopped. Start them"
+    needed = f"`make up STACK={stack}` changes nothing while {machines} first: `{start_command(stopped)}`"
+    return f"{needed}\n{restored}".strip()
 
 
 def _count(count: int, noun: str) -> str:

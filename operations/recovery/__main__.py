@@ -1,7 +1,7 @@
 """Recovers a stack after an interrupted Pulumi run, so that the next `pulumi up` or `pulumi destroy` succeeds.
 
-Removes the lock of a process that has ended, and imports resources that AWS created but the state does not track.
-Finds those by their tags and names. Prints a line for each change, and nothing if there is nothing to do.
+Ends plugins whose engine was killed, removes the lock of a process that has ended, and imports resources that AWS
+created but the state does not track. Finds those by their tags and names. Prints a line for each change, and nothing if there is nothing to do.
 """
 
 from operations.command_line import PULUMI_FAILED, new_parser, run_command

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
@@ -30,10 +30,14 @@ class Lock:
         return f"{self.path}: created by {self.user}@{self.host} (pid {self.pid}) at {self.created}"
 
 
-def read_lock(path: str, text: str) -> Lock:
-    lock = json.loads(text)
-    created = datetime.fromisoformat(lock["timestamp"]).isoformat(timespec="seconds")
-    return Lock(lock["pid"], lock["username"], lock["hostname"], created, path)
+def read_lock(path: str, text: str) -> Lock | None:
+    """Reads a lock file. Returns None for an incomplete one."""
+    try:
+        lock = json.loads(text)
+        created = datetime.fromisoformat(lock["timestamp"]).isoformat(timespec="seconds")
+        return Lock(lock["pid"], lock["username"], lock["hostname"], created, path)
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -53,23 +57,53 @@ class Backend:
         return Path(self.url.removeprefix("file://")).expanduser() / ".pulumi"
 
     def read_locks(self, stack: str) -> list[Lock]:
-        lock_folder = f"locks/organization/{self.project}/{stack}"
+        """Returns the stack's locks.
+
+        Leaves out incomplete ones in a folder: Pulumi moves a lock to its place when it is complete, so its host has failed
+        since. In a bucket, exits with an error.
+        """
+        folder = self._lock_folder(stack)
         if self.folder:
-            files = (self.folder / lock_folder).glob("*.json")
-            return [read_lock(f"file://{file}", file.read_text()) for file in files]
+            files = ((file, _read_if_exists(file)) for file in (self.folder / folder).glob("*.json"))
+            locks = [read_lock(f"file://{file}", text) for file, text in files if text is not None]
+            return [lock for lock in locks if lock]
         if self.url.startswith("s3://"):
-            return [read_lock(*lock) for lock in _read_objects(self.url, f".pulumi/{lock_folder}/")]
+            objects = _read_objects(self.url, f".pulumi/{folder}/")
+            return [read_lock(*lock) or _refuse_incomplete_lock(lock[0], stack) for lock in objects]
         return []
 
+    def _lock_folder(self, stack: str) -> str:
+        return f"locks/organization/{self.project}/{stack}"
+
     def remove_incomplete_files(self, stack: str) -> None:
-        """Removes temporary files and incomplete .attrs files. Pulumi replaces the other files atomically."""
+        """Removes temporary files, incomplete .attrs files and incomplete locks. Pulumi replaces other files atomically."""
         if not self.folder:
             return
         patterns = (f"*/{self.project}/{stack}.json*", f"**/{self.project}/{stack}/*")
+        locks = {*(self.folder / self._lock_folder(stack)).glob("*.json")}
         for file in {file for pattern in patterns for file in self.folder.glob(pattern)}:
-            if file.suffix == ".tmp" or (file.suffix == ".attrs" and not _is_json(file.read_text())):
-                file.unlink()
+            text = _read_if_exists(file) if file.suffix == ".attrs" or file in locks else None
+            is_incomplete = text is not None and (
+                read_lock(str(file), text) is None if file in locks else not _is_json(text)
+            )
+            if file.suffix == ".tmp" or is_incomplete:
+                file.unlink(missing_ok=True)
                 print(f"removed the incomplete file {file}")
+
+
+def _read_if_exists(file: Path) -> str | None:
+    """Returns a file's text. Another run may have deleted its lock since the folder was listed."""
+    try:
+        return file.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _refuse_incomplete_lock(url: str, stack: str) -> NoReturn:
+    sys.exit(
+        f"{url} is not a complete lock, so its owner is unknown. "
+        f"If no other process works on the stack {stack}, run pulumi cancel --yes {stack}, and try again."
+    )
 
 
 def _is_json(text: str) -> bool:

@@ -16,16 +16,22 @@ from operations.recovery.interrupted_update import (
     import_created_resources,
 )
 from operations.recovery.locks import cancel_locks, current_backend, refuse_if_locked, unique_host_name
+from operations.recovery.orphaned_plugins import end_orphans
 
 VISIBLE_WITHIN = 5
 """Seconds until AWS lists a resource that it has created."""
 
 
 def recover_stack(stack: str) -> None:
-    """Removes stale locks and incomplete files, and imports created resources. Exits with an error if a lock is valid."""
+    """Ends orphaned plugins, removes stale locks and incomplete files, and imports created resources.
+
+    Exits with an error if a lock is valid.
+    """
     backend = current_backend()
     locks = backend.read_locks(stack)
     refuse_if_locked(stack, locks, unique_host_name(backend))
+    # Before AWS is asked what was created: they may still create.
+    end_orphans(stack)
     backend.remove_incomplete_files(stack)
     cancel_locks(stack, locks)
     _resolve_pending_operations(stack)
@@ -48,7 +54,8 @@ def _resolve_pending_operations(stack: str) -> None:
 
 def _find_created_resources(stack: str, pending: Sequence[Resource]) -> dict[str, list[str]]:
     """Returns the ids of what pending create operations created, by URN. Waits until AWS lists it."""
-    from operations.recovery.untracked_resources import Account, find_ids
+    from operations.aws_account import Account
+    from operations.recovery.untracked_resources import find_ids
 
     # The provider's credentials are needed in plain text. This copy of the state is not written to any file.
     state: dict[str, Any] = _export(stack, "--show-secrets")["deployment"]

@@ -1,37 +1,15 @@
 """Finds AWS resources by the inputs that they were created with, for resources that the state does not track."""
 
-import json
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-import boto3
 from botocore.exceptions import ClientError
 
+from operations.aws_account import Account
+from operations.aws_failures import is_not_found
+
 Inputs = Mapping[str, Any]
-
-
-class Account:
-    """Creates boto3 clients with the region, credentials and endpoints of an AWS provider's inputs."""
-
-    def __init__(self, provider: Inputs) -> None:
-        # Inputs that are not strings are JSON in strings.
-        endpoints: list[dict[str, str]] = json.loads(provider.get("endpoints") or "[]")
-        self._endpoints = {service: url for entry in endpoints for service, url in entry.items()}
-        self._session: Any = boto3.Session(
-            aws_access_key_id=provider.get("accessKey"),
-            aws_secret_access_key=provider.get("secretKey"),
-            aws_session_token=provider.get("token"),
-            region_name=provider.get("region"),
-            profile_name=provider.get("profile"),
-        )
-        self._clients: dict[str, Any] = {}
-
-    def __call__(self, service: str) -> Any:
-        if service not in self._clients:
-            endpoint = self._endpoints.get(service)
-            self._clients[service] = self._session.client(service, endpoint_url=endpoint)
-        return self._clients[service]
 
 
 def find_ids(account: Account, type: str, inputs: Inputs) -> list[str]:
@@ -40,16 +18,22 @@ def find_ids(account: Account, type: str, inputs: Inputs) -> list[str]:
         return []
     try:
         return FINDERS[type](account, inputs)
-    except ClientError as problem:
-        code = str(cast(Any, problem).response["Error"]["Code"])
-        if "NotFound" in code or code.startswith("NoSuch"):
+    except ClientError as error:
+        if is_not_found(error):
             return []
         raise
 
 
+def get_tags(inputs: Inputs) -> Mapping[str, str]:
+    """Returns the tags that a resource has at AWS, with the provider's default tags.
+
+    Version 7 of the provider merges them into `tagsAll`, version 6 into `tags`.
+    """
+    return inputs.get("tagsAll") or inputs.get("tags") or {}
+
+
 def _tag_filters(inputs: Inputs) -> list[dict[str, Any]]:
-    tags: Mapping[str, str] = inputs.get("tags") or {}
-    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in get_tags(inputs).items()]
 
 
 def _find_tagged(
@@ -133,8 +117,7 @@ def _find_record(account: Account, inputs: Inputs) -> list[str]:
 
 def _has_tags(inputs: Inputs, tags: list[dict[str, str]]) -> bool:
     """True if a resource has the tags of the inputs. A resource that is found by its name may be somebody else's."""
-    wanted: Mapping[str, str] = inputs.get("tags") or {}
-    return wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+    return get_tags(inputs).items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
 
 
 def _find_role(account: Account, inputs: Inputs) -> list[str]:

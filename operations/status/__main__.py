@@ -10,7 +10,9 @@ from pathlib import Path
 
 from cluster.settings.model import NAMESPACE
 from operations.command_line import PULUMI_FAILED, new_parser, run_command
+from operations.deployment import read_deployment
 from operations.engine import run_pulumi
+from operations.status.account import AccountCheck
 from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
 from operations.status.report import format_report
@@ -25,8 +27,9 @@ def main() -> int:
         sys.exit("There is no cluster yet: run pulumi up first.")
     configuration = json.loads(run_pulumi("config", "--json", folder=here))
     password = run_pulumi("config", "get", f"{NAMESPACE}:statisticsPassword", folder=here).rstrip("\n")
+    deployment = read_deployment(run_pulumi("stack", "export", "--show-secrets", folder=here))
     login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
-    cluster = check_cluster(outputs, configuration, login)
+    cluster = check_cluster(outputs, configuration, login, AccountCheck(deployment))
     now = datetime.now(UTC)
     print(format_report(cluster, now))
     return 1 if find_problems(cluster, now) else 0

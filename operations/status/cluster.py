@@ -8,7 +8,12 @@ from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from operations.access import AccessProblem
+from operations.instances import Instance
 from operations.status.certificate import Certificate
+
+LOAD_BALANCER = "load-balancer"
+"""Name of the load balancer's machine."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Cluster:
+    """What was found out about a running cluster."""
+
     domain: str
     names: Sequence[str]
     """The names that its certificate must cover."""
@@ -55,6 +62,14 @@ class Cluster:
     servers: Sequence[Server] | Unreachable
     renewal: Renewal | Unreachable | None
     """None if the certificate is the user's own."""
+    instances: Sequence[Instance] | Unreachable
+    """The stack's machines at AWS, also the database."""
+    access_problem: AccessProblem | None = None
+    """Why administration ports do not admit this machine, or None if they do or could not be checked."""
+
+    @property
+    def stopped(self) -> Sequence[Instance]:
+        return [] if isinstance(self.instances, Unreachable) else [i for i in self.instances if i.is_stopped]
 
     @property
     def ports_by_certificate(self) -> Mapping[Certificate, str]:

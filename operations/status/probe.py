@@ -11,16 +11,20 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.settings.model import NAMESPACE
+from operations.access import SSH_PORT
+from operations.status.account import AccountCheck
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
-from operations.status.cluster import Cluster, Machine, Unreachable, read_renewal, read_servers
-from operations.status.problems import STATISTICS_PORT
+from operations.status.cluster import LOAD_BALANCER, Cluster, Machine, Unreachable, read_renewal, read_servers
+from operations.status.problems import PANEL_PORT, STATISTICS_PORT
 
 T = TypeVar("T")
 
-PLAIN_PORTS = (80, 5080)
-TLS_PORTS = (443, 5443, 4444, STATISTICS_PORT)
+PLAIN_PORTS = (SSH_PORT, 80, 5080)
+TLS_PORTS = (443, 5443, PANEL_PORT, STATISTICS_PORT)
+ADMIN_PORTS = (SSH_PORT, PANEL_PORT, STATISTICS_PORT)
 TIMEOUT = 10
 """Seconds."""
+NO_ANSWER = f"no answer within {TIMEOUT} seconds"
 
 
 class Login(NamedTuple):
@@ -104,12 +108,14 @@ class LoadBalancer:
 
 def _describe(error: OSError | http.client.HTTPException) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT} seconds"
+        return NO_ANSWER
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def check_cluster(outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Login) -> Cluster:
-    """Checks all ports and reads the statistics and metrics, at the same time.
+def check_cluster(
+    outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Login, account: AccountCheck
+) -> Cluster:
+    """Checks all ports, reads the statistics and metrics, and asks AWS about the machines, at the same time.
 
     `outputs` and `configuration` are what Pulumi's `stack output` and `config` print as JSON.
     """
@@ -121,21 +127,26 @@ def check_cluster(outputs: Mapping[str, Any], configuration: Mapping[str, Any], 
         tls_ports = {port: pool.submit(balancer.fetch_certificate, port) for port in TLS_PORTS}
         statistics = pool.submit(balancer.fetch_page, "/haproxy_stats;csv", login)
         metrics = pool.submit(balancer.fetch_page, "/metrics/node", login)
+        instances = pool.submit(account.read_instances)
+    ports = {port: future.result() for port, future in (plain_ports | tls_ports).items()}
+    unanswered = [port for port in ADMIN_PORTS if ports[port] == Unreachable(NO_ANSWER)]
     own_certificate = configuration.get(f"{NAMESPACE}:tls", {})
     has_own_certificate = own_certificate.get("secret") or own_certificate.get("value")
     return Cluster(
         domain=domain,
         names=outputs["certificate_names"],
         machines=[
-            Machine("load-balancer", "load-balancer", "-", balancer.address),
+            Machine(LOAD_BALANCER, "load-balancer", "-", balancer.address),
             *(
                 Machine(node["name"], node["role"], node["private_address"], node["public_address"])
                 for node in outputs["nodes"]
             ),
         ],
-        ports={port: future.result() for port, future in (plain_ports | tls_ports).items()},
+        ports=ports,
         servers=_read_page(statistics.result(), read_servers),
         renewal=None if has_own_certificate else _read_page(metrics.result(), read_renewal),
+        instances=instances.result(),
+        access_problem=account.find_access_problem(unanswered, configuration) if unanswered else None,
     )
 
 

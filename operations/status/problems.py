@@ -3,26 +3,28 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
+from operations.instances import Instance, start_command
 from operations.status.certificate import PLACEHOLDER, Certificate
-from operations.status.cluster import Cluster, Renewal, Unreachable
+from operations.status.cluster import LOAD_BALANCER, Cluster, Renewal, Unreachable
 
+PANEL_PORT = 4444
 STATISTICS_PORT = 6080
 
 
 def find_problems(cluster: Cluster, now: datetime) -> list[str]:
     """Returns a sentence for each problem."""
-    problems = [
-        f"Port {port} does not answer: {result.reason}."
-        for port, result in cluster.ports.items()
-        if isinstance(result, Unreachable)
-    ]
+    stopped = {instance.name for instance in cluster.stopped}
+    problems = [*_find_stopped_machines(cluster.stopped)]
+    # Nothing else answers while the load balancer is stopped.
+    if LOAD_BALANCER not in stopped:
+        problems += _find_closed_ports(cluster)
     statistics = cluster.ports.get(STATISTICS_PORT)
     # A closed port is reported already, and an untrusted certificate (acme.directory: staging) may be intended.
     if isinstance(statistics, Certificate) and statistics.distrust is None:
         problems += _find_unreadable_pages(cluster)
     if not isinstance(cluster.servers, Unreachable):
         down = {server.name for server in cluster.servers if server.state.startswith("DOWN")}
-        problems += [f"{name} is DOWN." for name in sorted(down)]
+        problems += [f"{name} is DOWN." for name in sorted(down - stopped)]
     for certificate, ports in cluster.ports_by_certificate.items():
         faults = _find_faults(certificate, cluster.names, now)
         problems += [f"The certificate on {ports} {fault}." for fault in faults]
@@ -32,6 +34,23 @@ def find_problems(cluster: Cluster, now: datetime) -> list[str]:
             "For the reason, run journalctl -u certbot on the load balancer, or read /var/log/letsencrypt there."
         )
     return problems
+
+
+def _find_stopped_machines(stopped: Sequence[Instance]) -> Iterator[str]:
+    if stopped:
+        names = ", ".join(f"{instance.name} ({instance.id})" for instance in stopped)
+        command = start_command(instance.id for instance in stopped)
+        yield f"Stopped machines: {names}. An update needs them running. Start them: {command}"
+
+
+def _find_closed_ports(cluster: Cluster) -> Iterator[str]:
+    """Yields one sentence for each port that does not answer, and one for those that AWS keeps closed to this machine."""
+    problem = cluster.access_problem
+    if problem:
+        yield f"{problem.reason[:1].upper()}{problem.reason[1:]}"
+    for port, result in cluster.ports.items():
+        if isinstance(result, Unreachable) and not (problem and port in problem.ports):
+            yield f"Port {port} does not answer: {result.reason}."
 
 
 def _find_unreadable_pages(cluster: Cluster) -> Iterator[str]:

@@ -10,8 +10,7 @@ _INDENT = "  "
 
 
 def format_report(cluster: Cluster, now: datetime) -> str:
-    machines = [(m.name, m.role, m.private_address, m.public_address) for m in cluster.machines]
-    lines = ["Machines", format_table(machines, _INDENT), "", "HAProxy's servers"]
+    lines = ["Machines", *_format_machines(cluster), "", "HAProxy's servers"]
     match cluster.servers:
         case Unreachable(reason):
             lines.append(f"{_INDENT}not shown: {reason}")
@@ -31,11 +30,26 @@ def format_report(cluster: Cluster, now: datetime) -> str:
     lines += ["", "Last renewal", f"{_INDENT}{_format_renewal(cluster.renewal)}", ""]
     if problems := find_problems(cluster, now):
         lines += ["Problems", *(f"{_INDENT}{problem}" for problem in problems)]
-    elif isinstance(cluster.servers, Unreachable):
-        lines.append("No problems found, but HAProxy's servers could not be checked")
+    elif unchecked := _list_unchecked(cluster):
+        lines.append(f"No problems found, but {' and '.join(unchecked)} could not be checked")
     else:
         lines.append("No problems found")
     return "\n".join(lines)
+
+
+def _format_machines(cluster: Cluster) -> list[str]:
+    rows = [(m.name, m.role, m.private_address, m.public_address) for m in cluster.machines]
+    match cluster.instances:
+        case Unreachable(reason):
+            return [format_table(rows, _INDENT), f"{_INDENT}state not shown: {reason}"]
+        case instances:
+            states = {instance.name: instance.state for instance in instances}
+            return [format_table([(*row, states.get(row[0], "-")) for row in rows], _INDENT)]
+
+
+def _list_unchecked(cluster: Cluster) -> list[str]:
+    checks = {"HAProxy's servers": cluster.servers, "the machines' state at AWS": cluster.instances}
+    return [name for name, result in checks.items() if isinstance(result, Unreachable)]
 
 
 def _format_renewal(renewal: Renewal | Unreachable | None) -> str:

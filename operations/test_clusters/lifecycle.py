@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from operations import stack_file
+from operations.aws_failures import explain_aws_error, find_aws_failure, is_aws_error
 from operations.engine import ROOT
 from operations.recovery.locks import cancel_locks, current_backend
 from operations.test_clusters.expiry import Cluster, format_clusters, format_expiry, read_cluster
@@ -101,7 +102,7 @@ def take_down_expired() -> None:
             if _take_down_if_expired(name):
                 expired.append(name)
         except Exception as error:
-            print(f"{name}: {error!r}", file=sys.stderr)
+            print(f"{name}: {_explain(error)}", file=sys.stderr)
             failed.append(name)
     if not expired and not failed:
         print("No test cluster has expired.")
@@ -109,6 +110,14 @@ def take_down_expired() -> None:
         raise RefusedError(
             f"These stacks could not be checked, or have expired and could not be taken down: {', '.join(failed)}."
         )
+
+
+def _explain(error: Exception) -> str:
+    if is_aws_error(error):
+        return explain_aws_error(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{' '.join(map(str, error.cmd))} failed with exit code {error.returncode}"
+    return str(error) if isinstance(error, RefusedError) else repr(error)
 
 
 def _take_down_if_expired(name: str) -> bool:
@@ -202,6 +211,8 @@ def _query_pulumi(*arguments: str, name: str = "") -> Any:
         time.sleep(1)  # the state file was being written; try once more
         result = run()
     sys.stderr.write(result.stderr)
+    if result.returncode and (failure := find_aws_failure(result.stderr)):
+        raise RefusedError(str(failure))
     result.check_returncode()
     return json.loads(result.stdout)
 

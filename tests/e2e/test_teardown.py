@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from operations.aws_account import Account as ProviderAccount
 from operations.new_stack.creation import generate_ssh_private_key
-from operations.recovery.untracked_resources import Account as ProviderAccount
 from operations.recovery.untracked_resources import find_ids
 from tests.e2e.aws_account import EC2_KINDS, IAM_KINDS, AwsAccount, Resource
 from tests.e2e.clients import SandboxInternet

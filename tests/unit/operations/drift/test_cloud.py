@@ -8,11 +8,12 @@ from typing import Any
 import asyncssh
 import pytest
 
-from operations.drift.cloud import read_instances, read_refresh, read_rules
 from operations.deployment import Connection, Deployment, read_deployment
+from operations.drift.cloud import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, Difference
 from operations.drift.machines import explain_failure, read_machine
 from operations.drift.redaction import redact_secrets
+from operations.instances import read_instances
 
 REFRESH = (Path(__file__).parent / "refresh.json").read_text()
 PASSWORD = "51ec9f753e2adad98b79091edea11075b52fa7a5"
@@ -199,11 +200,78 @@ def test_changed_and_deleted_resources_are_diffs_of_properties() -> None:
 
 
 def test_stopped_machine_is_a_difference_that_no_update_restores(deployment: Deployment) -> None:
-    reservations = [{"Instances": [{"InstanceId": "i-origin1", "State": {"Name": "stopped"}}]}]
-    not_running, [stopped] = read_instances(deployment, reservations)
-    assert not_running == {"load-balancer", "origin1"}
-    assert (stopped.name, stopped.summary, stopped.restorable) == ("origin1", "Instance, stopped", False)
-    assert stopped.lines[-1] == "aws ec2 start-instances --instance-ids i-origin1"
+    described = [{"InstanceId": "i-origin1", "State": {"Name": "stopped"}}]
+    instances = read_instances(deployment, described)
+    assert [(one.name, one.state) for one in instances] == [
+        ("load-balancer", "terminated"),
+        ("origin1", "stopped"),
+    ]
+    assert find_stopped(instances) == [
+        Difference(
+            CLOUD, "origin1", "Instance, stopped", ["-running", "+stopped"], stopped_instance="i-origin1"
+        )
+    ]
+
+
+V6_TAGS = {"tags": {"Name": "dev-edge1", "stack": "dev"}}
+V7_TAGS = {"tags": {"Name": "dev-edge1"}, "tagsAll": {"Name": "dev-edge1", "stack": "dev"}}
+
+
+def compare(
+    old: dict[str, Any],
+    new: dict[str, Any],
+    old_outputs: dict[str, Any] | None = None,
+    new_outputs: dict[str, Any] | None = None,
+    **more: Any,
+) -> list[str]:
+    """Returns the changed lines that a refresh from `old` to `new` reports."""
+    refreshed = {
+        "op": "update",
+        "urn": urn("aws:ec2/instance:Instance", "edge1"),
+        "oldState": {"inputs": old, "outputs": old_outputs or {}},
+        "newState": {"inputs": new, "outputs": new_outputs or {}},
+        **more,
+    }
+    return [
+        line
+        for difference in read_refresh(json.dumps({"steps": [refreshed]}))
+        for line in difference.lines
+        if not line.startswith((" ", "@@"))
+    ]
+
+
+def test_each_changed_tag_is_shown_once_whichever_version_of_the_provider_read_it() -> None:
+    v6 = {"tags": {"Name": "dev-edge1", "stack": "dev", "owner": "me"}}
+    assert compare(V6_TAGS, v6) == ["+  owner: me"]
+    v7 = {
+        "tags": {"Name": "dev-edge1", "owner": "me"},
+        "tagsAll": {"Name": "dev-edge1", "stack": "dev", "owner": "me"},
+    }
+    assert compare(V7_TAGS, v7) == ["+  owner: me"]
+    # A default tag that was removed by hand is missing in `tagsAll` only.
+    assert compare(V7_TAGS, {**V7_TAGS, "tagsAll": {"Name": "dev-edge1"}}) == ["-  stack: dev"]
+    assert compare({**V6_TAGS, "size": 1}, {**V7_TAGS, "size": 2}) == ["-size: 1", "+size: 2"]
+
+
+def test_public_address_that_a_stopped_machine_lacks_is_no_difference() -> None:
+    running = {"associatePublicIpAddress": True, **V7_TAGS}
+    stopped = {"associatePublicIpAddress": False, **V7_TAGS}
+    detailed = {"associatePublicIpAddress": {"kind": "update-replace"}}
+    assert compare(running, stopped) == []
+    assert compare(running, stopped, running, stopped, detailedDiff=detailed) == []
+    assert compare(running, running, running, stopped, detailedDiff=detailed) == []
+    assert compare({**running, "size": 1}, {**stopped, "size": 2}) == ["-size: 1", "+size: 2"]
+    secret_differs = {**detailed, "userData": {"kind": "update"}}
+    assert compare(running, stopped, detailedDiff=secret_differs) == [
+        "A secret, or the order of a list, differs."
+    ]
+
+
+def test_policy_that_differs_in_outputs_only_is_shown() -> None:
+    # The provider keeps the input that the program gave.
+    inputs = {"policy": "{}"}
+    old, new = {"policy": "{}", "id": "a"}, {"policy": '{"Statement": []}', "id": "b"}
+    assert compare(inputs, inputs, old, new) == ["-policy: '{}'", "+policy: '{\"Statement\": []}'"]
 
 
 def test_rejected_ssh_key_comes_with_the_command_that_replaces_the_machine(deployment: Deployment) -> None:

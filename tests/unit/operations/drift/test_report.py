@@ -1,6 +1,7 @@
 """Drift reports: plain text for a terminal, and a Markdown issue of limited size with escaped content."""
 
 import re
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ CONFIGURATION = Difference(
     ("urn:1",),
 )
 DEAD = Unreachable("edge1", "no answer in time")
-STOPPED = Difference(CLOUD, "edge2", "Instance, stopped", ["+instanceState: stopped"], restorable=False)
+STOPPED = Difference(CLOUD, "edge2", "Instance, stopped", ["-running", "+stopped"], stopped_instance="i-2")
 
 TEXT = """\
 The cloud
@@ -92,8 +93,15 @@ def test_report_without_differences_is_one_sentence() -> None:
     )
 
 
-def test_report_promises_no_restore_of_a_stopped_machine() -> None:
-    assert format_text("dev", Drift([STOPPED], [])).endswith("1 resource differs from the state.")
+def test_report_of_a_stopped_machine_comes_with_the_command_that_starts_it() -> None:
+    needed = "`make up STACK=dev` changes nothing while a machine is stopped. Start it first: `aws ec2 start-instances --instance-ids i-2`"
+    assert format_text("dev", Drift([STOPPED], [])).endswith(f"1 resource differs from the state. {needed}")
+    assert f"\n\n{needed}\n" in format_issue("dev", Drift([STOPPED], []))
+    text = format_text("dev", Drift([STOPPED, replace(STOPPED, stopped_instance="i-3"), RULE], []))
+    assert text.endswith(
+        "while machines are stopped. Start them first: `aws ec2 start-instances --instance-ids i-2 i-3`\n"
+        "`make up STACK=dev` restores 1 resource."
+    )
 
 
 def test_report_promises_no_restore_when_marking_failed() -> None:

@@ -2,10 +2,12 @@
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from operations.recovery import locks
 from operations.recovery.interrupted_update import (
     drop_tracked_ids,
     find_pending_creates,
@@ -20,6 +22,7 @@ from operations.recovery.locks import (
     read_lock,
     unique_host_name,
 )
+from operations.recovery.untracked_resources import get_tags
 
 LOCK = Lock(4711, "jane", "build-1", "2026-11-23T00:11:50+00:00", "s3://states/lock.json")
 STACK = "urn:pulumi:dev::p::pulumi:pulumi:Stack::p-dev"
@@ -65,6 +68,36 @@ def test_lock_names_its_owner() -> None:
     assert (
         str(LOCK) == "s3://states/lock.json: created by jane@build-1 (pid 4711) at 2026-11-23T00:11:50+00:00"
     )
+
+
+INCOMPLETE_LOCKS = ["", "{", '{"pid": 4711}', "[]", '{"pid":1,"username":"","hostname":"","timestamp":"x"}']
+
+
+@pytest.mark.parametrize("text", INCOMPLETE_LOCKS)
+def test_incomplete_lock_is_no_lock_and_is_removed(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ".pulumi/locks/organization/p/dev"
+    folder.mkdir(parents=True)
+    (folder / "valid.json").write_text(
+        '{"pid":4711,"username":"jane","hostname":"build-1","timestamp":"2026-11-23T00:11:50Z"}'
+    )
+    (folder / "incomplete.json").write_text(text)
+    backend = Backend(f"file://{tmp_path}", "p")
+    assert [lock.user for lock in backend.read_locks("dev")] == ["jane"]
+    backend.remove_incomplete_files("dev")
+    assert [file.name for file in folder.iterdir()] == ["valid.json"]
+    assert "incomplete.json" in capsys.readouterr().out
+
+
+def test_incomplete_lock_in_a_bucket_is_an_error_with_the_command_that_removes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(locks, "_read_objects", lambda *_: [("s3://states/lock.json", "{")])
+    with pytest.raises(
+        SystemExit, match=r"s3://states/lock.json is not a complete lock.*pulumi cancel --yes dev"
+    ):
+        Backend("s3://states", "p").read_locks("dev")
 
 
 def test_lock_is_stale_only_if_its_process_ended_on_unique_host_name() -> None:
@@ -114,6 +147,24 @@ def test_created_resource_is_imported_with_its_inputs_as_outputs() -> None:
     assert (imported["urn"], imported["id"]) == (INSTANCE["urn"], "i-1")
     assert imported["outputs"] == {"name": "origin1", "id": "i-1"}
     assert "delete" not in imported
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"tags": {"Name": "x", "stack": "dev"}, "tagsAll": {"Name": "x", "stack": "dev"}},
+        {"tags": {"Name": "x", "stack": "dev"}},
+        {"tags": {"Name": "x"}, "tagsAll": {"Name": "x", "stack": "dev"}},
+        {},
+    ],
+    ids=["provider v6", "provider v6 with tags only", "provider v7", "security group rule"],
+)
+def test_imported_resource_has_the_tags_that_the_provider_checked(tags: dict[str, Any]) -> None:
+    inputs = {"__defaults": [], "name": "origin1", **tags}
+    (imported,) = resources_after(state({**INSTANCE, "inputs": inputs}), {INSTANCE["urn"]: ["i-1"]})
+    assert imported["inputs"] == inputs
+    assert imported["outputs"] == {"name": "origin1", "id": "i-1", **tags}
+    assert get_tags(imported["inputs"]) == ({"Name": "x", "stack": "dev"} if tags else {})
 
 
 def test_pending_create_without_a_resource_is_dropped() -> None:

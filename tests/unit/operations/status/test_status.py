@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from operations.access import AccessProblem
+from operations.instances import Instance
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
 from operations.status.cluster import (
     Cluster,
@@ -44,6 +46,11 @@ HEALTHY = Cluster(
     ports={80: None, 5080: None, 443: SERVED, 5443: SERVED, 4444: SERVED, 6080: SERVED},
     servers=[Server("origins", "origin1", "UP", 12), Server("rtmp", "origin1", "UP", 3)],
     renewal=Renewal(failed=False, ended=NOW - timedelta(hours=9, minutes=30)),
+    instances=[
+        Instance("load-balancer", "i-1", "running"),
+        Instance("origin1", "i-2", "running"),
+        Instance("database", "i-3", "running"),
+    ],
 )
 
 
@@ -57,8 +64,8 @@ def test_report_of_a_healthy_cluster() -> None:
         format_report(HEALTHY, NOW)
         == """\
 Machines
-  load-balancer  load-balancer  -         198.51.100.1
-  origin1        origin         10.0.0.8  198.51.100.7
+  load-balancer  load-balancer  -         198.51.100.1  running
+  origin1        origin         10.0.0.8  198.51.100.7  running
 
 HAProxy's servers
   backend  server   state  sessions
@@ -118,6 +125,54 @@ def test_port_with_another_certificate_has_its_own_section() -> None:
 def test_each_problem_is_reported_in_a_sentence(cluster: Cluster, problem: str) -> None:
     assert find_problems(cluster, NOW) == [problem]
     assert format_report(cluster, NOW).endswith(f"Problems\n  {problem}")
+
+
+def with_stopped(*names: str) -> Cluster:
+    assert not isinstance(HEALTHY.instances, Unreachable)
+    instances = [replace(one, state="stopped") if one.name in names else one for one in HEALTHY.instances]
+    return replace(HEALTHY, instances=instances)
+
+
+def test_stopped_machines_are_one_problem_with_the_command_that_starts_them() -> None:
+    cluster = replace(with_stopped("origin1", "database"), servers=[Server("origins", "origin1", "DOWN", 0)])
+    problem = (
+        "Stopped machines: origin1 (i-2), database (i-3). An update needs them running. "
+        "Start them: aws ec2 start-instances --instance-ids i-2 i-3"
+    )
+    assert find_problems(cluster, NOW) == [problem]
+    assert "  origin1        origin         10.0.0.8  198.51.100.7  stopped\n" in format_report(cluster, NOW)
+
+
+def test_stopped_load_balancer_is_the_only_problem() -> None:
+    cluster = replace(
+        with_stopped("load-balancer"),
+        ports=dict.fromkeys(HEALTHY.ports, Unreachable("no answer within 10 seconds")),
+        servers=Unreachable("no answer within 10 seconds"),
+        renewal=Unreachable("no answer within 10 seconds"),
+        access_problem=AccessProblem([22], "nobody"),
+    )
+    assert [problem.split(":")[0] for problem in find_problems(cluster, NOW)] == ["Stopped machines"]
+
+
+def test_ports_that_aws_keeps_closed_to_this_machine_are_one_problem() -> None:
+    closed = dict.fromkeys((22, 4444, 6080, 80), Unreachable("no answer within 10 seconds"))
+    cluster = replace(
+        HEALTHY,
+        ports={**HEALTHY.ports, **closed},
+        access_problem=AccessProblem([22, 4444, 6080], "the load balancer's security group admits …"),
+    )
+    assert find_problems(cluster, NOW) == [
+        "The load balancer's security group admits …",
+        "Port 80 does not answer: no answer within 10 seconds.",
+    ]
+
+
+def test_failure_of_aws_hides_the_machines_state_but_is_no_problem() -> None:
+    cluster = replace(HEALTHY, instances=Unreachable("the AWS session has expired: log in again"))
+    assert find_problems(cluster, NOW) == []
+    text = format_report(cluster, NOW)
+    assert text.count("the AWS session has expired: log in again") == 1
+    assert text.endswith("No problems found, but the machines' state at AWS could not be checked")
 
 
 def test_failed_renewal_is_a_problem_while_the_certificate_is_valid() -> None:

@@ -1,0 +1,38 @@
+"""Asks AWS about a cluster's machines and security group rules."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from operations.access import AccessProblem, find_own_address, read_access
+from operations.aws_account import Account, describe_instances, describe_rules
+from operations.aws_failures import explain_aws_error
+from operations.deployment import Deployment
+from operations.instances import Instance, read_instances
+from operations.status.cluster import Unreachable
+
+
+class AccountCheck:
+    """The AWS account of a stack."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+
+    def read_instances(self) -> Sequence[Instance] | Unreachable:
+        try:
+            account = Account(self._deployment.provider)
+            return read_instances(self._deployment, describe_instances(account, self._deployment))
+        except (BotoCoreError, ClientError) as error:
+            return Unreachable(explain_aws_error(error))
+
+    def find_access_problem(
+        self, ports: Sequence[int], configuration: Mapping[str, Any]
+    ) -> AccessProblem | None:
+        """Returns why AWS does not admit this machine to ports, or None if it does or does not answer."""
+        try:
+            rules = describe_rules(Account(self._deployment.provider), self._deployment)
+        except (BotoCoreError, ClientError):
+            return None  # `read_instances` reports it
+        access = read_access(self._deployment, configuration, rules, ports)
+        return access.find_problem(ports, find_own_address())

@@ -57,10 +57,10 @@ class AwsClient:
     def _client(self, service: str) -> Any:
         endpoints = {k: v for entry in self.settings.get("endpoints") or [] for k, v in entry.items()}
         with self._making_clients:
-            return boto3.Session().client(
+            client = boto3.Session().client(
                 service,
                 region_name=self.region,
-                endpoint_url=endpoints.get(service),
+                endpoint_url=endpoints.get(service.replace("-", "")),
                 aws_access_key_id=self.settings.get("accessKey"),
                 aws_secret_access_key=self.settings.get("secretKey"),
                 config=Config(
@@ -69,6 +69,8 @@ class AwsClient:
                     user_agent_extra="Pulumi/1.0",  # as the official provider
                 ),
             )
+        client.meta.events.register("after-call", _note_service)
+        return client
 
     @cached_property
     def ec2(self) -> Any:
@@ -85,6 +87,10 @@ class AwsClient:
     @cached_property
     def secrets(self) -> Any:
         return self._client("secretsmanager")
+
+    @cached_property
+    def quotas(self) -> Any:
+        return self._client("service-quotas")
 
     @cached_property
     def account(self) -> str:
@@ -145,6 +151,14 @@ class AwsClient:
             pause = min(pause * 1.5, 3.0)
 
 
+def _note_service(parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """Adds to an answer what the text of its error needs: the service, and whether the error is of the service's model."""
+    metadata = parsed.setdefault("ResponseMetadata", {})
+    metadata["Service"] = str(model.service_model.service_id)
+    modeled = {str(shape.error_code) for shape in model.service_model.error_shapes}
+    metadata["Modeled"] = parsed.get("Error", {}).get("Code") in modeled
+
+
 def error_code(problem: ClientError) -> str:
     """Returns AWS's code of the error."""
     return str(problem.response.get("Error", {}).get("Code", ""))
@@ -156,10 +170,11 @@ def is_not_found(problem: ClientError) -> bool:
     return "NotFound" in error_code(problem) or error_code(problem) in codes
 
 
-def api_error(operation: str, error: str, message: str) -> ClientError:
+def api_error(operation: str, error: str, message: str, service: str = "EC2") -> ClientError:
     """Returns an error as AWS sends it, for a request that moto answers differently."""
+    metadata = {"HTTPStatusCode": 400, "Service": service, "Modeled": service != "EC2"}
     return ClientError(
-        {"Error": {"Code": error, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": 400}}, operation
+        {"Error": {"Code": error, "Message": message}, "ResponseMetadata": metadata}, operation
     )
 
 
@@ -180,14 +195,20 @@ def translate_errors(action: str) -> Generator[None]:
     try:
         yield
     except ClientError as problem:
-        answer = problem.response.get("ResponseMetadata", {})
+        answer: dict[str, Any] = dict(problem.response.get("ResponseMetadata", {}))
+        kind = "" if answer.get("Modeled") else "api error "
         raise ProviderError(
-            f"{action}: operation error {problem.operation_name}, https response error "
+            f"{action}: operation error {answer.get('Service', '')}: {problem.operation_name}, https response error "
             f"StatusCode: {answer.get('HTTPStatusCode', 0)}, RequestID: {answer.get('RequestId', '')}, "
-            f"api error {error_code(problem)}: {problem.response.get('Error', {}).get('Message', '')}"
+            f"{kind}{error_code(problem)}: {problem.response.get('Error', {}).get('Message', '')}"
         ) from problem
     except BotoCoreError as problem:
         raise ProviderError(f"{action}: {problem}") from problem
+
+
+def list_errors(problem: ProviderError) -> str:
+    """Returns the text of an error as the official provider lists it."""
+    return f"1 error occurred:\n\t* {problem}\n\n"
 
 
 def rename_keys(properties: Value, names: Mapping[str, str]) -> dict[str, Any]:

@@ -3,13 +3,27 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sandbox.plugins.aws.client import AwsClient, get_tags, translate_errors
+from botocore.exceptions import ClientError
+
+from sandbox.plugins.aws.client import (
+    AwsClient,
+    error_code,
+    get_tags,
+    is_not_found,
+    list_errors,
+    translate_errors,
+)
 from sandbox.plugins.aws.network import subnet_properties
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import ProviderError
 
 NOTHING = "Your query returned no results. Please change your search criteria and try again."
 TOO_MANY = "Your query returned more than one result. Please try a more specific search criteria"
+UNFILTERED = (
+    'Most Recent Image Not Filtered: "most_recent" is set to "true" and results are not filtered by owner or image ID. '
+    "With this configuration, a third party may introduce a new image which will be returned by this data source. "
+    "Filter by owner or image ID to avoid this possibility."
+)
 
 
 def _filters(arguments: Properties) -> list[dict[str, Any]]:
@@ -21,10 +35,35 @@ def _filters(arguments: Properties) -> list[dict[str, Any]]:
     ]
 
 
+def _find_single(what: str, describe: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    """Returns the only result of a query. Otherwise the error has the text of the official provider."""
+    with translate_errors(f"reading {what}"):
+        try:
+            found = describe()
+        except ClientError as problem:
+            if not is_not_found(problem):
+                raise
+            found = []
+    if not found:
+        raise ProviderError(f"no matching {what} found")
+    if len(found) > 1:
+        raise ProviderError(
+            f"multiple {what}s matched; use additional constraints to reduce matches to a single {what}"
+        )
+    return found[0]
+
+
 def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
+    filters = _filters(arguments)
+    if (
+        arguments.get("mostRecent")
+        and "owners" not in arguments
+        and not {"image-id", "owner-id"} & {each["Name"] for each in filters}
+    ):
+        raise ProviderError(UNFILTERED)
     request = {"Owners": arguments["owners"]} if "owners" in arguments else {}
     with translate_errors("reading EC2 AMIs"):
-        images = client.ec2.describe_images(Filters=_filters(arguments), **request)["Images"]
+        images = client.ec2.describe_images(Filters=filters, **request)["Images"]
     if not images:
         raise ProviderError(NOTHING)
     if len(images) > 1 and not arguments.get("mostRecent"):
@@ -33,6 +72,7 @@ def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
     return {
         "architecture": image.get("Architecture", ""),
         "arn": f"arn:aws:ec2:{client.region}::image/{image['ImageId']}",
+        "blockDeviceMappings": [*map(_image_device, image.get("BlockDeviceMappings", []))],
         "creationDate": image.get("CreationDate", ""),
         "description": image.get("Description", ""),
         "hypervisor": image.get("Hypervisor", ""),
@@ -52,14 +92,41 @@ def _get_ami(client: AwsClient, arguments: Properties) -> Properties:
     }
 
 
+def _image_device(mapping: dict[str, Any]) -> Properties:
+    """Returns a block device of an image. `ebs` is a map of texts, so its keys keep Terraform's names."""
+    device: Properties = {
+        "deviceName": mapping.get("DeviceName", ""),
+        "virtualName": mapping.get("VirtualName", ""),
+    }
+    if (ebs := mapping.get("Ebs")) is not None:
+        device["ebs"] = {
+            **{
+                name: "" if api_name not in ebs else str(ebs[api_name]).lower()
+                for name, api_name in (
+                    ("delete_on_termination", "DeleteOnTermination"),
+                    ("encrypted", "Encrypted"),
+                )
+            },
+            **{
+                name: str(ebs.get(api_name, 0))
+                for name, api_name in (
+                    ("iops", "Iops"),
+                    ("throughput", "Throughput"),
+                    ("volume_size", "VolumeSize"),
+                )
+            },
+            "snapshot_id": ebs.get("SnapshotId", ""),
+            "volume_type": ebs.get("VolumeType", ""),
+        }
+    return device
+
+
 def _get_subnet(client: AwsClient, arguments: Properties) -> Properties:
     request = {"SubnetIds": [arguments["id"]]} if "id" in arguments else {}
-    with translate_errors("reading EC2 Subnet"):
-        subnets = client.ec2.describe_subnets(Filters=_filters(arguments), **request)["Subnets"]
-    if len(subnets) != 1:
-        found = "no matching EC2 Subnet found" if not subnets else "multiple EC2 Subnets matched"
-        raise ProviderError(f"{found}; use additional constraints to reduce matches to a single EC2 Subnet")
-    subnet = subnets[0]
+    subnet = _find_single(
+        "EC2 Subnet",
+        lambda: client.ec2.describe_subnets(Filters=_filters(arguments), **request)["Subnets"],
+    )
     return {
         **subnet_properties(subnet),
         "availableIpAddressCount": subnet["AvailableIpAddressCount"],
@@ -69,13 +136,144 @@ def _get_subnet(client: AwsClient, arguments: Properties) -> Properties:
     }
 
 
+def _get_subnets(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading EC2 Subnets"):
+        subnets = client.ec2.describe_subnets(Filters=_filters(arguments))["Subnets"]
+    return {"id": client.region, "ids": [subnet["SubnetId"] for subnet in subnets]}
+
+
+def _instances(client: AwsClient, **request: Any) -> list[dict[str, Any]]:
+    reservations = client.ec2.describe_instances(**request)["Reservations"]
+    return [
+        {**instance, "OwnerId": reservation["OwnerId"]}
+        for reservation in reservations
+        for instance in reservation["Instances"]
+    ]
+
+
+def _get_instances(client: AwsClient, arguments: Properties) -> Properties:
+    states = {"Name": "instance-state-name", "Values": arguments.get("instanceStateNames") or ["running"]}
+    with translate_errors("reading EC2 Instances"):
+        found = _instances(client, Filters=[states, *_filters(arguments)])
+    return {
+        "id": client.region,
+        "ids": [instance["InstanceId"] for instance in found],
+        "ipv6Addresses": [],
+        "privateIps": [
+            instance["PrivateIpAddress"] for instance in found if instance.get("PrivateIpAddress")
+        ],
+        "publicIps": [instance["PublicIpAddress"] for instance in found if instance.get("PublicIpAddress")],
+    }
+
+
+def _get_instance(client: AwsClient, arguments: Properties) -> Properties:
+    request = {"InstanceIds": [arguments["instanceId"]]} if "instanceId" in arguments else {}
+    found = _find_single("EC2 Instance", lambda: _instances(client, Filters=_filters(arguments), **request))
+    instance_id = str(found["InstanceId"])
+    with translate_errors(f"reading EC2 Instance ({instance_id})"):
+        # The official provider reads these for properties that no program of ours uses. It needs the permissions all the same.
+        client.ec2.describe_instance_types(InstanceTypes=[found["InstanceType"]])
+        volumes = [mapping["Ebs"]["VolumeId"] for mapping in found.get("BlockDeviceMappings", [])]
+        if volumes:
+            client.ec2.describe_volumes(VolumeIds=volumes)
+        for attribute in ("disableApiStop", "disableApiTermination"):
+            client.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute=attribute)
+    return {
+        "ami": found["ImageId"],
+        "arn": client.arn(found["OwnerId"], f"instance/{instance_id}"),
+        "availabilityZone": found["Placement"]["AvailabilityZone"],
+        "id": instance_id,
+        "instanceState": found["State"]["Name"],
+        "instanceType": found["InstanceType"],
+        "keyName": found.get("KeyName", ""),
+        "privateDns": found.get("PrivateDnsName", ""),
+        "privateIp": found.get("PrivateIpAddress", ""),
+        "publicDns": found.get("PublicDnsName", ""),
+        "publicIp": found.get("PublicIpAddress", ""),
+        "subnetId": found.get("SubnetId", ""),
+        "tags": get_tags(found),
+    }
+
+
+def _get_eips(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading EC2 EIPs"):
+        found = client.ec2.describe_addresses(Filters=_filters(arguments))["Addresses"]
+    return {
+        "allocationIds": [address["AllocationId"] for address in found if address["Domain"] == "vpc"],
+        "id": client.region,
+        "publicIps": [address["PublicIp"] for address in found],
+    }
+
+
+def _get_service_quota(client: AwsClient, arguments: Properties) -> Properties:
+    """Returns the account's quota. If it never changed, only the default exists."""
+    service, code = str(arguments["serviceCode"]), str(arguments["quotaCode"])
+    with translate_errors(f"getting Default Service Quota for ({service}/{code})"):
+        default = _default_quota(client, service, code)
+    if default is None:
+        raise ProviderError(f"getting Default Service Quota for ({service}/{code}): couldn't find resource")
+    with translate_errors(f"getting Service Quota for ({service}/{code})"):
+        quota = _describe_quota(lambda: client.quotas.get_service_quota(ServiceCode=service, QuotaCode=code))
+    applied = quota or default
+    return {
+        "adjustable": default["Adjustable"],
+        "arn": applied["QuotaArn"],
+        "defaultValue": default["Value"],
+        "globalQuota": default["GlobalQuota"],
+        "id": default["QuotaArn"],
+        "quotaCode": default["QuotaCode"],
+        "quotaName": default["QuotaName"],
+        "serviceCode": default["ServiceCode"],
+        "serviceName": default["ServiceName"],
+        "usageMetrics": [],
+        "value": applied["Value"],
+    }
+
+
+def _describe_quota(describe: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    try:
+        return dict(describe()["Quota"])
+    except ClientError as problem:
+        if error_code(problem) == "NoSuchResourceException":
+            return None
+        raise
+
+
+def _default_quota(client: AwsClient, service: str, code: str) -> dict[str, Any] | None:
+    try:
+        return _describe_quota(
+            lambda: client.quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)
+        )
+    except ClientError as problem:
+        if error_code(problem) != "UnsupportedOperation":
+            raise
+    # The local cloud has only the list of the defaults.
+    quotas = client.quotas.list_aws_default_service_quotas(ServiceCode=service)["Quotas"]
+    return next((quota for quota in quotas if quota["QuotaCode"] == code), None)
+
+
+def _get_instance_type_offerings(client: AwsClient, arguments: Properties) -> Properties:
+    kind = {"LocationType": arguments["locationType"]} if "locationType" in arguments else {}
+    with translate_errors("reading EC2 Instance Type Offerings"):
+        pages = client.ec2.get_paginator("describe_instance_type_offerings").paginate(
+            Filters=_filters(arguments), **kind
+        )
+        offers = [offer for page in pages for offer in page["InstanceTypeOfferings"]]
+    return {
+        "id": client.region,
+        "instanceTypes": [offer["InstanceType"] for offer in offers],
+        "locationTypes": [offer["LocationType"] for offer in offers],
+        "locations": [offer["Location"] for offer in offers],
+    }
+
+
 def _get_instance_type(client: AwsClient, arguments: Properties) -> Properties:
-    name = arguments["instanceType"]
-    with translate_errors(f"reading EC2 Instance Type ({name})"):
-        instance_types = client.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
-    if not instance_types:
-        raise ProviderError(f"reading EC2 Instance Type ({name}): couldn't find resource")
-    instance_type = instance_types[0]
+    instance_type = _find_single(
+        "EC2 Instance Type",
+        lambda: client.ec2.describe_instance_types(InstanceTypes=[arguments["instanceType"]])[
+            "InstanceTypes"
+        ],
+    )
     return {
         "burstablePerformanceSupported": instance_type["BurstablePerformanceSupported"],
         "currentGeneration": instance_type["CurrentGeneration"],
@@ -107,21 +305,22 @@ def _get_availability_zones(client: AwsClient, arguments: Properties) -> Propert
 
 def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
     name = str(arguments["name"]).rstrip(".")
-    with translate_errors("reading Route 53 Hosted Zone"):
+
+    def list_zones() -> list[dict[str, Any]]:
         pages = client.route53.get_paginator("list_hosted_zones").paginate()
-        zones = [
+        return [
             zone
             for page in pages
             for zone in page["HostedZones"]
             if zone["Name"].rstrip(".") == name and not zone.get("Config", {}).get("PrivateZone")
         ]
-        if not zones:
-            raise ProviderError("no matching Route 53 Hosted Zone found")
-        if len(zones) > 1:
-            raise ProviderError("multiple Route 53 Hosted Zones matched")
-        zone = client.route53.get_hosted_zone(Id=zones[0]["Id"])
+
+    zone_id = str(_find_single("Route 53 Hosted Zone", list_zones)["Id"]).rsplit("/", 1)[-1]
+    with translate_errors(f"reading Route 53 Hosted Zone ({zone_id})"):
+        zone = client.route53.get_hosted_zone(Id=zone_id)
+    with translate_errors(f"listing Route 53 Hosted Zone ({zone_id}) tags"):
+        tags = client.route53.list_tags_for_resource(ResourceType="hostedzone", ResourceId=zone_id)
     found = zone["HostedZone"]
-    zone_id = found["Id"].rsplit("/", 1)[-1]
     servers = zone.get("DelegationSet", {}).get("NameServers", [])
     return {
         "arn": f"arn:aws:route53:::hostedzone/{zone_id}",
@@ -133,28 +332,38 @@ def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
         "primaryNameServer": servers[0] if servers else "",
         "privateZone": False,
         "resourceRecordSetCount": found.get("ResourceRecordSetCount", 0),
+        "tags": get_tags(tags["ResourceTagSet"]),
         "zoneId": zone_id,
     }
 
 
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
     "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "owners"})),
-    "aws:ec2/getSubnet:getSubnet": (
-        _get_subnet,
-        frozenset({"filters", "id"}),
-    ),
+    "aws:ec2/getEips:getEips": (_get_eips, frozenset({"filters"})),
+    "aws:ec2/getInstance:getInstance": (_get_instance, frozenset({"filters", "instanceId"})),
+    "aws:ec2/getInstances:getInstances": (_get_instances, frozenset({"filters", "instanceStateNames"})),
     "aws:ec2/getInstanceType:getInstanceType": (_get_instance_type, frozenset({"instanceType"})),
+    "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": (
+        _get_instance_type_offerings,
+        frozenset({"filters", "locationType"}),
+    ),
+    "aws:ec2/getSubnet:getSubnet": (_get_subnet, frozenset({"filters", "id"})),
+    "aws:ec2/getSubnets:getSubnets": (_get_subnets, frozenset({"filters"})),
     "aws:index/getAvailabilityZones:getAvailabilityZones": (
         _get_availability_zones,
         frozenset({"filters", "state"}),
     ),
     "aws:route53/getZone:getZone": (_get_zone, frozenset({"name"})),
+    "aws:servicequotas/getServiceQuota:getServiceQuota": (
+        _get_service_quota,
+        frozenset({"quotaCode", "serviceCode"}),
+    ),
 }
 """Each function with the names of its arguments, by token."""
 
 
 def call(client: AwsClient, token: str, arguments: Properties) -> Properties:
-    """Calls a function by its token and returns its result."""
+    """Calls a function by its token and returns its result. Errors have the official provider's form."""
     if token not in FUNCTIONS:
         raise ProviderError(f"unknown function {token}: the sandbox's aws provider does not support it")
     function, known = FUNCTIONS[token]
@@ -162,4 +371,8 @@ def call(client: AwsClient, token: str, arguments: Properties) -> Properties:
         raise ProviderError(
             f"unknown argument {', '.join(unknown)} of {token}: the sandbox's aws provider does not support it"
         )
-    return {**arguments, "region": client.region, **function(client, arguments)}
+    try:
+        answer = function(client, arguments)
+    except ProviderError as problem:
+        raise ProviderError(f"invoking {token}: {list_errors(problem)}") from problem
+    return {**arguments, "region": client.region, **answer}

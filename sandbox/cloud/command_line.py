@@ -51,9 +51,10 @@ def start() -> None:
         sys.exit("the local cloud cannot create namespaces: run it on a machine or in a privileged container")
     remove_leftovers()
     from sandbox.cloud.images import build_missing
+    from sandbox.cloud.media_server import read_selection
     from sandbox.cloud.relay import listen_on_loopback
 
-    images = build_missing()
+    images = build_missing(read_selection())
     try:
         listeners = listen_on_loopback(host.LOOPBACK_ADDRESS)
     except OSError as error:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.cloud import apt, host
+from sandbox.cloud.media_server import Archive
 from sandbox.cloud.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, unshare, unshare_mounts
 
 SCRIPTS = host.SANDBOX / "images"
@@ -24,14 +25,18 @@ Layers = tuple[Path, ...]
 """Folders of an overlay file system, the topmost first."""
 
 
-def build_missing() -> dict[str, Layers]:
-    """Returns all images by name; builds those that are missing or out of date."""
+def build_missing(archive: Archive | None = None) -> dict[str, Layers]:
+    """Returns all images by name; builds those that are missing or out of date.
+
+    With an archive, ANT_MEDIA has this Ant Media Server instead of the stand-in.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with _lock_cache():
         for incomplete in FOLDER.glob("*.building"):
             shutil.rmtree(incomplete)
         base = _build_base()
-        images: dict[str, Layers] = {BASE: (base,), ANT_MEDIA: (_build_overlay(ANT_MEDIA, base), base)}
+        ant_media = _build_media_server(archive, base) if archive else _build_overlay(ANT_MEDIA, base)
+        images: dict[str, Layers] = {BASE: (base,), ANT_MEDIA: (ant_media, base)}
         _remove_unused(layer for layers in images.values() for layer in layers)
         return images
 
@@ -77,21 +82,32 @@ def _build_base() -> Path:
 
 
 def _build_overlay(name: str, base: Path) -> Path:
-    scripts = [SCRIPTS / f"{name}.sh", SCRIPTS / "chroot.sh"]
     sources = sorted(path for path in (SCRIPTS / name).rglob("*") if path.is_file() and path.suffix != ".pyc")
-    inputs = [base.name]
-    if archive := os.environ.get("AMS_ZIP"):  # a real server instead of the stand-in
-        status = Path(archive).stat()
-        scripts.append(SCRIPTS / f"{name}-zip.sh")
-        inputs += [str(Path(archive).resolve()), str(status.st_size), str(status.st_mtime_ns)]
+    key = _cache_key([SCRIPTS / f"{name}.sh", SCRIPTS / "chroot.sh", *sources], [base.name])
+    return _build_unless_cached(name, key, lambda building: _run_on_overlay(base, building, name))
+
+
+def _build_media_server(archive: Archive, base: Path) -> Path:
+    name = f"{ANT_MEDIA}-zip"
+    scripts = [SCRIPTS / file for file in (f"{name}.sh", "install-ant-media-server.sh", "chroot.sh")]
 
     def build(building: Path) -> Path:
-        root, upper, work = (building / part for part in ("root", "upper", "work"))
-        mount_overlay([base], upper, work, root)
-        _run_script(name, root)
-        return upper
+        if not archive.is_unchanged():
+            sys.exit(
+                f"{archive.path} has changed since it was selected, or does not exist: run make up AMS_ZIP=…,"
+                " with the path of an archive or with stand-in"
+            )
+        return _run_on_overlay(base, building, name, archive.path)
 
-    return _build_unless_cached(name, _cache_key([*scripts, *sources], inputs), build)
+    return _build_unless_cached(name, _cache_key(scripts, [base.name, archive.sha256]), build)
+
+
+def _run_on_overlay(base: Path, building: Path, name: str, *arguments: Path) -> Path:
+    """Runs a script on a tree over `base` and returns the folder with the changes."""
+    root, upper, work = (building / part for part in ("root", "upper", "work"))
+    mount_overlay([base], upper, work, root)
+    _run_script(name, root, *arguments)
+    return upper
 
 
 def _cache_key(files: Iterable[Path], inputs: Iterable[str]) -> str:
@@ -105,11 +121,11 @@ def _cache_key(files: Iterable[Path], inputs: Iterable[str]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _run_script(name: str, target: Path) -> None:
+def _run_script(name: str, target: Path, *arguments: Path) -> None:
     # The script is process 1 of a PID namespace. It dies with its parent, and its children die with it,
     # so no process of a failed build writes into the next one.
     unshare(CLONE_NEWPID)
-    script = [SCRIPTS / f"{name}.sh", target]
+    script = [SCRIPTS / f"{name}.sh", target, *arguments]
     subprocess.run(script, check=True, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 

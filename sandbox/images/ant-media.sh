@@ -2,16 +2,11 @@
 # Installs the machine image `ant-media` in a writable Debian 13 tree: a stand-in for Ant Media's Marketplace image.
 # It is not Ant Media's software: ant-media/README lists its functions.
 # usage: ant-media.sh TARGET
-#   AMS_ZIP    path of an ant-media-server-….zip, to install the real server instead (optional)
 set -euo pipefail
 # shellcheck source=chroot.sh
 source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
 
 target=$1
-if [[ -n ${AMS_ZIP:-} ]]; then
-  exec "${BASH_SOURCE[0]%.sh}-zip.sh" "$target" "$AMS_ZIP"
-fi
-
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/ant-media
 
 install_server() {

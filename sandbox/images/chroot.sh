@@ -6,19 +6,27 @@ run_in_target() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$target" "$@"
 }
 
-install_packages() {
+# Mounts what package installation needs, with the host's resolver.
+mount_target() {
   mount --rbind /dev "$target/dev"
   mount -t proc proc "$target/proc"
   mount -t tmpfs tmpfs "$target/run"
   mount -t tmpfs tmpfs "$target/var/lib/apt/lists"
-  # Uses the host's resolver during the build.
-  local had_resolver=true
+  had_resolver=true
   [[ -e "$target/etc/resolv.conf" ]] || had_resolver=false
   touch "$target/etc/resolv.conf"
   mount --bind /etc/resolv.conf "$target/etc/resolv.conf"
+}
+
+unmount_resolver() {
+  umount "$target/etc/resolv.conf"
+  $had_resolver || rm "$target/etc/resolv.conf"
+}
+
+install_packages() {
+  mount_target
   run_in_target apt-get update --quiet
   run_in_target apt-get install --quiet --yes --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
   run_in_target apt-get clean
-  umount "$target/etc/resolv.conf"
-  $had_resolver || rm "$target/etc/resolv.conf"
+  unmount_resolver
 }

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import time
-import zipfile
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from shlex import split as words
 
 import pytest
 
-from sandbox.cloud.images import SCRIPTS, Layers, build_missing
+from sandbox.cloud.images import Layers, build_missing
 from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
@@ -182,9 +181,7 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("AMS_ZIP", raising=False)
-        images = build_missing()
+    images = build_missing()
     database = install_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
     machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:
@@ -598,23 +595,3 @@ def test_port_5000_serves_only_streams_of_its_node(cluster: Machines) -> None:
 def test_stopped_node_leaves_the_cluster_at_once(cluster: Machines) -> None:
     cluster.shell(EDGE, "systemctl stop antmedia")
     assert node_states(ORIGIN) == {ORIGIN: "alive"}
-
-
-# The real Ant Media Server
-
-
-def test_other_archives_than_ant_media_server_are_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "other.zip"
-    with zipfile.ZipFile(archive, "w") as other:
-        other.writestr("something/else", "")
-    script = SCRIPTS / "ant-media.sh"
-    done = subprocess.run(
-        [script, tmp_path],
-        env={**os.environ, "AMS_ZIP": str(archive)},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=10,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{archive} is not an Ant Media Server archive")

@@ -1,4 +1,4 @@
-"""Starts and stops the server in the same order as the original, but faster."""
+"""Starts and stops the server in the phases and the time of the original."""
 
 import asyncio
 import logging
@@ -6,9 +6,11 @@ import os
 import secrets
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from pathlib import Path
 
 from aiohttp import web
 from redis.exceptions import RedisError
@@ -23,10 +25,32 @@ from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings
 log = logging.getLogger("stand-in")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
-STOPPING_SECONDS = 2.0
+STOP_SECONDS = 2.5
+# Of the original on an idle machine. STAND_IN_START_SECONDS in the environment sets another time; all phases scale with it.
+START_SECONDS = 9.5
+# When each phase of the start begins, as a fraction of the start.
+PORT_OPENS = 6.0 / START_SECONDS
+LIVENESS_IS_FORBIDDEN = 6.5 / START_SECONDS
+LIVENESS_IS_OK = 7.0 / START_SECONDS
+APPLICATIONS_FAIL = 8.4 / START_SECONDS
 
 
-async def run_server(settings: Settings) -> int:
+class StartClock:
+    """Times the phases of a start, which takes `seconds` from the start of the process."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        # Field 22 of stat: clock ticks since the boot. The second field, the command's name, may contain spaces.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        self._started = ticks / os.sysconf("SC_CLK_TCK")
+
+    async def wait_for(self, fraction: float) -> None:
+        """Waits until a fraction of the start has passed."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        await asyncio.sleep(self._started + fraction * self._seconds - now)
+
+
+async def run_server(settings: Settings, clock: StartClock) -> int:
     """Runs the server until SIGTERM or until nginx exits, and returns the exit code."""
     store = await connect_database(settings.database) if settings.database else FileStore(HOME / "server.db")
     registry = Registry(store, settings.address)
@@ -41,15 +65,22 @@ async def run_server(settings: Settings) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
-    listeners = await start_in_phases(settings, server, registry, media)
+    starting = asyncio.create_task(start_in_phases(clock, settings, server, registry, media))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        # A stop during the start ends the process at once.
+        return SIGTERM_EXIT_CODE
+    listeners = starting.result()
     heartbeats = asyncio.create_task(send_heartbeats(registry)) if settings.database else None
-    stopped, crashed = asyncio.create_task(stop.wait()), asyncio.create_task(media.wait_for_exit())
+    crashed = asyncio.create_task(media.wait_for_exit())
     await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
 
     if not stopped.done():
         log.error("nginx exited, see rtmp.log")
         return 1
     log.info("stopping")
+    exit_time = time.monotonic() + STOP_SECONDS
     for listener in listeners:
         await listener.stop()
     await media.stop()
@@ -59,28 +90,28 @@ async def run_server(settings: Settings) -> int:
         await registry.leave_cluster(apps)
     except (RedisError, OSError) as error:
         log.error("could not remove this node from the cluster's registry: %s", error)
-    await asyncio.sleep(STOPPING_SECONDS)
+    await asyncio.sleep(exit_time - time.monotonic())
     return SIGTERM_EXIT_CODE
 
 
 async def start_in_phases(
-    settings: Settings, server: Server, registry: Registry, media: MediaServer
+    clock: StartClock, settings: Settings, server: Server, registry: Registry, media: MediaServer
 ) -> list[web.TCPSite]:
-    """Starts as the original does: connection refused, then 500, 403, 200. Applications answer 1.5 s after liveness returns 200."""
+    """Starts as the original does: liveness refuses connections, then returns 500, 403 and 200, and the applications follow."""
     if settings.database:
         await registry.save_heartbeat()
-    await asyncio.sleep(0.6)
+    await clock.wait_for(PORT_OPENS)
     listeners = [await start_listener(server.handle_request, 5080)]
-    await asyncio.sleep(0.4)
+    await clock.wait_for(LIVENESS_IS_FORBIDDEN)
     server.root_status = HTTPStatus.FORBIDDEN
-    await asyncio.sleep(0.4)
+    await clock.wait_for(LIVENESS_IS_OK)
     server.root_status = None
-    await asyncio.sleep(0.8)
+    await clock.wait_for(APPLICATIONS_FAIL)
     server.apps_status = HTTPStatus.INTERNAL_SERVER_ERROR
     await media.start()
     if settings.database:
         listeners.append(await start_listener(server.handle_origin_request, ORIGIN_PORT))
-    await asyncio.sleep(0.7)
+    await clock.wait_for(1)
     server.apps_status = None
     log.info("ready")
     return listeners
@@ -106,6 +137,7 @@ async def send_heartbeats(registry: Registry) -> None:
 
 
 def main() -> int:
+    clock = StartClock(float(os.environ.get("STAND_IN_START_SECONDS") or START_SECONDS))
     to_file = logging.FileHandler(LOGS / "ant-media-server.log")
     to_errors = logging.StreamHandler(sys.stderr)  # The unit appends standard error to antmedia-error.log.
     to_errors.setLevel(logging.ERROR)
@@ -116,7 +148,7 @@ def main() -> int:
     if not instance_id.exists():
         instance_id.write_text(str(uuid.uuid4()))
     try:
-        return asyncio.run(run_server(read_settings()))
+        return asyncio.run(run_server(read_settings(), clock))
     except UnusableDatabaseError as error:
         # With exit code 0, Restart=on-failure does not start the server again.
         log.error("the server stops: %s", error)

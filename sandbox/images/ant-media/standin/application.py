@@ -45,6 +45,9 @@ class Application:
         if path == "/websocket":
             return await _answer_websocket(request, socket)
         if path.startswith("/streams/"):
+            if self.name in self._settings.apps_with_play_tokens:
+                # The original's Enterprise Edition checks the token before it looks for the file. The stand-in issues no tokens.
+                return error_response(HTTPStatus.FORBIDDEN, "Invalid Token")
             response = await self._serve_stream_file(path.removeprefix("/streams/"))
             if self._sessions.find(request.headers.getall("Cookie", [])) is None:
                 cookie = self._sessions.format_cookie(self._sessions.create(), secure=client.secure)

@@ -12,6 +12,14 @@ HOME = Path("/usr/local/antmedia")
 WEBAPPS = HOME / "webapps"
 LOGS = Path("/var/log/antmedia")
 
+# The original's settings of an application that each make playback require a token or a hash.
+_PLAY_TOKEN_SETTINGS = (
+    "playTokenControlEnabled",
+    "playJwtControlEnabled",
+    "hashControlPlayEnabled",
+    "enableTimeTokenForPlay",
+)
+
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 
@@ -38,6 +46,8 @@ class Settings:
     dashboard_networks: Networks
     rest_networks: dict[str, Networks]
     """Networks that may use the REST API, by application."""
+    apps_with_play_tokens: frozenset[str]
+    """Applications that play only with a token or a hash."""
     server_jwt_secret: str | None
 
 
@@ -45,16 +55,20 @@ def read_settings() -> Settings:
     server = _properties(HOME / "conf/red5.properties")
     # change_server_mode.sh enables cluster mode by uncommenting the beans between these marks.
     clustered = "<!-- cluster start -->" in (HOME / "conf/jee-container.xml").read_text()
+    apps = {
+        file.parent.parent.name: _properties(file)
+        for file in sorted(WEBAPPS.glob("*/WEB-INF/red5-web.properties"))
+        if file.parent.parent.name != "root"
+    }
     return Settings(
         host_name=socket.gethostname(),
         address=os.environ.get("AMS_HOST_ADDRESS") or _default_route_address(),
         database=_database(server) if clustered else None,
         dashboard_networks=_networks(server["server.allowed_dashboard_CIDR"]),
-        rest_networks={
-            file.parent.parent.name: _networks(_properties(file)["remoteAllowedCIDR"])
-            for file in sorted(WEBAPPS.glob("*/WEB-INF/red5-web.properties"))
-            if file.parent.parent.name != "root"
-        },
+        rest_networks={name: _networks(app["remoteAllowedCIDR"]) for name, app in apps.items()},
+        apps_with_play_tokens=frozenset(
+            name for name, app in apps.items() if any(app.get(key) == "true" for key in _PLAY_TOKEN_SETTINGS)
+        ),
         server_jwt_secret=(
             server["server.jwtServerSecretKey"]
             if server["server.jwtServerControlEnabled"] == "true"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from operations.engine import ROOT
 
+_COMMAND = "resource-command"
 _GRACE = 5
 """Seconds from SIGTERM to SIGKILL."""
 _PLUGIN = re.compile(r"(pulumi-)?(?P<name>(resource|language|analyzer)-[\w-]+)")
@@ -80,9 +81,8 @@ def end_orphans(stack: str) -> None:
                 f"if it is this one, run kill {process.pid}"
             )
         elif _end(process):
-            print(
-                f"ended {process}: its engine was killed. A script that it had started may go on running on its machine"
-            )
+            scripts = "; a script that it had started may go on running on its machine"
+            print(f"ended {process}, whose engine was killed{scripts if process.plugin == _COMMAND else ''}")
         else:
             print(f"{process} of an interrupted run still runs, and cannot be ended")
 

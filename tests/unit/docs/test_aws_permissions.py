@@ -5,7 +5,7 @@ The end-to-end tests show that the documents allow every call of the program.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,108 @@ def test_role_is_passed_to_ec2_only_and_all_placeholders_are_known() -> None:
             "REPOSITORY",
             "SUBJECT",
         }
+
+
+# What version 7 of the provider calls, from its sources: for each resource that the program creates, reads in a refresh, and
+# calls in a create, update or delete.
+READS: dict[str, str] = {
+    "provider": "sts:GetCallerIdentity",
+    "Vpc": "ec2:DescribeVpcs DescribeVpcAttribute DescribeNetworkAcls DescribeRouteTables DescribeSecurityGroups",
+    "InternetGateway": "ec2:DescribeInternetGateways",
+    "RouteTable, Route and RouteTableAssociation": "ec2:DescribeRouteTables",
+    "Subnet": "ec2:DescribeSubnets",
+    "SecurityGroup": "ec2:DescribeSecurityGroups",
+    "SecurityGroupIngressRule and SecurityGroupEgressRule": "ec2:DescribeSecurityGroupRules",
+    "Instance": (
+        "ec2:DescribeInstances DescribeInstanceTypes DescribeTags DescribeVpcs DescribeInstanceAttribute DescribeVolumes "
+        "DescribeInstanceCreditSpecifications"
+    ),
+    "Eip and EipAssociation": "ec2:DescribeAddresses DescribeAddressesAttribute",
+    "Record": "route53:GetHostedZone ListResourceRecordSets",
+    "Secret": "secretsmanager:DescribeSecret GetResourcePolicy",
+    "Role": "iam:GetRole ListRolePolicies ListAttachedRolePolicies",
+    "RolePolicy": "iam:GetRolePolicy",
+    "InstanceProfile": "iam:GetInstanceProfile GetRole",
+    # Functions that the program calls before it registers a resource.
+    "getAvailabilityZones": "ec2:DescribeAvailabilityZones",
+    "getInstanceType": "ec2:DescribeInstanceTypes",
+    "getInstanceTypeOfferings": "ec2:DescribeInstanceTypeOfferings",
+    "getAmi": "ec2:DescribeImages",
+    "getSubnet and getSubnets": "ec2:DescribeSubnets",
+    "getInstances": "ec2:DescribeInstances",
+    "getInstance": "ec2:DescribeInstances DescribeInstanceTypes DescribeInstanceAttribute DescribeVolumes DescribeInstanceCreditSpecifications",
+    "getEips": "ec2:DescribeAddresses",
+    "getServiceQuota": "servicequotas:GetAWSDefaultServiceQuota GetServiceQuota",
+    "getZone": "route53:ListHostedZones GetHostedZone ListTagsForResource ListResourceRecordSets",
+}
+WRITES: dict[str, str] = {
+    "Vpc": "ec2:CreateVpc ModifyVpcAttribute DeleteVpc CreateTags DeleteTags",
+    "InternetGateway": "ec2:CreateInternetGateway AttachInternetGateway DetachInternetGateway DeleteInternetGateway DescribeNetworkInterfaces",
+    "RouteTable": "ec2:CreateRouteTable DeleteRouteTable",
+    "Route": "ec2:CreateRoute ReplaceRoute DeleteRoute",
+    "RouteTableAssociation": "ec2:AssociateRouteTable ReplaceRouteTableAssociation DisassociateRouteTable",
+    "Subnet": "ec2:CreateSubnet ModifySubnetAttribute DeleteSubnet DescribeNetworkInterfaces",
+    "SecurityGroup": "ec2:CreateSecurityGroup RevokeSecurityGroupEgress DeleteSecurityGroup DescribeNetworkInterfaces",
+    "SecurityGroupIngressRule": (
+        "ec2:AuthorizeSecurityGroupIngress CreateTags DeleteTags ModifySecurityGroupRules RevokeSecurityGroupIngress"
+    ),
+    "SecurityGroupEgressRule": (
+        "ec2:AuthorizeSecurityGroupEgress CreateTags DeleteTags ModifySecurityGroupRules RevokeSecurityGroupEgress"
+    ),
+    "Instance": (
+        "ec2:DescribeImages RunInstances CreateTags DeleteTags StopInstances StartInstances TerminateInstances "
+        "ModifyInstanceAttribute ModifyInstanceMetadataOptions ModifyInstanceCreditSpecification "
+        "ModifyNetworkInterfaceAttribute ModifyVolume DescribeVolumesModifications "
+        "DescribeIamInstanceProfileAssociations AssociateIamInstanceProfile DisassociateIamInstanceProfile "
+        "ReplaceIamInstanceProfileAssociation"
+    ),
+    "Instance with a profile": "iam:PassRole",
+    "Eip": "ec2:AllocateAddress ReleaseAddress CreateTags DeleteTags",
+    "EipAssociation": "ec2:AssociateAddress DisassociateAddress",
+    "Record": "route53:ChangeResourceRecordSets GetChange",
+    "Secret": "secretsmanager:CreateSecret UpdateSecret DeleteSecret TagResource UntagResource",
+    "Role": (
+        "iam:CreateRole UpdateRole UpdateRoleDescription UpdateAssumeRolePolicy DeleteRole TagRole UntagRole "
+        "ListInstanceProfilesForRole RemoveRoleFromInstanceProfile"
+    ),
+    "RolePolicy": "iam:PutRolePolicy DeleteRolePolicy",
+    "InstanceProfile": (
+        "iam:CreateInstanceProfile DeleteInstanceProfile AddRoleToInstanceProfile RemoveRoleFromInstanceProfile "
+        "TagInstanceProfile UntagInstanceProfile"
+    ),
+}
+
+
+def find_refused(calls: Mapping[str, str], documents: Sequence[str]) -> list[str]:
+    """Returns the calls that no document allows."""
+    allowed = {action for document in documents for _, action in allowed_actions(document)}
+    needed = [
+        (subject, f"{service}:{name}")
+        for subject, text in calls.items()
+        for service, _, names in [text.partition(":")]
+        for name in names.split()
+    ]
+    return [f"{subject}: {action}" for subject, action in needed if action not in allowed]
+
+
+def test_preview_role_may_read_everything_that_the_program_and_its_provider_read() -> None:
+    assert find_refused(READS, ["preview-permissions"]) == []
+
+
+def test_deploy_role_may_create_change_and_delete_every_resource_of_the_program() -> None:
+    # A deploy role has the preview permissions too.
+    documents = ["preview-permissions", "deploy-permissions"]
+    assert find_refused(READS, documents) + find_refused(WRITES, documents) == []
+
+
+def test_calls_of_the_provider_are_listed_for_every_resource_and_function_of_the_program() -> None:
+    listed = {name for subject in (*READS, *WRITES) for name in re.findall(r"\w+", subject)}
+    sources = "".join(path.read_text() for path in (PROJECT / "components").glob("*.py"))
+    resources = re.findall(r"aws\.\w+\.([A-Z]\w+)\(\s", sources)
+    functions = re.findall(r"aws\.(?:\w+\.)?get_(\w+)\(", sources)
+    assert len(resources) > 10
+    assert {*resources} - {name for name in resources if name.endswith("Args")} <= listed
+    assert {f"get{''.join(word.capitalize() for word in name.split('_'))}" for name in functions} <= listed
 
 
 def test_calls_of_operations_are_allowed() -> None:

@@ -97,7 +97,7 @@ def test_orphan_of_the_stack_is_ended(
     end_orphans("dev")
     assert not is_running(pid)
     assert capsys.readouterr().out.startswith(
-        f"ended pulumi-resource-command (pid {pid}): its engine was killed"
+        f"ended pulumi-resource-command (pid {pid}), whose engine was killed; a script"
     )
 
 

@@ -1,6 +1,6 @@
 """The AWS endpoints for machines: verifies signatures and IAM policies, then forwards requests to moto.
 
-Answers checkip.amazonaws.com, too.
+Serves checkip.amazonaws.com, too.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 """Corrects moto where it accepts what AWS refuses, or answers differently.
 
-Each module corrects one part of the API. A correction's docstring says what AWS does. "EC2 API" in it means the page of
-that action in the Amazon EC2 API Reference, "provider" terraform-provider-aws, "observed" an answer of AWS itself.
+Each module corrects one part of the API. A correction's docstring says what AWS does, and where that is written: "EC2 API"
+is the page of the action in the Amazon EC2 API Reference, "provider" is terraform-provider-aws, and an issue quotes AWS's answer.
 """
 
 import importlib

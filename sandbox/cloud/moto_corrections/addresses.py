@@ -56,19 +56,19 @@ NetworkInterface.association = property(_describe_association)  # pyright: ignor
 
 @correct_property(ElasticAddress, "instance_id")
 def get_instance_id(address: Any) -> str | None:
-    """DescribeAddresses answers no instance for a free address (EC2 API, Address); moto an empty id."""
+    """DescribeAddresses returns no instance for a free address (EC2 API, Address); moto an empty id."""
     return address.instance.id if address.instance else None
 
 
 @correct_property(ElasticAddress, "network_interface_id")
 def get_interface_id(address: Any) -> str | None:
-    """DescribeAddresses answers no interface for a free address (EC2 API, Address); moto an empty id."""
+    """DescribeAddresses returns no interface for a free address (EC2 API, Address); moto an empty id."""
     return address.eni.id if address.eni else None
 
 
 @correct(ElasticAddressBackend, "allocate_address")
 def limit_addresses(allocate: Any, backend: Any, *args: Any, **options: Any) -> Any:
-    """AllocateAddress answers AddressLimitExceeded beyond the account's quota (EC2 API error codes)."""
+    """AllocateAddress returns AddressLimitExceeded beyond the account's quota (EC2 API error codes)."""
     if len(backend.addresses) >= quotas.ELASTIC_IPS:
         raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
     return allocate(backend, *args, **options)
@@ -86,8 +86,8 @@ def associate(
 ) -> Any:
     """AssociateAddress refuses an associated address without AllowReassociation, and replaces the interface's other address.
 
-    Resource.AlreadyAssociated: observed (nixops-aws pull request 143). The API reference says that reassociation is
-    automatic; the stricter answer is the safe one. A VPC without internet gateway: Gateway.NotAttached (EC2 API error codes).
+    Resource.AlreadyAssociated: NixOS/nixops-aws pull request 143. The API reference says that reassociation is
+    automatic; the sandbox gives the stricter answer. A VPC without internet gateway: Gateway.NotAttached (EC2 API error codes).
     """
     (found,) = (
         backend.address_by_ip([address]) if address else backend.address_by_allocation([allocation_id or ""])
@@ -124,7 +124,7 @@ def associate(
 def refuse_used_address(
     release: Any, backend: Any, address: str | None = None, allocation_id: str | None = None
 ) -> None:
-    """ReleaseAddress answers InvalidIPAddress.InUse while the address is associated (EC2 API, ReleaseAddress)."""
+    """ReleaseAddress returns InvalidIPAddress.InUse while the address is associated (EC2 API, ReleaseAddress)."""
     (found,) = (
         backend.address_by_ip([address]) if address else backend.address_by_allocation([allocation_id or ""])
     )

@@ -17,14 +17,14 @@ INLINE_POLICIES = 10240
 def validate_trust_policy(
     create: Any, backend: Any, role_name: str, assume_role_policy_document: str, *args: Any, **options: Any
 ) -> Any:
-    """CreateRole answers MalformedPolicyDocument for an invalid trust policy (IAM API); moto checks it only on update."""
+    """CreateRole returns MalformedPolicyDocument for an invalid trust policy (IAM API); moto checks it only on update."""
     IAMTrustPolicyDocumentValidator(assume_role_policy_document).validate()
     return create(backend, role_name, assume_role_policy_document, *args, **options)
 
 
 @correct(IAMBackend, "put_role_policy")
 def limit_inline_policies(put: Any, backend: Any, role_name: str, policy_name: str, policy_json: str) -> None:
-    """PutRolePolicy answers LimitExceeded if the role's inline policies become too large (IAM API)."""
+    """PutRolePolicy returns LimitExceeded if the role's inline policies become too large (IAM API)."""
     policies = {**backend.get_role(role_name).policies, policy_name: policy_json}
     if sum(len(re.sub(r"\s", "", text)) for text in policies.values()) > INLINE_POLICIES:
         raise LimitExceededException(

@@ -53,7 +53,7 @@ def check_request(
 
 
 def _check_image(backend: Any, image_id: str | None, request: dict[str, Any]) -> None:
-    """AWS answers InvalidAMIID.NotFound and InvalidBlockDeviceMapping (observed: "Volume of size 4GB is smaller than snapshot …")."""
+    """AWS returns InvalidAMIID.NotFound and InvalidBlockDeviceMapping (scylladb/scylla-cluster-tests issue 2484)."""
     if image_id is None:  # the launch template has it
         return
     image = backend.amis.get(image_id)
@@ -70,12 +70,12 @@ def _check_image(backend: Any, image_id: str | None, request: dict[str, Any]) ->
             raise EC2ClientError(
                 "InvalidBlockDeviceMapping",
                 f"Volume of size {size}GB is smaller than snapshot '{root['Ebs']['SnapshotId']}', "
-                f"expect size>= {root['Ebs']['VolumeSize']}GB",
+                f"expect size >= {root['Ebs']['VolumeSize']}GB",
             )
 
 
 def _check_instance_type(backend: Any, request: dict[str, Any]) -> None:
-    """AWS answers InvalidParameterValue for an unknown type (observed), Unsupported for one that its zone does not offer."""
+    """AWS returns InvalidParameterValue for an unknown type (getmoto/moto issue 1695), Unsupported for one that its zone does not offer."""
     instance_type = request["instance_type"]
     if instance_type not in INSTANCE_TYPES:
         raise EC2ClientError("InvalidParameterValue", f"Invalid value '{instance_type}' for InstanceType.")
@@ -121,7 +121,7 @@ def _check_interfaces(backend: Any, request: dict[str, Any]) -> None:
 
 
 def find_groups(backend: Any, ids: list[str]) -> Iterator[Any]:
-    """Yields security groups by id; AWS answers InvalidGroup.NotFound for an unknown id."""
+    """Yields security groups by id; AWS returns InvalidGroup.NotFound for an unknown id."""
     for id in ids:
         group = backend.get_security_group_from_id(id)
         if group is None:
@@ -130,7 +130,7 @@ def find_groups(backend: Any, ids: list[str]) -> Iterator[Any]:
 
 
 def check_address(subnet: Any, address: str | None) -> None:
-    """AWS answers InvalidIPAddress.InUse for an address in use, InvalidParameterValue for one that the subnet cannot assign."""
+    """AWS returns InvalidIPAddress.InUse for an address in use, InvalidParameterValue for one that the subnet cannot assign."""
     if subnet is None or not address:
         return
     if ip_address(address) not in subnet.cidr:
@@ -188,7 +188,7 @@ def _set_volume_performance(backend: Any, reservation: Any, request: dict[str, A
 
 @correct(Instance, "start")
 def start_stopped_instance(start: Any, instance: Any) -> Any:
-    """StartInstances changes nothing on a running instance, and answers IncorrectInstanceState for a terminated one."""
+    """StartInstances changes nothing on a running instance, and returns IncorrectInstanceState for a terminated one."""
     if instance.state == "terminated":
         raise EC2ClientError(
             "IncorrectInstanceState",
@@ -202,7 +202,7 @@ def start_stopped_instance(start: Any, instance: Any) -> Any:
 
 @correct(Instance, "stop")
 def stop_running_instance(stop: Any, instance: Any) -> Any:
-    """StopInstances changes nothing on a stopped instance, and answers IncorrectInstanceState for a terminated one."""
+    """StopInstances changes nothing on a stopped instance, and returns IncorrectInstanceState for a terminated one."""
     if instance.state == "terminated":
         raise EC2ClientError(
             "IncorrectInstanceState",
@@ -213,7 +213,7 @@ def stop_running_instance(stop: Any, instance: Any) -> Any:
 
 @correct(Instance, "reboot")
 def reboot_running_instance(reboot: Any, instance: Any) -> None:
-    """RebootInstances answers IncorrectState for an instance that is not running (EC2 API error codes)."""
+    """RebootInstances returns IncorrectState for an instance that is not running (EC2 API error codes)."""
     if instance.state != "running":
         raise EC2ClientError(
             "IncorrectState",
@@ -280,7 +280,7 @@ def keep_metadata_options(
     return modify(backend, instance_id, dry_run=dry_run, **{**current, **named})
 
 
-# ---- what DescribeInstances answers
+# ---- what DescribeInstances returns
 
 
 def _get_groups(instance: Any) -> list[Any]:
@@ -310,7 +310,7 @@ def get_interface_groups(interface: Any) -> list[Any]:
 
 @correct_property(Instance, "network_interfaces")
 def list_interfaces(instance: Any) -> list[Any]:
-    """A terminated instance has no interfaces (observed)."""
+    """A terminated instance has no interfaces (EC2 User Guide, "Terminate instances")."""
     return [] if instance.state == "terminated" else [*instance.nics.values()]
 
 
@@ -318,7 +318,7 @@ def list_interfaces(instance: Any) -> list[Any]:
 
 
 def find_profile(backend: Any, name: str | None, arn: str | None) -> InstanceProfile:
-    """EC2 answers InvalidParameterValue for a profile that does not exist, or has no role (provider issues 27516 and 7038)."""
+    """EC2 returns InvalidParameterValue for a profile that does not exist, or has no role (provider issue 27516)."""
     iam = iam_backends[backend.account_id][backend.partition]
     try:
         profile = iam.get_instance_profile(name) if name else iam.get_instance_profile_by_arn(arn or "")
@@ -337,7 +337,7 @@ def find_profile(backend: Any, name: str | None, arn: str | None) -> InstancePro
 
 @correct(InstanceResponse, "run_instances")
 def check_instance_profile(run: Any, response: Any) -> Any:
-    """As `find_profile`: moto answers with an error of IAM."""
+    """As `find_profile`: moto returns an error of IAM."""
     name, arn = (response._get_param(f"IamInstanceProfile.{key}") for key in ("Name", "Arn"))
     if name or arn:
         find_profile(response.ec2_backend, name, arn)
@@ -346,7 +346,7 @@ def check_instance_profile(run: Any, response: Any) -> Any:
 
 @correct(IamInstanceProfileAssociation, "__init__")
 def describe_profile(init: Any, association: Any, *args: Any, **properties: Any) -> None:
-    """An instance answers the ARN and the id of its profile (EC2 API, IamInstanceProfile); moto the id of the association."""
+    """DescribeInstances returns the ARN and the id of the profile (EC2 API, IamInstanceProfile); moto the id of the association."""
     init(association, *args, **properties)
     profile = association.iam_instance_profile
     association.instance.iam_instance_profile = {"Arn": profile.arn, "Id": profile.id}
@@ -360,7 +360,7 @@ def associate_profile(
     iam_instance_profile_name: str | None = None,
     iam_instance_profile_arn: str | None = None,
 ) -> Any:
-    """As `find_profile`: moto answers with an error of IAM."""
+    """As `find_profile`: moto returns an error of IAM."""
     find_profile(backend, iam_instance_profile_name, iam_instance_profile_arn)
     return associate(backend, instance_id, iam_instance_profile_name, iam_instance_profile_arn)
 

@@ -14,7 +14,7 @@ from sandbox.cloud.moto_corrections.correction import correct
 
 @correct(SubnetBackend, "delete_subnet")
 def delete_unused_subnet(delete: Any, backend: Any, subnet_id: str) -> Any:
-    """DeleteSubnet answers DependencyViolation while the subnet has interfaces, and ends its associations (EC2 API)."""
+    """DeleteSubnet returns DependencyViolation while the subnet has interfaces, and ends its associations (EC2 API)."""
     if any(interface.subnet.id == subnet_id for interface in backend.enis.values()):
         raise DependencyViolationError(f"The subnet '{subnet_id}' has dependencies and cannot be deleted.")
     deleted = delete(backend, subnet_id)
@@ -33,7 +33,7 @@ def delete_unused_subnet(delete: Any, backend: Any, subnet_id: str) -> Any:
 
 @correct(InternetGatewayBackend, "detach_internet_gateway")
 def detach_unused_gateway(detach: Any, backend: Any, internet_gateway_id: str, vpc_id: str) -> None:
-    """DetachInternetGateway answers DependencyViolation while a machine of the VPC has a public address (EC2 API)."""
+    """DetachInternetGateway returns DependencyViolation while a machine of the VPC has a public address (hashicorp/terraform issue 497)."""
     if any(interface.public_ip and interface.vpc_id == vpc_id for interface in backend.enis.values()):
         raise DependencyViolationError(
             f"Network {vpc_id} has some mapped public address(es). "
@@ -55,7 +55,7 @@ def attach_only_gateway(attach: Any, backend: Any, internet_gateway_id: str, vpc
 
 @correct(RouteBackend, "delete_route_table")
 def keep_main_route_table(delete: Any, backend: Any, route_table_id: str) -> None:
-    """DeleteRouteTable answers DependencyViolation for the main route table of a VPC (EC2 API)."""
+    """DeleteRouteTable returns DependencyViolation for the main route table of a VPC (EC2 API)."""
     table = backend.route_tables.get(route_table_id)
     if table is not None and table.main_association_id is not None:
         raise DependencyViolationError(
@@ -64,9 +64,42 @@ def keep_main_route_table(delete: Any, backend: Any, route_table_id: str) -> Non
     delete(backend, route_table_id)
 
 
+@correct(RouteBackend, "create_route")
+def route_to_attached_gateway(
+    create: Any, backend: Any, route_table_id: str, *args: Any, gateway_id: str | None = None, **target: Any
+) -> Any:
+    """CreateRoute returns InvalidParameterValue for an internet gateway of another VPC, or of none (EC2 API)."""
+    gateway = backend.internet_gateways.get(gateway_id)
+    table = backend.get_route_table(route_table_id)
+    if gateway is not None and (gateway.vpc is None or gateway.vpc.id != table.vpc_id):
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"route table {route_table_id} and network gateway {gateway_id} belong to different networks",
+        )
+    return create(backend, route_table_id, *args, gateway_id=gateway_id, **target)
+
+
+@correct(RouteBackend, "associate_route_table")
+def associate_subnet_once(
+    associate: Any,
+    backend: Any,
+    route_table_id: str,
+    gateway_id: str | None = None,
+    subnet_id: str | None = None,
+) -> str:
+    """AssociateRouteTable returns Resource.AlreadyAssociated for a subnet of another route table (EC2 API error codes)."""
+    for table in backend.route_tables.values():
+        if subnet_id and table.id != route_table_id and subnet_id in table._associations.values():
+            raise EC2ClientError(
+                "Resource.AlreadyAssociated",
+                f"the specified association for route table {route_table_id} conflicts with an existing association",
+            )
+    return associate(backend, route_table_id, gateway_id, subnet_id)
+
+
 @correct(NetworkInterfaceBackend, "delete_network_interface")
 def delete_detached_interface(delete: Any, backend: Any, eni_id: str) -> None:
-    """DeleteNetworkInterface answers InvalidParameterValue for an attached interface (observed)."""
+    """DeleteNetworkInterface returns InvalidParameterValue for an attached interface (gruntwork-io/cloud-nuke issue 431)."""
     interface = backend.enis.get(eni_id)
     if interface is not None and interface.status == "in-use":
         raise EC2ClientError("InvalidParameterValue", f"Network interface '{eni_id}' is currently in use.")
@@ -75,7 +108,7 @@ def delete_detached_interface(delete: Any, backend: Any, eni_id: str) -> None:
 
 @correct(VPCBackend, "delete_vpc")
 def delete_empty_vpc(delete: Any, backend: Any, vpc_id: str) -> Any:
-    """DeleteVpc answers DependencyViolation while the VPC has more than its defaults, which AWS deletes with it (EC2 API).
+    """DeleteVpc returns DependencyViolation while the VPC has more than its defaults, which AWS deletes with it (EC2 API).
 
     The defaults are the main route table, the default network ACL and the default security group.
     """

@@ -1,4 +1,4 @@
-"""The account's quotas: what Service Quotas answers, and what EC2 enforces."""
+"""The account's quotas: what Service Quotas returns, and what EC2 enforces."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _QUOTAS = {
 
 @correct(ServiceQuotasBackend, "get_service_quota")
 def get_quota(get: Any, backend: Any, service_code: str, quota_code: str) -> dict[str, Any]:
-    """GetServiceQuota answers the quotas of EC2 by code (Service Quotas console); moto knows those of VPC only."""
+    """GetServiceQuota returns the quotas of EC2 by code (Service Quotas console); moto knows those of VPC only."""
     if service_code != "ec2" or quota_code not in _QUOTAS:
         return get(backend, service_code, quota_code)
     return _describe_quota(backend, quota_code)
@@ -30,7 +30,7 @@ def get_quota(get: Any, backend: Any, service_code: str, quota_code: str) -> dic
 
 @correct(ServiceQuotasBackend, "list_aws_default_service_quotas")
 def list_quotas(list_defaults: Any, backend: Any, service_code: str) -> list[dict[str, Any]]:
-    """ListAWSDefaultServiceQuotas answers the quotas of EC2, too."""
+    """ListAWSDefaultServiceQuotas returns the quotas of EC2, too."""
     if service_code != "ec2":
         return list_defaults(backend, service_code)
     return [_describe_quota(backend, code) for code in _QUOTAS]

@@ -10,7 +10,7 @@ from sandbox.cloud.moto_corrections.correction import correct
 
 @correct(Route53Backend, "change_resource_record_sets")
 def check_batch(change: Any, backend: Any, zone_id: str, changes: list[dict[str, Any]]) -> None:
-    """ChangeResourceRecordSets answers InvalidChangeBatch, and changes nothing, if a change does not fit (Route 53 API).
+    """ChangeResourceRecordSets returns InvalidChangeBatch, and changes nothing, if a change does not fit (Route 53 API).
 
     CREATE needs a record that does not exist, DELETE one with the same values. moto compares with earlier requests.
     """

@@ -20,7 +20,7 @@ PEERS = ("CidrIpv4", "CidrIpv6", "PrefixListId", "ReferencedGroupId")
 
 @correct_property(SecurityGroupRule, "description")
 def get_description(rule: Any) -> str | None:
-    """A rule has its description whatever its source is (EC2 API, SecurityGroupRule); moto returns those of CIDR blocks only."""
+    """A rule has its description also with a group as source (EC2 API, SecurityGroupRule); moto returns those of CIDR blocks only."""
     return rule.ip_range.get("Description") or rule.source_group.get("Description")
 
 
@@ -131,7 +131,7 @@ def _change_peer(backend: Any, rule: Any, request: dict[str, Any]) -> None:
 def refuse_used_group(
     delete: Any, backend: Any, name: str | None = None, group_id: str | None = None
 ) -> None:
-    """DeleteSecurityGroup answers DependencyViolation while an interface or a rule of another group uses the group (EC2 API).
+    """DeleteSecurityGroup returns DependencyViolation while an interface or a rule of another group uses the group (EC2 API).
 
     CannotDelete for the default group of a VPC (EC2 API error codes).
     """
@@ -161,7 +161,7 @@ def refuse_used_group(
 def refuse_unknown_group(
     modify: Any, backend: Any, eni_id: str, group_ids: list[str], *args: Any, **options: Any
 ) -> None:
-    """ModifyNetworkInterfaceAttribute answers InvalidGroup.NotFound for an unknown group (EC2 API error codes)."""
+    """ModifyNetworkInterfaceAttribute returns InvalidGroup.NotFound for an unknown group (EC2 API error codes)."""
     for _ in find_groups(backend, group_ids):
         pass
     modify(backend, eni_id, group_ids, *args, **options)

@@ -184,6 +184,19 @@ def test_vpc_keeps_its_defaults_until_it_is_deleted(api: Api) -> None:
     assert not api.ec2.describe_network_acls(Filters=by_id("vpc-id", vpc))["NetworkAcls"]
 
 
+def test_route_table_refuses_another_network(api: Api, network: Network) -> None:
+    vpc = create_vpc(api, "10.8.0.0/16")
+    table = api.ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    with refused("InvalidParameterValue"):
+        api.ec2.create_route(RouteTableId=table, DestinationCidrBlock=WORLD, GatewayId=network.gateway)
+    second = api.ec2.create_route_table(VpcId=network.vpc)["RouteTable"]["RouteTableId"]
+    with refused("Resource.AlreadyAssociated"):
+        api.ec2.associate_route_table(RouteTableId=second, SubnetId=network.subnet)
+    for id in (table, second):
+        api.ec2.delete_route_table(RouteTableId=id)
+    api.ec2.delete_vpc(VpcId=vpc)
+
+
 def test_deleted_subnet_frees_its_route_table(api: Api) -> None:
     network = create_network(api)
     api.ec2.delete_subnet(SubnetId=network.subnet)
@@ -349,6 +362,8 @@ def test_instance_changes_metadata_options_and_volume(api: Api, instance: str) -
         "completed",
     )
     assert read_instance(api, instance)["volume"]["Size"] == 20
+    with refused("InvalidParameterValue"):
+        api.ec2.modify_volume(VolumeId=volume, Size=16)
 
 
 def test_instance_changes_its_profile(api: Api, network: Network, group: str) -> None:

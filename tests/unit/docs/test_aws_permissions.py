@@ -260,7 +260,7 @@ def test_deploy_role_may_create_change_and_delete_every_resource_of_the_program(
 def test_calls_of_the_provider_are_listed_for_every_resource_and_function_of_the_program() -> None:
     listed = {name for subject in (*READS, *WRITES) for name in re.findall(r"\w+", subject)}
     sources = "".join(path.read_text() for path in (PROJECT / "components").glob("*.py"))
-    resources = re.findall(r"aws\.\w+\.([A-Z]\w+)\(\s", sources)
+    resources = re.findall(r"aws\.\w+\.([A-Z]\w+)\(", sources)
     functions = re.findall(r"aws\.(?:\w+\.)?get_(\w+)\(", sources)
     assert len(resources) > 10
     assert {*resources} - {name for name in resources if name.endswith("Args")} <= listed

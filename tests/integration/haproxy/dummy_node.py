@@ -47,7 +47,15 @@ class Node:
     def __init__(self, name: str, address: str, http: int = 5080, rtmp: int | None = 1935) -> None:
         self.name = name
         self.address = address
-        self.healthy = True
+        self.liveness = 200
+        """Status of the health check of the root application."""
+        self.application_status: dict[str, int] = {}
+        """Status of every response of an application that does not serve, by name."""
+        self.resumed = threading.Event()
+        """While it is not set, the node accepts connections and does not respond, as during a garbage collection."""
+        self.resumed.set()
+        self.checks: list[str] = []
+        """Method and path of the health checks' requests for applications."""
         self.connections = 0
         """Number of HTTP connections, without those of health checks."""
         self.dropped_methods: list[str] = []
@@ -74,8 +82,17 @@ class _HTTP(BaseHTTPRequestHandler):
         node = self.server.node
         target = self.requestline.split(" ")[1]
         path = urlsplit(target).path
+        node.resumed.wait(30)
         if path == "/rest/v2/liveness":
-            self._answer(200 if node.healthy else 500, b'{"status":"ok"}', [])
+            self._answer(node.liveness, b'{"status":"ok"}', [])
+            return
+        application = path.split("/")[1]
+        is_check = path.endswith("/streams/~.m3u8")
+        if is_check:
+            node.checks.append(f"{self.command} {path}")
+        if is_check or application in node.application_status:
+            # AMS answers OPTIONS without looking for the stream.
+            self._answer(node.application_status.get(application, 200), b"", [])
             return
         if not self.counted:
             self.counted = True
@@ -89,7 +106,6 @@ class _HTTP(BaseHTTPRequestHandler):
             return
         seconds = parse_qs(urlsplit(target).query).get("seconds")
         time.sleep(float(seconds[0]) if seconds else 0)
-        application = path.split("/")[1]
         at_root = application in ("", "rest")
         headers = [
             ("Set-Cookie", f"JSESSIONID={node.name}; Path={'/' if at_root else f'/{application}'}; HttpOnly")

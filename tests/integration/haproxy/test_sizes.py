@@ -25,6 +25,12 @@ def test_haproxy_accepts_the_file(
     assert haproxy.validate(render_haproxy_cfg(config)) == (0, "")
 
 
+def test_haproxy_accepts_the_most_applications(layers: str, certificate: Path, tmp_path: Path) -> None:
+    config = replace(CLUSTER, applications=tuple(f"application-{n}" for n in range(50)))
+    haproxy = HAProxy(layers, tmp_path, certificate)
+    assert haproxy.validate(render_haproxy_cfg(config)) == (0, "")
+
+
 def test_without_edges_the_origin_serves_all_ports(
     layers: str, certificate: Path, nodes: dict[str, Node], tmp_path: Path
 ) -> None:

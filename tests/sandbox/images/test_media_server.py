@@ -192,6 +192,26 @@ def test_archive_that_was_rebuilt_at_the_same_path_is_noticed(state: State, tmp_
     assert not state.boot_id.exists()
 
 
+def test_make_up_refuses_an_unusable_server_before_it_changes_anything(state: State, tmp_path: Path) -> None:
+    def run_up(ams_zip: Path) -> str:
+        done = subprocess.run(
+            [PROJECT / "sandbox/bin/up"],
+            env={**os.environ, "SANDBOX_STATE": str(state.folder), "AMS_ZIP": str(ams_zip)},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert not state.folder.exists()
+        return done.stderr
+
+    community = write_archive(tmp_path / "server.zip", enterprise=False)
+    assert "ant-media-cluster:origins.count is 2; set ant-media-cluster:origins: {count: 1}" in run_up(
+        community
+    )
+    assert "the file does not exist" in run_up(tmp_path / "missing.zip")
+
+
 def test_settings_command_adds_applications_of_the_recorded_server(state: State, tmp_path: Path) -> None:
     path = write_archive(tmp_path / "server.zip", enterprise=False)
     state.select(str(path))

@@ -88,6 +88,8 @@ def create_stack_validator(rule: Rule) -> StackValidator:
         urns: dict[int, str] = {}
         resources: list[Resource] = []
         for candidate in args.resources:
+            if candidate.urn not in inputs_by_urn:
+                continue  # not registered by the program: this update deletes it
             dependencies = {
                 key: [dependency.name for dependency in origins]
                 for key, origins in candidate.property_dependencies.items()

@@ -4,33 +4,37 @@ import pulumi
 
 from cluster.haproxy_config import render_haproxy_cfg
 from cluster.plan import plan_cluster, plan_haproxy
-from components.aws_lookups import find_images, find_instance_types, find_zone
 from components.balancer_identity import BalancerIdentity, BalancerIdentityArgs
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
 from components.haproxy_service import HAProxyService, HAProxyServiceArgs
 from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs
 from components.media_nodes import MediaNodes, MediaNodesArgs, NodeSetup
 from components.network import Network, NetworkArgs
+from components.preflight import check_account
+from components.program_end import end_on_interrupt
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.site import Site
 from components.stack_settings import read_stack_settings
 
+end_on_interrupt()
 settings = read_stack_settings()
 plan = plan_cluster(f"{pulumi.get_project()}-{pulumi.get_stack()}", settings)
-memory_mib = find_instance_types(settings.instance_types)["loadBalancer.instanceType"].memory_mib
-haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, memory_mib))
-zone_id = find_zone(settings.route53_zone)
+account = check_account(plan, settings.route53_zone, settings.admin_cidrs)
+haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, account.memory_mib))
 
-network = Network("network", NetworkArgs(plan.name, plan.addresses))
+network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
-site = Site(plan.name, network, groups, find_images(plan.images), plan.ssh)
+site = Site(plan.name, network, groups, account.images, plan.ssh)
 
 identity = settings.acme and BalancerIdentity(
-    "load-balancer-identity", BalancerIdentityArgs(plan.name, zone_id, settings.challenge_records)
+    "load-balancer-identity",
+    BalancerIdentityArgs(plan.name, account.hosted_zone_id, settings.challenge_records),
 )
 balancer = HAProxyLoadBalancer(
     "load-balancer",
-    HAProxyLoadBalancerArgs(site.machine_args(plan.load_balancer, identity), plan.entry, zone_id),
+    HAProxyLoadBalancerArgs(
+        site.machine_args(plan.load_balancer, identity), plan.entry, account.hosted_zone_id
+    ),
 )
 database = plan.database and ClusterDatabase(
     "database",
@@ -42,13 +46,7 @@ edges = MediaNodes("edges", MediaNodesArgs([site.machine_args(node) for node in 
 service = HAProxyService(
     "service",
     HAProxyServiceArgs(
-        balancer=balancer,
-        nodes=[origins, edges],
-        haproxy_cfg=haproxy_cfg,
-        certificate=plan.certificate,
-        identity=identity,
-        application=settings.applications[0],
-        check_rtmp="0.0.0.0/0" in settings.publisher_cidrs,
+        balancer, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check
     ),
 )
 

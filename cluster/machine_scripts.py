@@ -22,7 +22,7 @@ def read_script(folder: ScriptFolder, name: str) -> str:
 
 
 def bundle_scripts(folder: ScriptFolder) -> str:
-    """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line ``=== NAME``."""
+    """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line `=== NAME`."""
     paths = [*(_FOLDER / ScriptFolder.EVERY_MACHINE).glob("*.sh"), *(_FOLDER / folder).glob("*.sh")]
     return "".join(
         f"=== {path.name}\n{path.read_text()}" for path in sorted(paths, key=lambda path: path.name)

@@ -21,7 +21,7 @@ class MachinePlan:
     place: address_plan.Machine
     """Name, role, subnet and private address."""
     image: str
-    """An image as the settings name it: ``debian-13`` or an AMI id, for example."""
+    """An image as the settings name it: `debian-13` or an AMI id, for example."""
     instance_type: str
     volume_size: int
     """Root volume in GiB."""
@@ -68,11 +68,20 @@ class NodePlan:
 
 
 @dataclass(frozen=True)
+class EndpointCheck:
+    """What the check of the public endpoints requests after an update."""
+
+    application: str
+    rtmp: bool
+    """Whether it connects to RTMP. The operator's address is certain to be a publisher's only if anybody's is."""
+
+
+@dataclass(frozen=True)
 class ClusterPlan:
     """A whole cluster. Edges and the database may be missing."""
 
     name: str
-    """``PROJECT-STACK``: all names in AWS begin with it."""
+    """`PROJECT-STACK`: all names in AWS begin with it."""
     addresses: AddressPlan
     ports: PortTable
     ssh: SshKeys
@@ -83,10 +92,20 @@ class ClusterPlan:
     database: MachinePlan | None
     origins: tuple[MachinePlan, ...]
     edges: tuple[MachinePlan, ...]
-    images: tuple[str, ...]
-    """The images of all machines."""
+    endpoint_check: EndpointCheck
     urls: dict[str, str]
     """By the name of their stack output. RTMP, publish and play URLs are those of the first application."""
+
+    @property
+    def machines(self) -> dict[str, tuple[MachinePlan, ...]]:
+        """The machines by the setting that describes them. All machines of a setting have one size and one image."""
+        machines = {
+            "loadBalancer": (self.load_balancer,),
+            "database": (self.database,) if self.database else (),
+            "origins": self.origins,
+            "edges": self.edges,
+        }
+        return {setting: planned for setting, planned in machines.items() if planned}
 
 
 def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
@@ -142,13 +161,13 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         database=database if settings.needs_database else None,
         origins=tuple(map(origin, addresses.origins)),
         edges=tuple(map(edge, addresses.edges)),
-        images=(linux, media),
+        endpoint_check=EndpointCheck(settings.applications[0], "0.0.0.0/0" in settings.publisher_cidrs),
         urls=_plan_urls(settings.domain, settings.applications[0]),
     )
 
 
 def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) -> HAProxyConfig:
-    """Returns what haproxy.cfg is rendered from; ``memory_mib`` is the load balancer's memory."""
+    """Returns what haproxy.cfg is rendered from; `memory_mib` is the load balancer's memory."""
     return HAProxyConfig(
         domain=settings.domain,
         origins=_servers(addresses.origins),

@@ -33,7 +33,7 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True)
 class IngressRule:
-    """Ports of a security group that a source may connect to. ``name`` is unique within its security group."""
+    """Ports of a security group that a source may connect to. `name` is unique within its security group."""
 
     name: str
     security_group: SecurityGroup
@@ -46,7 +46,7 @@ class IngressRule:
 
 @dataclass(frozen=True)
 class EgressRule:
-    """Permission to connect to every address and port. ``description`` lists what it is needed for."""
+    """Permission to connect to every address and port. `description` lists what it is needed for."""
 
     security_group: SecurityGroup
     description: str

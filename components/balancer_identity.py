@@ -10,14 +10,14 @@ import pulumi_aws as aws
 
 @dataclass(frozen=True)
 class BalancerIdentityArgs:
-    """Arguments of a ``BalancerIdentity``."""
+    """Arguments of a `BalancerIdentity`."""
 
     cluster: str
-    """First part of every name and ``Name`` tag. IAM policies of the user can match it."""
+    """First part of every name and `Name` tag. IAM policies of the user can match it."""
     zone_id: str | None = None
     """Hosted zone of the challenge records."""
     challenge_records: Sequence[str] = ()
-    """Names of the TXT records that certbot writes for dns-01: ``_acme-challenge.live.your-domain.org``."""
+    """Names of the TXT records that certbot writes for dns-01: `_acme-challenge.live.your-domain.org`."""
 
 
 class BalancerIdentity(pulumi.ComponentResource):
@@ -25,7 +25,7 @@ class BalancerIdentity(pulumi.ComponentResource):
 
     The secret stores certbot's account and certificate, so that a replaced load balancer does not order a new one.
 
-    Creates an ``aws.secretsmanager.Secret``, an ``aws.iam.Role`` with its ``RolePolicy``, and an ``InstanceProfile``.
+    Creates an `aws.secretsmanager.Secret`, an `aws.iam.Role` with its `RolePolicy`, and an `InstanceProfile`.
     """
 
     instance_profile: pulumi.Output[str]

@@ -14,7 +14,7 @@ from components.remote_script import RemoteScript, ScriptHost
 
 @dataclass(frozen=True)
 class ClusterDatabaseArgs:
-    """Arguments of a ``ClusterDatabase``."""
+    """Arguments of a `ClusterDatabase`."""
 
     machine: MachineArgs
     password: SecretStr
@@ -25,7 +25,7 @@ class ClusterDatabaseArgs:
 class ClusterDatabase(pulumi.ComponentResource):
     """A machine with Debian's Valkey: password, append-only file, reachable by media nodes alone.
 
-    Creates a ``Machine`` and runs the script that installs Valkey.
+    Creates a `Machine` and runs the script that installs Valkey.
     """
 
     machine: Machine

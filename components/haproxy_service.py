@@ -7,7 +7,7 @@ import pulumi
 import pulumi_command as command
 
 from cluster.machine_scripts import ScriptFolder, read_script
-from cluster.plan import AcmePlan
+from cluster.plan import AcmePlan, EndpointCheck
 from cluster.settings.certificate import TlsSettings
 from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
@@ -18,7 +18,7 @@ from components.remote_script import RemoteScript, short_digest
 
 @dataclass(frozen=True)
 class HAProxyServiceArgs:
-    """Arguments of an ``HAProxyService``."""
+    """Arguments of an `HAProxyService`."""
 
     balancer: HAProxyLoadBalancer
     nodes: Sequence[MediaNodes]
@@ -27,10 +27,7 @@ class HAProxyServiceArgs:
     """From an ACME server, or the user's own."""
     identity: BalancerIdentity | None
     """Gives the load balancer access to the secret that stores an ACME certificate."""
-    application: str
-    """An application that the endpoint check requests."""
-    check_rtmp: bool
-    """Whether the endpoint check may connect to RTMP: the operator's address need not be a publisher's."""
+    endpoint_check: EndpointCheck
 
 
 class HAProxyService(pulumi.ComponentResource):
@@ -40,7 +37,7 @@ class HAProxyService(pulumi.ComponentResource):
     validated, swapped, reloaded, verified, and rolled back if a step fails. It is applied after the nodes because HAProxy
     treats a server as healthy until its first health checks fail. A node to delete is removed from the configuration first.
 
-    Creates remote commands on the load balancer and one ``command.local.Command`` that checks the endpoints from outside.
+    Creates remote commands on the load balancer and one `command.local.Command` that checks the endpoints from outside.
     """
 
     configuration: RemoteScript
@@ -143,9 +140,9 @@ class HAProxyService(pulumi.ComponentResource):
             environment={
                 "DOMAIN": args.balancer.domain,
                 "ADDRESS": args.balancer.public_ip,
-                "APPLICATION": args.application,
+                "APPLICATION": args.endpoint_check.application,
                 "TRUST": _trust_anchors(args.certificate),
-                "RTMP": "yes" if args.check_rtmp else "no",
+                "RTMP": "yes" if args.endpoint_check.rtmp else "no",
                 "HAPROXY_CFG": digest,
             },
             triggers=[*args.balancer.machine.starts, *node_starts],
@@ -155,7 +152,7 @@ class HAProxyService(pulumi.ComponentResource):
 
 
 def _trust_anchors(certificate: AcmePlan | TlsSettings) -> str:
-    """Returns the TRUST of check-endpoints.sh: PEM text, ``system``, or ``nobody`` for Let's Encrypt's staging directory."""
+    """Returns the TRUST of check-endpoints.sh: PEM text, `system`, or `nobody` for Let's Encrypt's staging directory."""
     if isinstance(certificate, TlsSettings):
         return certificate.certificate
     if certificate.acme.directory == ACME_DIRECTORIES["staging"]:

@@ -14,18 +14,18 @@ from components.remote_script import RemoteScript, ScriptHost
 
 @dataclass(frozen=True)
 class HAProxyLoadBalancerArgs:
-    """Arguments of a ``HAProxyLoadBalancer``."""
+    """Arguments of a `HAProxyLoadBalancer`."""
 
     machine: MachineArgs
     entry: EntryPlan
     zone_id: str | None
-    """Hosted zone of the A records; ``None`` if the user creates them."""
+    """Hosted zone of the A records; `None` if the user creates them."""
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
     """A machine with HAProxy 3.0 and certbot behind an Elastic IP. It is the jump host to all other machines.
 
-    Creates a ``Machine``, an ``aws.ec2.Eip`` with its association, an ``aws.route53.Record`` for each name, and runs
+    Creates a `Machine`, an `aws.ec2.Eip` with its association, an `aws.route53.Record` for each name, and runs
     the scripts that install HAProxy and set the statistics password.
     """
 

@@ -9,9 +9,9 @@ import pulumi_aws as aws
 import pulumi_command as command
 
 from cluster import address_plan
+from cluster.account import Image
 from cluster.host_keys import SshKeys, derive_host_key, extract_public_key
 from cluster.user_data import REMOTE_USER, render_user_data
-from components.aws_lookups import Image
 
 # A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.
 DIAL_ATTEMPTS = 60
@@ -19,10 +19,10 @@ DIAL_ATTEMPTS = 60
 
 @dataclass(frozen=True)
 class MachineArgs:
-    """Arguments of a ``Machine``."""
+    """Arguments of a `Machine`."""
 
     cluster: str
-    """First part of the ``Name`` tag."""
+    """First part of the `Name` tag."""
     place: address_plan.Machine
     """Name, role and private address."""
     image: Image
@@ -52,7 +52,7 @@ class SshLogin(TypedDict):
 class Machine(pulumi.ComponentResource):
     """An EC2 instance with an encrypted gp3 root volume, IMDSv2 only, a planned private address and a known SSH host key.
 
-    Creates one ``aws.ec2.Instance``. A replacement keeps the private address, so Pulumi deletes the old instance first.
+    Creates one `aws.ec2.Instance`. A replacement keeps the private address, so Pulumi deletes the old instance first.
     """
 
     instance: aws.ec2.Instance
@@ -102,7 +102,13 @@ class Machine(pulumi.ComponentResource):
                 protect=args.protect,
                 # Of a changed default tag, the provider would only remove the old one from the volume
                 # (terraform-provider-aws, issue 38301).
-                ignore_changes=["rootBlockDevice.tags", *([] if args.image.pinned else ["ami"])],
+                ignore_changes=[
+                    "rootBlockDevice.tags",
+                    # Of a stopped instance, the provider reads false, which would replace it
+                    # (terraform-provider-aws, issue 33775).
+                    "associatePublicIpAddress",
+                    *([] if args.image.pinned else ["ami"]),
+                ],
             ),
         )
         self.public_ip = self.instance.public_ip
@@ -112,11 +118,11 @@ class Machine(pulumi.ComponentResource):
     def connection(
         self, host: pulumi.Input[str], proxy: command.remote.ProxyConnectionArgs | None = None
     ) -> command.remote.ConnectionArgs:
-        """Returns an SSH connection to this machine at ``host``, directly or through ``proxy``."""
+        """Returns an SSH connection to this machine at `host`, directly or through `proxy`."""
         return command.remote.ConnectionArgs(**self._login(host), proxy=proxy)
 
     def as_proxy(self, host: pulumi.Input[str]) -> command.remote.ProxyConnectionArgs:
-        """Returns this machine, reached at ``host``, as the jump host of connections to others."""
+        """Returns this machine, reached at `host`, as the jump host of connections to others."""
         return command.remote.ProxyConnectionArgs(**self._login(host))
 
     def _login(self, host: pulumi.Input[str]) -> SshLogin:
@@ -130,7 +136,7 @@ class Machine(pulumi.ComponentResource):
         }
 
     def as_output(self) -> dict[str, pulumi.Input[str]]:
-        """Returns this machine's element of the stack output ``nodes``."""
+        """Returns this machine's element of the stack output `nodes`."""
         return {
             "name": self._place.name,
             "role": self._place.role,

@@ -27,7 +27,7 @@ class NodeSetup:
 
 @dataclass(frozen=True)
 class MediaNodesArgs:
-    """Arguments of ``MediaNodes``."""
+    """Arguments of `MediaNodes`."""
 
     machines: Sequence[MachineArgs]
     setup: NodeSetup
@@ -36,7 +36,7 @@ class MediaNodesArgs:
 class MediaNodes(pulumi.ComponentResource):
     """The nodes of one role, origins or edges. A script sets up each node and ends when its applications answer.
 
-    Creates a ``Machine`` for each node. At most a quarter of the role, rounded up, is created or replaced at a time. Two
+    Creates a `Machine` for each node. At most a quarter of the role, rounded up, is created or replaced at a time. Two
     nodes are therefore replaced one after the other, and a change that breaks a node stops at the first.
     """
 

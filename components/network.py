@@ -1,5 +1,6 @@
 """The network: a VPC of the cluster, or existing subnets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -10,38 +11,39 @@ from cluster.address_plan import AddressPlan
 
 @dataclass(frozen=True)
 class NetworkArgs:
-    """Arguments of a ``Network``."""
+    """Arguments of a `Network`."""
 
     cluster: str
-    """First part of every ``Name`` tag."""
+    """First part of every `Name` tag."""
     plan: AddressPlan
+    zones: Sequence[str]
+    """The availability zone of each subnet to create."""
+    vpc_id: str | None
+    """The VPC of existing subnets."""
 
 
 class Network(pulumi.ComponentResource):
     """Public subnets, one in each availability zone.
 
     If the plan has a VPC, creates it with an internet gateway, a route table and the subnets. Otherwise creates nothing
-    and looks up the existing subnets.
-
-    Raises:
-        pulumi.RunError: The region has too few availability zones, or an existing subnet has another CIDR or VPC.
+    and uses the existing subnets.
     """
 
     vpc_id: pulumi.Output[str]
     """The VPC of all subnets."""
     subnet_ids: list[pulumi.Output[str]]
-    """In the order of the plan: ``subnet_ids[machine.subnet]`` is a machine's subnet."""
+    """In the order of the plan: `subnet_ids[machine.subnet]` is a machine's subnet."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:network:Network", name, None, opts)
         if args.plan.vpc_cidr is None:
-            self._look_up(args.plan)
+            self.vpc_id = pulumi.Output.from_input(args.vpc_id or "")
+            self.subnet_ids = [pulumi.Output.from_input(subnet.id or "") for subnet in args.plan.subnets]
         else:
             self._create(name, args, args.plan.vpc_cidr)
         self.register_outputs({"vpc_id": self.vpc_id, "subnet_ids": self.subnet_ids})
 
     def _create(self, name: str, args: NetworkArgs, vpc_cidr: str) -> None:
-        zones = find_zones(len(args.plan.subnets))
         child = pulumi.ResourceOptions(parent=self)
         tags = {"Name": args.cluster}
         vpc = aws.ec2.Vpc(
@@ -58,7 +60,7 @@ class Network(pulumi.ComponentResource):
         )
         self.vpc_id = vpc.id
         self.subnet_ids = []
-        for planned, zone in zip(args.plan.subnets, zones, strict=True):
+        for planned, zone in zip(args.plan.subnets, args.zones, strict=True):
             subnet = aws.ec2.Subnet(
                 f"{name}-subnet{planned.index + 1}",
                 vpc_id=vpc.id,
@@ -74,40 +76,3 @@ class Network(pulumi.ComponentResource):
             self.subnet_ids.append(
                 pulumi.Output.all(subnet.id, association.id, to_internet.id).apply(lambda ids: str(ids[0]))
             )
-
-    def _look_up(self, plan: AddressPlan) -> None:
-        found = [(planned, aws.ec2.get_subnet(id=planned.id)) for planned in plan.subnets]
-        problems = [
-            f"ant-media-cluster:network.subnets[{planned.index}].cidr: {planned.cidr}, but {planned.id} has {subnet.cidr_block}"
-            for planned, subnet in found
-            if subnet.cidr_block != planned.cidr
-        ]
-        if len({subnet.vpc_id for _, subnet in found}) > 1:
-            problems.append(
-                "ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one"
-            )
-        if problems:
-            raise pulumi.RunError("\n".join(problems))
-        self.vpc_id = pulumi.Output.from_input(found[0][1].vpc_id)
-        self.subnet_ids = [pulumi.Output.from_input(subnet.id) for _, subnet in found]
-
-
-def find_zones(count: int) -> list[str]:
-    """Returns the first ``count`` availability zones of the region by name.
-
-    Raises:
-        pulumi.RunError: The region has fewer.
-    """
-    names = sorted(
-        aws.get_availability_zones(
-            state="available",
-            # Local zones lack most instance types.
-            filters=[aws.GetAvailabilityZonesFilterArgs(name="zone-type", values=["availability-zone"])],
-        ).names
-    )
-    if len(names) < count:
-        raise pulumi.RunError(
-            f"ant-media-cluster:network.zones: {count}, but this region has {len(names)} ({', '.join(names)}); "
-            f"set it to {len(names)} or less"
-        )
-    return names[:count]

@@ -1,4 +1,4 @@
-"""Runs scripts of ``templates/scripts`` on machines, over SSH."""
+"""Runs scripts of `templates/scripts` on machines, over SSH."""
 
 import shlex
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ INSTALLED = "/usr/local/lib/ant-media-cluster"
 class ScriptHost:
     """A machine that has the scripts of its kind.
 
-    Creates one ``command.remote.Command``. It waits for cloud-init and installs the scripts in ``INSTALLED``, so that each
-    ``RemoteScript`` is one readable line in previews and errors.
+    Creates one `command.remote.Command`. It waits for cloud-init and installs the scripts in `INSTALLED`, so that each
+    `RemoteScript` is one readable line in previews and errors.
     """
 
     machine: Machine
     folder: ScriptFolder
-    """The folder of ``templates/scripts`` that it has, beside ``every-machine``."""
+    """The folder of `templates/scripts` that it has, beside `every-machine`."""
     connection: command.remote.ConnectionArgs
     scripts: command.remote.Command
     """Complete when the scripts are installed."""
@@ -55,15 +55,15 @@ class ScriptHost:
 class RemoteScript(command.remote.Command):
     """Runs a script as root on a machine when it is created, and again when an input, the script or the machine changes.
 
-    The script is idempotent, so the command has no ``update`` and no ``delete``. ``triggers`` run it again when its
-    machine starts again; ``replace_with`` would miss an instance that was terminated by hand. ``deleted_with`` removes it
+    The script is idempotent, so the command has no `update` and no `delete`. `triggers` run it again when its
+    machine starts again; `replace_with` would miss an instance that was terminated by hand. `deleted_with` removes it
     from the state together with its machine, which may be unreachable.
 
     Args:
-        script: File name in the host's folder of ``templates/scripts``.
+        script: File name in the host's folder of `templates/scripts`.
         args: Arguments of the script. Previews and process lists show them.
         stdin: Standard input of the script. Previews show it.
-        secrets: Standard input of the script, one line each and an empty line for ``None``. Neither these nor the script's
+        secrets: Standard input of the script, one line each and an empty line for `None`. Neither these nor the script's
             output are logged.
         triggers: Further values whose change runs the script again.
         timeout: Seconds after which the machine ends the script. The provider itself has no time limit.

@@ -17,10 +17,10 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class SecurityGroupsArgs:
-    """Arguments of ``SecurityGroups``."""
+    """Arguments of `SecurityGroups`."""
 
     cluster: str
-    """First part of every name and ``Name`` tag."""
+    """First part of every name and `Name` tag."""
     vpc_id: pulumi.Input[str]
     ports: PortTable
 
@@ -28,8 +28,8 @@ class SecurityGroupsArgs:
 class SecurityGroups(pulumi.ComponentResource):
     """The security groups of the port table.
 
-    Creates an ``aws.ec2.SecurityGroup`` for each group, an ``aws.vpc.SecurityGroupIngressRule`` for each ingress rule and
-    address range, and an ``aws.vpc.SecurityGroupEgressRule`` for each egress rule.
+    Creates an `aws.ec2.SecurityGroup` for each group, an `aws.vpc.SecurityGroupIngressRule` for each ingress rule and
+    address range, and an `aws.vpc.SecurityGroupEgressRule` for each egress rule.
     """
 
     ids: dict[SecurityGroup, pulumi.Output[str]]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster.account import Image
 from cluster.host_keys import SshKeys
 from cluster.plan import MachinePlan
-from components.aws_lookups import Image
 from components.balancer_identity import BalancerIdentity
 from components.machine import MachineArgs
 from components.network import Network
@@ -14,10 +14,10 @@ from components.security_groups import SecurityGroups
 
 @dataclass(frozen=True)
 class Site:
-    """Turns planned machines into the arguments of ``Machine``."""
+    """Turns planned machines into the arguments of `Machine`."""
 
     cluster: str
-    """First part of every ``Name`` tag."""
+    """First part of every `Name` tag."""
     network: Network
     groups: SecurityGroups
     images: Mapping[str, Image]
@@ -25,7 +25,7 @@ class Site:
     ssh: SshKeys
 
     def machine_args(self, plan: MachinePlan, identity: BalancerIdentity | None = None) -> MachineArgs:
-        """Returns the arguments of one machine; ``identity`` is its IAM role."""
+        """Returns the arguments of one machine; `identity` is its IAM role."""
         return MachineArgs(
             cluster=self.cluster,
             place=plan.place,

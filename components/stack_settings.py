@@ -8,13 +8,13 @@ from pulumi.runtime.config import CONFIG, is_config_secret
 from cluster.settings.model import NAMESPACE, Settings
 from cluster.settings.reader import SettingsError, read_settings
 from cluster.settings.stack_checks import DEFAULT_TAGS, find_stack_problems
+from components.program_end import refuse
 
 
 def read_stack_settings() -> Settings:
     """Returns the settings of the current stack.
 
-    Raises:
-        pulumi.RunError: Lists every mistake in the configuration.
+    Ends the program with a list of every mistake in the configuration.
     """
     # `pulumi.Config` reads only keys that the caller names. Unknown keys must be reported too.
     prefix = f"{NAMESPACE}:"
@@ -26,12 +26,8 @@ def read_stack_settings() -> Settings:
         settings = read_settings(raw, secret_keys, datetime.now(UTC))
     except SettingsError as error:
         problems = str(error).splitlines() + problems
-    else:
-        if not problems:
-            return settings
-    raise pulumi.RunError(
-        "\n".join(
-            [f"Nothing was changed. Correct the configuration of stack {stack}:"]
-            + [f"  {line}" for line in problems]
-        )
-    )
+        settings = None
+    if problems or settings is None:
+        header = f"Nothing was changed. Correct the configuration of stack {stack}:"
+        refuse("\n".join([header, *(f"  {line}" for line in problems)]))
+    return settings

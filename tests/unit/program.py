@@ -5,6 +5,7 @@ import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import pulumi
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,11 +39,26 @@ class Run(mocks.Mocks):
     """One run of the program: AWS's answers to its lookups, and the resources in the order of their registration."""
 
     zones: tuple[str, ...] = ("eu-west-1a", "eu-west-1b", "eu-west-1c")
+    lacking: Mapping[str, str] = field(default_factory=dict[str, str])
+    """An instance type that a zone does not offer, by zone."""
     images: bool = True
+    snapshot_gib: int = 8
+    vcpu_quota: int = 256
+    current_zones: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Zones of the stack's subnets, by CIDR."""
+    stopped: tuple[str, ...] = ()
+    """Names of stopped machines."""
+    error: str = ""
+    """What AWS answers to everything."""
+    dry_run: bool = False
     subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
     protected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Types and names of the protected resources."""
+    ignored_changes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """By resource name."""
+    errors: list[str] = field(default_factory=list[str])
+    warnings: list[str] = field(default_factory=list[str])
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         self.resources.append(args)
@@ -60,21 +76,63 @@ class Run(mocks.Mocks):
         return f"{args.name}-id", outputs
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        if self.error:
+            return {}, [("", self.error)]
         match args.token:
             case "aws:ec2/getAmi:getAmi" if not self.images:
                 return {}, [("", "your query returned no results")]
             case "aws:ec2/getAmi:getAmi":
-                return {"id": f"ami-of-{args.args['owners'][0]}"}, []
+                given = {entry["name"]: entry["values"][0] for entry in args.args["filters"]}
+                root = {"deviceName": "/dev/xvda", "ebs": {"volume_size": str(self.snapshot_gib)}}
+                return {
+                    "id": given.get("image-id") or f"ami-of-{args.args['owners'][0]}",
+                    "rootDeviceName": "/dev/xvda",
+                    "blockDeviceMappings": [{**root, "noDevice": "", "virtualName": ""}],
+                }, []
             case "aws:ec2/getInstanceType:getInstanceType":
                 if args.args["instanceType"] == "c99.large":
                     return {}, [("", "no matching EC2 Instance Type found")]
                 arm = args.args["instanceType"].startswith("c7g")
-                return {"memorySize": 4096, "supportedArchitectures": ["arm64" if arm else "x86_64"]}, []
+                return {
+                    "memorySize": 4096,
+                    "defaultVcpus": 4,
+                    "supportedArchitectures": ["arm64" if arm else "x86_64"],
+                }, []
+            case "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
+                names = args.args["filters"][0]["values"]
+                offers = [
+                    (zone, name) for zone in self.zones for name in names if self.lacking.get(zone) != name
+                ]
+                return {
+                    "locations": [zone for zone, _ in offers],
+                    "instanceTypes": [name for _, name in offers],
+                    "locationTypes": ["availability-zone"] * len(offers),
+                }, []
+            case "aws:ec2/getSubnets:getSubnets":
+                return {"ids": [f"subnet-of-{cidr}" for cidr in self.current_zones]}, []
+            case "aws:ec2/getInstances:getInstances":
+                return {"ids": [f"i-{name}" for name in self.stopped]}, []
+            case "aws:ec2/getInstance:getInstance":
+                name = args.args["instanceId"].removeprefix("i-")
+                return {"id": f"i-{name}", "tags": {"Name": f"ant-media-cluster-unit-{name}"}}, []
+            case "aws:ec2/getEips:getEips":
+                return {"publicIps": [], "allocationIds": []}, []
+            case "aws:servicequotas/getServiceQuota:getServiceQuota":
+                return {"value": self.vcpu_quota}, []
             case "aws:index/getAvailabilityZones:getAvailabilityZones":
                 return {"names": list(self.zones)}, []
+            case "aws:ec2/getSubnet:getSubnet" if args.args["id"].startswith("subnet-of-"):
+                cidr = args.args["id"].removeprefix("subnet-of-")
+                return {"cidrBlock": cidr, "availabilityZone": self.current_zones[cidr], "vpcId": ""}, []
             case "aws:ec2/getSubnet:getSubnet":
                 cidr, vpc = self.subnets[args.args["id"]]
-                return {"id": args.args["id"], "cidrBlock": cidr, "vpcId": vpc}, []
+                zone = self.zones[0]
+                return {
+                    "id": args.args["id"],
+                    "cidrBlock": cidr,
+                    "vpcId": vpc,
+                    "availabilityZone": zone,
+                }, []
             case "aws:route53/getZone:getZone":
                 return {"zoneId": "ZONE"}, []
             case _:
@@ -86,15 +144,17 @@ class Run(mocks.Mocks):
 
 
 class Monitor(mocks.MockMonitor):
-    """Records protected resources, which `Mocks` does not see."""
+    """Records resource options, which `Mocks` does not see."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
-        self.protected = run.protected
+        self.run = run
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  (as gRPC calls it)
         if request.protect:
-            self.protected.append((request.type, request.name))
+            self.run.protected.append((request.type, request.name))
+        if request.ignoreChanges:
+            self.run.ignored_changes[request.name] = list(request.ignoreChanges)
         return super().RegisterResource(request)
 
 
@@ -112,14 +172,20 @@ def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object
         [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl", "tls"]],
     )
     pulumi.runtime.set_mocks(
-        cloud, project="ant-media-cluster", stack=stack, preview=False, monitor=Monitor(cloud)
+        cloud, project="ant-media-cluster", stack=stack, preview=cloud.dry_run, monitor=Monitor(cloud)
     )
 
     @pulumi.runtime.test
     def program() -> None:
         runpy.run_path(str(PROGRAM))
 
-    program()
+    with (
+        patch.object(pulumi.log, "error", cloud.errors.append),
+        patch.object(pulumi.log, "warn", cloud.warnings.append),
+        # No test asks the internet for this machine's address.
+        patch("urllib.request.urlopen", side_effect=OSError),
+    ):
+        program()
     return cloud
 
 

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from typing import Any
 
-import pulumi
 import pytest
 
 from tests.unit.program import SECRETS, Run, revealed, run, without_secrets
@@ -240,40 +239,115 @@ def test_existing_subnets_are_used_unchanged() -> None:
     }
 
 
+SUBNETS = {
+    "subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"),
+    "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-2"),
+}
+
+
 @pytest.mark.parametrize(
     ("cloud", "settings", "message"),
     [
         (
             Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.9.0.0/24", "vpc-1")}),
             {"network": {"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}]}},
-            "ant-media-cluster:network.subnets[0].cidr: 10.1.0.0/24, but subnet-0aaaaaaaaaaaaaaaa has 10.9.0.0/24",
+            "network.subnets[0].cidr is 10.1.0.0/24: subnet-0aaaaaaaaaaaaaaaa has 10.9.0.0/24",
         ),
         (
-            Run(subnets={"subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"), "subnet-0bbbbbbbbbbbbbbbb": ("10.1.1.0/24", "vpc-2")}),
-            {"network": {"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}, {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.1.0/24"}]}},
-            "ant-media-cluster:network.subnets: these subnets are in several VPCs; take those of one",
+            Run(subnets=SUBNETS),
+            {"network": {"subnets": [{"id": id, "cidr": cidr} for id, (cidr, _) in SUBNETS.items()]}},
+            "network.subnets: these subnets are in several VPCs; give subnets of one",
         ),
         (
             Run(zones=("eu-west-1a",)),
             {},
-            "ant-media-cluster:network.zones: 2, but this region has 1 (eu-west-1a); set it to 1 or less",
+            "network.zones is 2: 1 zones of this region offer c5.large, c5.xlarge, t3.small (eu-west-1a); give at most 1",
+        ),
+        (
+            Run(zones=("us-east-1a", "us-east-1e"), lacking={"us-east-1e": "c5.xlarge"}),
+            {},
+            "network.zones is 2: 1 zones of this region offer c5.large, c5.xlarge, t3.small (us-east-1a); give at most 1",
+        ),
+        (
+            Run(lacking={"eu-west-1b": "c6i.xlarge"}, current_zones={"10.0.0.0/19": "eu-west-1a", "10.0.32.0/19": "eu-west-1b"}),
+            {"edges": {"instanceType": "c6i.xlarge"}},
+            'edges.instanceType is "c6i.xlarge": zone eu-west-1b of this stack does not offer it',
         ),
         (
             Run(),
             {"loadBalancer": {"instanceType": "c99.large"}, "edges": {"instanceType": "c7g.large"}},
-            'ant-media-cluster:edges.instanceType is "c7g.large", whose processor is arm64: give one of x86_64',
+            'edges.instanceType is "c7g.large", whose processor is arm64: give one of x86_64',
         ),
-        (Run(images=False), {}, "Image 'debian-13' (name debian-13-amd64-*, owner 136693071363) was not found"),
+        (
+            Run(),
+            {"loadBalancer": {"instanceType": "c99.large"}},
+            'loadBalancer.instanceType is "c99.large": this region does not have it',
+        ),
+        (Run(images=False), {}, 'linuxImage is "debian-13": this account sees no such image in this region'),
+        (
+            Run(snapshot_gib=30),
+            {"edges": {"volumeSize": 40}, "database": {"volumeSize": 29}},
+            "database.volumeSize is 29: its image needs 30 GiB or more",
+        ),
+        (
+            Run(vcpu_quota=5),
+            {},
+            "instanceType: the machines need 24 vCPUs (loadBalancer 4, database 4, origins 8, edges 8), but this account may run 5",
+        ),
     ],
-    ids=["other CIDR", "several VPCs", "too few zones", "instance types", "no image"],
+    ids=[
+        "other CIDR", "several VPCs", "too few zones", "zone without the type", "zone of the stack without the type",
+        "instance types", "no such type", "no image", "small volume", "quota",
+    ],
 )  # fmt: skip
-def test_settings_that_aws_contradicts_are_refused_before_any_machine_is_created(
+def test_settings_that_the_account_contradicts_are_refused_before_any_resource_is_created(
     cloud: Run, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(pulumi.RunError) as refusal:
+    with pytest.raises(SystemExit):
         run(cloud, **settings)
-    assert message in str(refusal.value)
-    assert not cloud.of_type(INSTANCE)
+    assert f"  ant-media-cluster:{message}" in cloud.errors[0]
+    assert not cloud.resources
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "No valid credential sources found",
+        "operation error EC2: DescribeInstanceTypes, api error UnauthorizedOperation: You are not authorized",
+        "operation error EC2: DescribeInstanceTypes, exceeded maximum number of attempts, api error RequestLimitExceeded",
+    ],
+)
+def test_failure_of_aws_is_reported_once_as_such(error: str) -> None:
+    cloud = Run(error=error)
+    with pytest.raises(SystemExit):
+        run(cloud)
+    (message,) = cloud.errors
+    assert message.startswith("Nothing was changed, because AWS refused or did not answer: ")
+    assert message.count(error) == 1
+    assert "ant-media-cluster:" not in message
+
+
+def test_stopped_machine_is_never_replaced_but_stops_the_update() -> None:
+    cloud = Run(stopped=("edge1", "database"))
+    with pytest.raises(SystemExit):
+        run(cloud)
+    assert "aws ec2 start-instances --instance-ids i-database i-edge1" in cloud.errors[0]
+    assert not cloud.resources
+
+    preview = Run(stopped=("edge1",), dry_run=True)
+    run(preview)
+    (warning,) = preview.warnings
+    assert "aws ec2 start-instances --instance-ids i-edge1" in warning
+    machines = preview.of_type(INSTANCE)
+    assert all("associatePublicIpAddress" in preview.ignored_changes[name] for name in machines)
+
+
+def test_subnets_keep_their_zones_and_new_ones_take_the_free_zones() -> None:
+    cloud = run(
+        Run(current_zones={"10.0.0.0/19": "eu-west-1c", "10.0.32.0/19": "eu-west-1a"}), network={"zones": 3}
+    )
+    subnets = cloud.of_type("aws:ec2/subnet:Subnet").values()
+    assert [subnet["availabilityZone"] for subnet in subnets] == ["eu-west-1c", "eu-west-1a", "eu-west-1b"]
 
 
 def test_image_id_is_used_as_given_and_a_named_image_is_looked_up(two_and_two: Run) -> None:

@@ -1,0 +1,167 @@
+"""What an AWS account offers, and whether a planned cluster fits into it."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.plan import ClusterPlan, MachinePlan
+from cluster.zones import TooFewZonesError, assign_zones
+
+# The instance families whose vCPUs count towards the quota of standard instances.
+_STANDARD_FAMILY = re.compile(r"[acdhimrtz]\d")
+
+
+@dataclass(frozen=True)
+class InstanceType:
+    memory_mib: int
+    vcpus: int
+    architectures: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An AMI.
+
+    `pinned` is true if the settings give its id. An image found by name is the newest one when its machine is first
+    created. A newer image or another name does not replace that machine; an id in the settings does.
+    """
+
+    id: str
+    pinned: bool
+    root_volume_gib: int
+    """Size of the root snapshot: a root volume cannot be smaller."""
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """An existing subnet."""
+
+    cidr: str
+    vpc_id: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """What an account has in one region. `None` stands for something that it lacks."""
+
+    instance_types: Mapping[str, InstanceType | None]
+    images: Mapping[str, Image | None]
+    """By their names in the settings."""
+    zone_offers: Mapping[str, frozenset[str]]
+    """Which of the instance types each availability zone offers."""
+    subnet_zones: Mapping[str, str]
+    """The zones of subnets that exist already, by CIDR."""
+    subnets: Mapping[str, Subnet | None]
+    """The existing subnets that the settings name, by id."""
+    vcpu_quota: int
+    """vCPUs of standard on-demand instances that may run."""
+
+
+def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
+    """Returns why the account cannot run the cluster, one line each: key, value, remedy."""
+    return [
+        f"ant-media-cluster:{problem}"
+        for problem in (
+            *_check_instance_types(plan, account),
+            *_check_images(plan, account),
+            *_check_subnets(plan, account),
+            *_check_zones(plan, account),
+            *_check_vcpus(plan, account),
+        )
+    ]
+
+
+def assign_subnet_zones(plan: ClusterPlan, account: Account) -> tuple[str, ...]:
+    """Returns the availability zone of each subnet of the plan's own VPC.
+
+    Raises:
+        TooFewZonesError: Too few zones offer all instance types.
+    """
+    cidrs = [subnet.cidr for subnet in plan.addresses.subnets]
+    return assign_zones(cidrs, account.subnet_zones, _zones_with_all_types(account))
+
+
+def _zones_with_all_types(account: Account) -> list[str]:
+    known = {name for name, found in account.instance_types.items() if found}
+    return [zone for zone, types in account.zone_offers.items() if types >= known]
+
+
+def _check_instance_types(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    for setting, machines in plan.machines.items():
+        name = machines[0].instance_type
+        found = account.instance_types[name]
+        if found is None:
+            yield f'{setting}.instanceType is "{name}": this region does not have it; give a type that it has'
+        elif "x86_64" not in found.architectures:
+            yield (
+                f'{setting}.instanceType is "{name}", whose processor is {", ".join(found.architectures)}: '
+                "give one of x86_64, as the images are"
+            )
+
+
+def _check_images(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    for setting, name in (("linuxImage", plan.load_balancer.image), ("mediaImage", plan.origins[0].image)):
+        if account.images[name] is None:
+            yield (
+                f'{setting} is "{name}": this account sees no such image in this region; '
+                "subscribe to it in AWS Marketplace if it is sold there, or give the id of an image of this region"
+            )
+    for setting, machines in plan.machines.items():
+        image, size = account.images[machines[0].image], machines[0].volume_size
+        if image and size < image.root_volume_gib:
+            yield f"{setting}.volumeSize is {size}: its image needs {image.root_volume_gib} GiB or more"
+
+
+def _check_subnets(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    for planned in plan.addresses.subnets:
+        if planned.id is None:
+            continue
+        found = account.subnets[planned.id]
+        if found is None:
+            yield f"network.subnets[{planned.index}].id is {planned.id}: give the id of a subnet of this account and region"
+        elif found.cidr != planned.cidr:
+            yield f"network.subnets[{planned.index}].cidr is {planned.cidr}: {planned.id} has {found.cidr}"
+    if len({subnet.vpc_id for subnet in account.subnets.values() if subnet}) > 1:
+        yield "network.subnets: these subnets are in several VPCs; give subnets of one"
+
+
+def _check_zones(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    known = {name for name, found in account.instance_types.items() if found}
+    if plan.addresses.vpc_cidr:
+        try:
+            assign_subnet_zones(plan, account)
+        except TooFewZonesError:
+            offered = _zones_with_all_types(account)
+            yield (
+                f"network.zones is {len(plan.addresses.subnets)}: {len(offered)} zones of this region offer "
+                f"{', '.join(sorted(known))} ({', '.join(offered) or 'none'}); give at most {len(offered)}, or other types"
+            )
+    for setting, machines in plan.machines.items():
+        name = machines[0].instance_type
+        zones = dict.fromkeys(_zone_of(machine, plan, account) for machine in machines)
+        for zone in zones:
+            if zone and name in known and name not in account.zone_offers.get(zone, frozenset()):
+                yield f'{setting}.instanceType is "{name}": zone {zone} of this stack does not offer it; give a type that it has'
+
+
+def _zone_of(machine: MachinePlan, plan: ClusterPlan, account: Account) -> str | None:
+    planned = plan.addresses.subnets[machine.place.subnet]
+    if planned.id:
+        subnet = account.subnets[planned.id]
+        return subnet and subnet.zone
+    return account.subnet_zones.get(planned.cidr)
+
+
+def _check_vcpus(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    needs: dict[str, int] = {}
+    for setting, machines in plan.machines.items():
+        found = account.instance_types[machines[0].instance_type]
+        if found and _STANDARD_FAMILY.match(machines[0].instance_type):
+            needs[setting] = len(machines) * found.vcpus
+    if sum(needs.values()) > account.vcpu_quota:
+        parts = ", ".join(f"{setting} {vcpus}" for setting, vcpus in needs.items())
+        yield (
+            f"instanceType: the machines need {sum(needs.values())} vCPUs ({parts}), but this account may run "
+            f"{account.vcpu_quota} (quota L-1216C47A): request more in Service Quotas, or give smaller types or fewer nodes"
+        )

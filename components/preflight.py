@@ -1,0 +1,110 @@
+"""Compares the plan with the AWS account before any resource is registered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from cluster.account import Account, Image, assign_subnet_zones, find_account_problems
+from cluster.plan import ClusterPlan
+from components import aws_queries
+from components.operator_access import find_access_problem
+from components.program_end import refuse
+
+
+@dataclass(frozen=True)
+class AccountFacts:
+    """What components need to know of the account."""
+
+    images: Mapping[str, Image]
+    """By their names in the settings."""
+    zones: Sequence[str]
+    """Availability zones of the VPC's subnets."""
+    vpc_id: str | None
+    """The VPC of existing subnets."""
+    hosted_zone_id: str | None
+    memory_mib: int
+    """Memory of the load balancer."""
+
+
+def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Sequence[str]) -> AccountFacts:
+    """Returns the facts of the account, or ends the program with all reasons why it cannot run the cluster."""
+    try:
+        account = _read_account(plan)
+        problems = find_account_problems(plan, account)
+        zone_id = aws_queries.find_hosted_zone(hosted_zone) if hosted_zone else None
+        if hosted_zone and zone_id is None:
+            problems.append(
+                f'ant-media-cluster:route53Zone is "{hosted_zone}": give a public hosted zone of this account'
+            )
+        stopped = aws_queries.find_stopped_instances(_machine_names(plan))
+        load_balancer_ip = (
+            None
+            if pulumi.runtime.is_dry_run()
+            else aws_queries.find_elastic_ip(f"{plan.name}-{plan.load_balancer.place.name}")
+        )
+    except aws_queries.AwsError as error:
+        refuse(
+            f"Nothing was changed, because AWS refused or did not answer: {error}\n"
+            "Check the credentials with aws sts get-caller-identity, and their permissions (docs/aws)."
+        )
+    if stopped:
+        problems += _report_stopped(stopped)
+    if not pulumi.runtime.is_dry_run() and (problem := find_access_problem(admin_cidrs, load_balancer_ip)):
+        problems.append(problem)
+    if problems:
+        refuse("\n".join(["Nothing was changed:", *(f"  {problem}" for problem in problems)]))
+    found_type = account.instance_types[plan.load_balancer.instance_type]
+    vpc_ids = {subnet.vpc_id for subnet in account.subnets.values() if subnet}
+    assert found_type, "find_account_problems reports missing types"
+    return AccountFacts(
+        images={name: image for name, image in account.images.items() if image},
+        zones=assign_subnet_zones(plan, account) if plan.addresses.vpc_cidr else (),
+        vpc_id=next(iter(vpc_ids), None),
+        hosted_zone_id=zone_id,
+        memory_mib=found_type.memory_mib,
+    )
+
+
+def _read_account(plan: ClusterPlan) -> Account:
+    machines = [group[0] for group in plan.machines.values()]
+    types = sorted({machine.instance_type for machine in machines})
+    own_vpc = plan.addresses.vpc_cidr is not None
+    found = {name: aws_queries.find_instance_type(name) for name in types}
+    offers = aws_queries.find_zone_offers([name for name in types if found[name]])
+    return Account(
+        instance_types=found,
+        images={
+            name: aws_queries.find_image(name)
+            for name in dict.fromkeys(machine.image for machine in machines)
+        },
+        zone_offers=offers,
+        subnet_zones=aws_queries.find_subnet_zones(
+            [f"{plan.name}-{zone}" for zone in offers], [subnet.cidr for subnet in plan.addresses.subnets]
+        )
+        if own_vpc
+        else {},
+        subnets={
+            subnet.id: aws_queries.find_subnet(subnet.id) for subnet in plan.addresses.subnets if subnet.id
+        },
+        vcpu_quota=aws_queries.find_vcpu_quota(),
+    )
+
+
+def _machine_names(plan: ClusterPlan) -> list[str]:
+    """Returns the Name tags of all machines."""
+    return [f"{plan.name}-{machine.place.name}" for group in plan.machines.values() for machine in group]
+
+
+def _report_stopped(stopped: Mapping[str, str]) -> list[str]:
+    """Returns the problem of stopped machines. A preview only warns: it shows all else that would change."""
+    machines = ", ".join(f"{name} ({instance_id})" for name, instance_id in sorted(stopped.items()))
+    ids = " ".join(stopped[name] for name in sorted(stopped))
+    problem = (
+        f"Stopped machines: {machines}. An update needs them running. Start them, then run this again: "
+        f"aws ec2 start-instances --instance-ids {ids}"
+    )
+    if pulumi.runtime.is_dry_run():
+        pulumi.log.warn(problem)
+        return []
+    return [problem]

@@ -13,7 +13,7 @@ from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes
-from components.remote_script import RemoteScript, short_digest
+from components.remote_script import RemoteScript, run_again_after_failure, short_digest
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ class HAProxyService(pulumi.ComponentResource):
             },
             triggers=[*args.balancer.machine.starts, *node_starts],
             add_previous_output_in_env=False,
-            opts=self._after(healthy, self.certificate),
+            opts=pulumi.ResourceOptions.merge(
+                run_again_after_failure(), self._after(healthy, self.certificate)
+            ),
         )
 
 

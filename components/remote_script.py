@@ -48,14 +48,14 @@ class ScriptHost:
             stdin=bundle_scripts(folder),
             triggers=machine.starts,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions.merge(_deleted_with(machine), opts),
+            opts=pulumi.ResourceOptions.merge(_command_options(machine), opts),
         )
 
 
 class RemoteScript(command.remote.Command):
     """Runs a script as root on a machine when it is created, and again when an input, the script or the machine changes.
 
-    The script is idempotent, so the command has no `update` and no `delete`. `triggers` run it again when its
+    The script is idempotent, so the command has no `update` and no `delete`: see `run_again_after_failure`. `triggers` run it again when its
     machine starts again; `replace_with` would miss an instance that was terminated by hand. `deleted_with` removes it
     from the state together with its machine, which may be unreachable.
 
@@ -84,7 +84,7 @@ class RemoteScript(command.remote.Command):
         texts = read_script(ScriptFolder.EVERY_MACHINE, "prelude.sh") + read_script(host.folder, script)
         version = short_digest(texts)
         own_opts = pulumi.ResourceOptions.merge(
-            _deleted_with(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
+            _command_options(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
         )
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  (the base class leaves __props__ untyped)
             name,
@@ -109,8 +109,19 @@ def short_digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def _deleted_with(machine: Machine) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions(deleted_with=machine.instance)
+def run_again_after_failure() -> pulumi.ResourceOptions:
+    """Returns options that make a failed or interrupted command run again in the next update, whatever its inputs are then.
+
+    A command that fails in an update keeps its old inputs in the state. If the settings then go back, Pulumi sees no change.
+    With these options the engine deletes the command from the state before it runs it again, so a failed one is missing there.
+    """
+    return pulumi.ResourceOptions(replace_on_changes=["*"], delete_before_replace=True)
+
+
+def _command_options(machine: Machine) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions.merge(
+        run_again_after_failure(), pulumi.ResourceOptions(deleted_with=machine.instance)
+    )
 
 
 def _join_lines(secrets: Sequence[SecretStr | None]) -> str:

@@ -166,6 +166,11 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
         assert inputs["triggers"] == starts, name
 
 
+def test_failed_commands_run_again_whatever_the_settings_are_then(two_and_two: Run) -> None:
+    commands = {*two_and_two.of_type(REMOTE), *two_and_two.of_type("command:local:Command")}
+    assert two_and_two.rerun_after_failure == commands
+
+
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(REMOTE).items():
         connection = revealed(inputs["connection"])

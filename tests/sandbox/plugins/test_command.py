@@ -16,6 +16,7 @@ from sandbox.plugins.command.plugin import RESOURCE_TYPES
 from sandbox.plugins.command.ssh import OPEN_CONNECTIONS
 from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Operation, ProviderError
+from tests.project import PROJECT
 from tests.sandbox.plugins.plugin_sshd import PASSWORD, Sshd
 from tests.sandbox.plugins.plugin_stack import Stack
 
@@ -205,6 +206,25 @@ def test_a_changed_trigger_is_a_replacement_without_the_sdks_request() -> None:
     old: Properties = {"create": "true", "triggers": [1]}
     new: Properties = {"create": "true", "triggers": [2]}
     assert LOCAL.diff(old, old, new).replaces == {"triggers"}
+
+
+RERUN = """
+from components.remote_script import run_again_after_failure
+remote.Command("c", connection=connection, create="echo {0} >> /scratch/marks; [ {0} != bad ]", opts=run_again_after_failure())
+"""
+
+
+def test_failed_command_runs_again_although_its_inputs_went_back(remote: Stack, sshd: Sshd) -> None:
+    for package in ("cluster", "components", "templates"):
+        (remote.folder / package).symlink_to(PROJECT / package)
+    good, bad = (HEADER + RERUN.replace("{0}", value) for value in ("good", "bad"))
+    remote.program(good).up()
+    remote.program(bad).up(fails=True)
+    remote.program(good)
+    assert remote.preview_operations()["c"] != "same"
+    remote.up()
+    assert marks(sshd) == ["good", "bad", "good"]
+    remote.up("--expect-no-changes")
 
 
 def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack, sshd: Sshd) -> None:

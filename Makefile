@@ -11,10 +11,12 @@ ON_SANDBOX := yes
 PULUMI := sandbox/bin/pulumi
 RECOVER := sandbox/bin/recover
 TEST_CLUSTERS := sandbox/bin/test-clusters
+STATUS := sandbox/bin/status
 else
 PULUMI := pulumi
 RECOVER := .venv/bin/python -m operations.recovery $(STACK)
 TEST_CLUSTERS := .venv/bin/python -m operations.test_clusters
+STATUS := .venv/bin/python -m operations.status
 endif
 
 # The rules for every environment (docs/policies.md).
@@ -55,6 +57,7 @@ ifneq ($(PLAN),)
 	@$(RECOVER)
 	@sandbox/bin/progress .venv/bin/python -m operations.plan apply "$(PLAN)" $(PULUMI) up $(POLICIES) </dev/null
 	@sandbox/bin/read-outputs $(PULUMI)
+	@$(STATUS) --problems
 else ifeq ($(STACK),sandbox)
 	@sandbox/bin/setup
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up $(POLICIES)
@@ -62,6 +65,7 @@ else
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
 	@sandbox/bin/read-outputs $(PULUMI)
+	@$(STATUS) --problems
 endif
 
 down: ## Destroy the cluster (STACK=sandbox: and the local cloud)
@@ -95,11 +99,7 @@ else
 endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails if one of them is unhealthy
-ifdef ON_SANDBOX
-	@sandbox/bin/status
-else
-	@.venv/bin/python -m operations.status
-endif
+	@$(STATUS)
 
 logs: ## Print the logs of a machine (MACHINE=edge1) or of the local cloud
 	$(in_sandbox)

@@ -20,7 +20,9 @@ from operations.status.report import format_report
 
 def main() -> int:
     exit_codes = {0: "no problems found", 1: "there are problems, or there is no cluster yet"}
-    new_parser("operations.status", f"{__doc__}", exit_codes | PULUMI_FAILED).parse_args()
+    parser = new_parser("operations.status", f"{__doc__}", exit_codes | PULUMI_FAILED)
+    parser.add_argument("--problems", action="store_true", help="print only the problems, if there are any")
+    only_problems: bool = parser.parse_args().problems
     here = Path()
     outputs = json.loads(run_pulumi("stack", "output", "--json", folder=here))
     if "load_balancer_ip" not in outputs:
@@ -31,8 +33,12 @@ def main() -> int:
     login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
     cluster = check_cluster(outputs, configuration, login, AccountCheck(deployment))
     now = datetime.now(UTC)
-    print(format_report(cluster, now))
-    return 1 if find_problems(cluster, now) else 0
+    problems = find_problems(cluster, now)
+    if not only_problems:
+        print(format_report(cluster, now))
+    elif problems:
+        print("\n".join(["Problems", *(f"  {problem}" for problem in problems)]))
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Validates HAProxy's files and reloads HAProxy without losing a connection; starts it if it is not running. Prints HAProxy's errors.
+# The new worker takes over the state of the servers, so a node that starts or is drained gets no request after a reload either.
 set -euo pipefail
 
 if ! message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1); then
@@ -10,6 +11,12 @@ fi
 if ! systemctl --quiet is-active haproxy; then
   systemctl start haproxy
   exit
+fi
+# The file of `server-state-file` in haproxy.cfg. It is deleted after the reload: a later start must not load an old state.
+readonly state=/run/haproxy/server-state
+trap 'rm -f "$state" "$state.new"' EXIT
+if socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show servers state" >"$state.new" 2>/dev/null; then
+  mv "$state.new" "$state"
 fi
 # Unlike systemctl, the master's own command waits for the new worker and reports its errors.
 # The master re-executes itself at every start and reload, and refuses connections for a moment; hence the retries.

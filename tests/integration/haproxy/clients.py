@@ -96,10 +96,10 @@ def request_http(port: int, target: str, host: str | None = DOMAIN) -> Response:
         return send_request(connection, head)
 
 
-def open_websocket(port: int, target: str) -> tuple[ssl.SSLSocket, str]:
+def open_websocket(port: int, target: str, headers: str = "") -> tuple[ssl.SSLSocket, str]:
     """Returns an upgraded connection and the name of its node."""
     connection = connect_tls(port)
-    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {DOMAIN}\r\n{WEBSOCKET}\r\n".encode())
+    connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {DOMAIN}\r\n{headers}{WEBSOCKET}\r\n".encode())
     received = b""
     while b"\r\n\r\n" not in received or received.endswith(b"\r\n\r\n"):
         data = connection.recv(4096)

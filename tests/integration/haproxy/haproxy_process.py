@@ -149,14 +149,40 @@ class HAProxy:
         assert answer.startswith("Success=1"), answer
 
     def try_reload(self, text: str) -> str:
-        """Reloads with a new configuration and returns the master's response."""
+        """Reloads with a new configuration and returns the master's response. Unlike reload-haproxy.sh, it saves no state."""
         self._write(text)
         return self.ask_master("reload")
+
+    def reload_with_script(self, text: str) -> None:
+        """Reloads with reload-haproxy.sh."""
+        self._write(text)
+        self.run_script("reload-haproxy.sh")
 
     def rotate_ticket_keys(self) -> subprocess.CompletedProcess[str]:
         """Runs rotate-ticket-keys.sh, as a systemd timer does twice a day."""
         command = ["chroot", str(self.root), "bash", _ROTATE_SCRIPT]
         return subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    def start_script(self, name: str, *arguments: str) -> subprocess.Popen[str]:
+        """Starts one of the balancer's scripts. `systemctl` succeeds and `systemd-run` writes its arguments to /run/timers."""
+        for stub, text in (("systemctl", "exit 0"), ("systemd-run", 'echo "$*" >>/run/timers')):
+            file = self.root / "usr/local/bin" / stub
+            file.write_text(f"#!/bin/sh\n{text}\n")
+            file.chmod(0o755)
+        return subprocess.Popen(
+            ["chroot", str(self.root), "bash", f"/{_INSTALLED_SCRIPTS}/{name}", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run_script(self, name: str, *arguments: str) -> str:
+        """Runs one of the balancer's scripts, which must succeed, and returns its output."""
+        process = self.start_script(name, *arguments)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return output
 
     def stop(self) -> None:
         if self._process:

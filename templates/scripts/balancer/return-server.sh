@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Puts a server back into service after drain-server.sh, and waits until it passes its health check.
+# usage: return-server.sh NAME
+source "$(dirname "$0")/prelude.sh"
+source "$(dirname "$0")/haproxy-servers.sh"
+name=$1
+# On a busy machine a start of Ant Media Server took 208 s.
+readonly limit=280
+
+# Prints status and result of the last check of the server in the backend that checks it.
+read_health() {
+  list_servers "$worker" svname tracked status check_status last_chk | awk -F '\t' -v name="$name" '$1 == name && $2 == "-" { print $3, $4, $5 }'
+}
+
+# In maintenance HAProxy does not check a server, and afterwards it treats it as healthy. So it is set to down: it gets no
+# request until it passes its health check.
+return_as_down() {
+  local backend checked commands
+  checked=$(list_servers "$worker" pxname svname tracked | awk -F '\t' -v name="$name" '$2 == name && $3 == "-" { print $1 }')
+  commands=("set server $checked/$name state drain" "set server $checked/$name health down")
+  for backend in $(list_backends "$worker" "$name"); do
+    commands+=("set server $backend/$name state ready")
+  done
+  ask_haproxy "$worker" "${commands[@]}" >/dev/null
+}
+
+if ! worker=$(list_workers | head -n 1) || [[ -z $worker ]]; then
+  echo "HAProxy does not run"
+  exit
+fi
+if [[ -z $(list_backends "$worker" "$name") ]]; then
+  echo "HAProxy has no server $name"
+  exit
+fi
+if grep -qxF "$name" < <(list_drained); then
+  return_as_down
+fi
+systemctl stop "return-server-$name.timer" 2>/dev/null || true
+until health=$(read_health) && [[ $health == "UP "* ]]; do
+  if ((SECONDS > limit)); then
+    fail "$name did not pass its health check within $limit seconds. HAProxy puts it into service when it does. State and last check:" <<<"$health"
+  fi
+  sleep 0.2
+done
+echo "$name is in service"

@@ -1,0 +1,162 @@
+"""drain-server.sh and return-server.sh, and servers' states across reloads. The tests share one HAProxy."""
+
+import threading
+import time
+from dataclasses import replace
+
+from cluster.haproxy_config import render_haproxy_cfg
+from tests.integration.haproxy.clients import echoes, open_rtmp, open_websocket, request_https
+from tests.integration.haproxy.conftest import CLUSTER, GROWN, Balancer
+
+STICKY = "Cookie: AMS_EDGE=edge1\r\n"
+
+
+def wait_until_up(balancer: Balancer) -> None:
+    """Waits for the first health checks too: before them a server counts as up."""
+    assert "servers pass" in balancer.haproxy.run_script("wait-for-servers.sh", "digest")
+
+
+def states(balancer: Balancer, name: str) -> set[str]:
+    found = balancer.haproxy.server_states()
+    return {state.split(" (")[0] for server, state in found.items() if server.split("/")[1] == name}
+
+
+def serving_edges(headers: str = "") -> set[str]:
+    return {request_https(5443, "/LiveApp/", headers).node for _ in range(8)}
+
+
+def test_server_without_connections_leaves_at_once_and_returns(balancer: Balancer) -> None:
+    wait_until_up(balancer)
+    started = time.monotonic()
+    output = balancer.haproxy.run_script("drain-server.sh", "edge1", "20")
+    assert time.monotonic() - started < 5
+    assert output.splitlines()[-1] == "edge1 is out of service with 0 connections left"
+    assert states(balancer, "edge1") == {"MAINT"}
+    assert serving_edges() == serving_edges(STICKY) == {"edge2"}
+    # Draining it again changes nothing.
+    assert "0 connections left" in balancer.haproxy.run_script("drain-server.sh", "edge1", "20")
+    timers = (balancer.haproxy.root / "run/timers").read_text()
+    assert "--unit=return-server-edge1 --on-active=3620" in timers
+    for _ in range(2):
+        assert balancer.haproxy.run_script("return-server.sh", "edge1") == "edge1 is in service\n"
+    assert states(balancer, "edge1") == {"UP"}
+    assert serving_edges(STICKY) == {"edge1"}
+
+
+def test_draining_waits_for_connections_of_all_workers_and_prints_how_many_are_left(
+    balancer: Balancer,
+) -> None:
+    old_websocket, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
+    balancer.haproxy.reload_with_script(render_haproxy_cfg(CLUSTER))
+    websocket, node = open_websocket(5443, "/LiveApp/websocket", STICKY)
+    assert node == "edge1"
+    drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "30")
+    assert drain.stdout
+    assert drain.stdout.readline() == "edge1 has 2 connections; waiting up to 30 s for them\n"
+    # New clients go elsewhere, its own stay.
+    assert serving_edges() == {"edge2"}
+    assert serving_edges(STICKY) == {"edge1"}
+    with old_websocket, websocket:
+        assert echoes(old_websocket)
+        assert echoes(websocket)
+        websocket.close()
+        assert drain.stdout.readline().startswith("edge1 has 1 connections; waiting")
+    assert drain.stdout.readline() == "edge1 is out of service with 0 connections left\n"
+    assert drain.wait(5) == 0
+    balancer.haproxy.run_script("return-server.sh", "edge1")
+
+
+def test_draining_ends_after_the_given_seconds_and_keeps_the_connections(balancer: Balancer) -> None:
+    rtmp, node = open_rtmp()
+    with rtmp:
+        output = balancer.haproxy.run_script("drain-server.sh", node, "1")
+        assert output.splitlines() == [
+            f"{node} has 1 connections; waiting up to 1 s for them",
+            f"{node} is out of service with 1 connections left",
+        ]
+        assert echoes(rtmp)
+    balancer.haproxy.run_script("return-server.sh", node)
+
+
+def test_returned_server_gets_no_request_before_it_passes_its_health_check(balancer: Balancer) -> None:
+    balancer.haproxy.run_script("drain-server.sh", "edge1", "0")
+    node = balancer.nodes["edge1"]
+    node.application_status = dict.fromkeys(CLUSTER.applications, 403)
+    returning = balancer.haproxy.start_script("return-server.sh", "edge1")
+    for _ in range(30):
+        assert request_https(5443, "/LiveApp/", STICKY).status == 200
+        time.sleep(0.05)
+    assert returning.poll() is None
+    assert states(balancer, "edge1") == {"DOWN"}
+    node.application_status = {}
+    assert returning.wait(10) == 0
+    assert serving_edges(STICKY) == {"edge1"}
+
+
+def test_no_viewer_is_lost_while_a_server_leaves_and_returns(balancer: Balancer) -> None:
+    statuses: list[int] = []
+    stopped = threading.Event()
+
+    def view(cookie: str) -> None:
+        while not stopped.wait(0.01):
+            statuses.append(request_https(5443, "/LiveApp/", cookie).status)
+
+    viewers = [threading.Thread(target=view, args=(cookie,)) for cookie in ("", STICKY)]
+    for viewer in viewers:
+        viewer.start()
+    for _ in range(3):
+        balancer.haproxy.run_script("drain-server.sh", "edge1", "10")
+        balancer.haproxy.run_script("return-server.sh", "edge1")
+    stopped.set()
+    for viewer in viewers:
+        viewer.join()
+    assert set(statuses) == {200}
+
+
+def test_reload_keeps_drained_and_failed_servers_out_of_service(balancer: Balancer) -> None:
+    balancer.haproxy.run_script("drain-server.sh", "edge1", "0")
+    balancer.nodes["origin1"].application_status = {"live": 500}
+    while states(balancer, "origin1") != {"DOWN"}:
+        time.sleep(0.05)
+    # Another edge moves the others to other lines of the file.
+    for config in (GROWN, CLUSTER):
+        balancer.haproxy.reload_with_script(render_haproxy_cfg(config))
+        assert states(balancer, "edge1") == {"MAINT"}
+        assert states(balancer, "origin1") == {"DOWN"}
+        assert "edge1" not in serving_edges(STICKY)
+    # A later reload without the script must not load an old state.
+    assert not (balancer.haproxy.root / "run/haproxy/server-state").exists()
+    balancer.nodes["origin1"].application_status = {}
+    assert "edge1 was left out of service" in balancer.haproxy.run_script("wait-for-servers.sh", "digest")
+    assert states(balancer, "edge1") == states(balancer, "origin1") == {"UP"}
+
+
+def test_draining_survives_a_reload_without_the_script(balancer: Balancer) -> None:
+    websocket, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
+    with websocket:
+        drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "4")
+        assert drain.stdout
+        assert "1 connections" in drain.stdout.readline()
+        balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
+        time.sleep(1)
+        assert serving_edges() == {"edge2"}
+        assert drain.wait(10) == 0
+    assert states(balancer, "edge1") == {"MAINT"}
+    balancer.haproxy.run_script("return-server.sh", "edge1")
+
+
+def test_only_server_of_a_role_stays_in_service(balancer: Balancer) -> None:
+    balancer.haproxy.reload(render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1])))
+    wait_until_up(balancer)
+    output = balancer.haproxy.run_script("drain-server.sh", "origin1", "5")
+    assert output == "origin1 stays in service: no other server is up in the backends panel, rtmp\n"
+    assert states(balancer, "origin1") == {"UP"}
+    assert "MAINT" not in set(balancer.haproxy.server_states().values())
+
+
+def test_unknown_server_and_stopped_haproxy_are_no_errors(balancer: Balancer) -> None:
+    for script in (("drain-server.sh", "edge9", "5"), ("return-server.sh", "edge9")):
+        assert balancer.haproxy.run_script(*script) == "HAProxy has no server edge9\n"
+    (balancer.haproxy.root / "run/haproxy-master.sock").rename(balancer.haproxy.root / "run/moved.sock")
+    assert balancer.haproxy.run_script("drain-server.sh", "edge1", "5").startswith("HAProxy does not run")
+    assert balancer.haproxy.run_script("return-server.sh", "edge1") == "HAProxy does not run\n"

@@ -50,9 +50,23 @@ class AwsClient:
         self.default_tags: dict[str, str] = (self.settings.get("defaultTags") or {}).get("tags") or {}
         self.cancelled = cancelled or threading.Event()
         self._making_clients = threading.Lock()
-        if not self.settings.get("skipCredentialsValidation"):
-            with translate_errors("validating provider credentials: retrieving caller identity from STS"):
-                self._client("sts").get_caller_identity()
+        self.account = self._find_account()
+        """The account id, empty with `skipRequestingAccountId`."""
+
+    def _find_account(self) -> str:
+        if self.settings.get("skipCredentialsValidation"):
+            action = "retrieving AWS account details"
+            if self.settings.get("skipRequestingAccountId"):
+                return ""
+        else:
+            action = "validating provider credentials: retrieving caller identity from STS"
+        with translate_errors(action):
+            account = str(self._client("sts").get_caller_identity()["Account"])
+        return "" if self.settings.get("skipRequestingAccountId") else account
+
+    def merge_tags(self, tags: object) -> dict[str, str]:
+        """Returns the tags of a resource in AWS: the provider's default tags, and the resource's own."""
+        return {**self.default_tags, **(tags if isinstance(tags, dict) else {})}
 
     def _client(self, service: str) -> Any:
         endpoints = {k: v for entry in self.settings.get("endpoints") or [] for k, v in entry.items()}
@@ -92,15 +106,18 @@ class AwsClient:
     def quotas(self) -> Any:
         return self._client("service-quotas")
 
-    @cached_property
-    def account(self) -> str:
-        if self.settings.get("skipRequestingAccountId"):
-            return ""
-        with translate_errors("retrieving AWS account details"):
-            return str(self._client("sts").get_caller_identity()["Account"])
-
     def arn(self, account: str, resource: str) -> str:
         return f"arn:aws:ec2:{self.region}:{account}:{resource}"
+
+    def own_tags(self, tags: Value, given: Value) -> Properties:
+        """Returns the tags that are not the provider's default tags, or that the program gives too."""
+        assert isinstance(tags, dict)
+        given = given if isinstance(given, dict) else {}
+        return {
+            key: value
+            for key, value in tags.items()
+            if self.default_tags.get(key) != value or given.get(key) == value
+        }
 
     def wait(self, for_what: str, done: Callable[[], bool]) -> None:
         """Waits until `done` returns true, at most `wait_timeout` seconds or until the run is cancelled."""

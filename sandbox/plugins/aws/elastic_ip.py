@@ -4,7 +4,6 @@ from typing import Any
 
 from sandbox.plugins.aws.client import (
     AwsClient,
-    api_error,
     describe_one,
     get_tags,
     tag_specifications,
@@ -14,7 +13,7 @@ from sandbox.plugins.properties import Properties
 
 
 def _create_address(client: AwsClient, inputs: Properties) -> str:
-    tags = tag_specifications("elastic-ip", inputs.get("tags"))
+    tags = tag_specifications("elastic-ip", client.merge_tags(inputs.get("tags")))
     return str(client.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["AllocationId"])
 
 
@@ -26,6 +25,7 @@ def _read_address(client: AwsClient, allocation_id: str, known: Properties) -> P
     found = _address(client, AllocationIds=[allocation_id])
     if found is None:
         return None
+    client.ec2.describe_addresses_attribute(AllocationIds=[allocation_id], Attribute="domain-name")
     public, private = found["PublicIp"], found.get("PrivateIpAddress", "")
     return {
         "allocationId": allocation_id,
@@ -42,25 +42,15 @@ def _read_address(client: AwsClient, allocation_id: str, known: Properties) -> P
     }
 
 
-def _disassociate(client: AwsClient, association_id: str) -> None:
+def _disassociate(client: AwsClient, association_id: object) -> None:
     if association_id:
-        client.delete_when_unused(
-            "EC2 EIP", lambda: client.ec2.disassociate_address(AssociationId=association_id)
-        )
+        client.ignore_not_found(lambda: client.ec2.disassociate_address(AssociationId=association_id))
 
 
 def _delete_address(client: AwsClient, allocation_id: str, state: Properties) -> None:
-    if found := _address(client, AllocationIds=[allocation_id]):
-        association = found.get("AssociationId", "")
-        if association and association != state.get("associationId"):
-            # The official provider removes only the association in the state, and AWS then refuses the release. moto releases.
-            raise api_error(
-                "ReleaseAddress",
-                "InvalidIPAddress.InUse",
-                f"The address with allocation id [{allocation_id}] cannot be released because it is in use",
-            )
-        _disassociate(client, association)
-        client.delete_when_unused("EC2 EIP", lambda: client.ec2.release_address(AllocationId=allocation_id))
+    # An association that the state does not have makes AWS refuse the release.
+    _disassociate(client, state.get("associationId"))
+    client.ignore_not_found(lambda: client.ec2.release_address(AllocationId=allocation_id))
 
 
 EIP = AwsResourceType(
@@ -81,9 +71,8 @@ EIP = AwsResourceType(
 
 
 def _create_association(client: AwsClient, inputs: Properties) -> str:
-    # In a VPC, AWS allows reassociation by default. moto does not.
     associated = client.ec2.associate_address(
-        AllocationId=inputs["allocationId"], InstanceId=inputs["instanceId"], AllowReassociation=True
+        AllocationId=inputs["allocationId"], InstanceId=inputs["instanceId"]
     )
     return str(associated["AssociationId"])
 

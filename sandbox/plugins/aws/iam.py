@@ -1,14 +1,12 @@
 """IAM roles, their policies, and instance profiles."""
 
-import json
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from sandbox.plugins.aws import policy_documents
-from sandbox.plugins.aws.client import AwsClient, api_error, describe_one, error_code, get_tags, to_tag_list
+from sandbox.plugins.aws.client import AwsClient, describe_one, error_code, get_tags, to_tag_list
 from sandbox.plugins.aws.resource_type import AwsResourceType, update_tags
 from sandbox.plugins.properties import Properties, Value
 
@@ -44,14 +42,9 @@ def _create_role(client: AwsClient, inputs: Properties) -> str:
     client.iam.create_role(
         RoleName=name,
         AssumeRolePolicyDocument=inputs["assumeRolePolicy"],
-        Tags=to_tag_list(inputs.get("tags")),
+        Tags=to_tag_list(client.merge_tags(inputs.get("tags"))),
         **_description(inputs),
     )
-    try:  # moto validates the policy only when it is updated
-        _trust(client, name, inputs)
-    except ClientError:
-        client.iam.delete_role(RoleName=name)
-        raise
     return name
 
 
@@ -61,7 +54,11 @@ def _trust(client: AwsClient, name: str, inputs: Properties) -> None:
 
 def _read_role(client: AwsClient, name: str, known: Properties) -> Properties | None:
     found = describe_one(lambda: [client.iam.get_role(RoleName=name)["Role"]])
-    return found and {
+    if found is None:
+        return None
+    client.iam.list_role_policies(RoleName=name)
+    client.iam.list_attached_role_policies(RoleName=name)
+    return {
         "arn": found["Arn"],
         "assumeRolePolicy": policy_documents.keep_given_text(
             known.get("assumeRolePolicy"), found["AssumeRolePolicyDocument"]
@@ -118,23 +115,11 @@ ROLE = AwsResourceType(
 
 # ---- policies of roles
 
-LARGEST = 10240
-
 
 def _put_policy(client: AwsClient, inputs: Properties) -> str:
     role, name = str(inputs["role"]), str(inputs["name"])
-    _refuse_too_large(client, role, name, str(inputs["policy"]))
     client.iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=inputs["policy"])
     return f"{role}:{name}"
-
-
-def _refuse_too_large(client: AwsClient, role: str, name: str, policy: str) -> None:
-    """Raises an error if all policies of the role exceed the size limit. moto has no limit. White space does not count."""
-    others = set(client.iam.list_role_policies(RoleName=role)["PolicyNames"]) - {name}
-    texts = [policy, *(json.dumps(_policy(client, role, other)) for other in others)]
-    if sum(len(re.sub(r"\s", "", text)) for text in texts) > LARGEST:
-        message = f"Maximum policy size of {LARGEST} bytes exceeded for role {role}"
-        raise api_error("PutRolePolicy", "LimitExceeded", message)
 
 
 def _policy(client: AwsClient, role: str, name: str) -> dict[str, Any]:
@@ -184,7 +169,9 @@ ROLE_POLICY = AwsResourceType(
 
 def _create_profile(client: AwsClient, inputs: Properties) -> str:
     name = str(inputs["name"])
-    client.iam.create_instance_profile(InstanceProfileName=name, Tags=to_tag_list(inputs.get("tags")))
+    client.iam.create_instance_profile(
+        InstanceProfileName=name, Tags=to_tag_list(client.merge_tags(inputs.get("tags")))
+    )
     return name
 
 
@@ -205,7 +192,11 @@ def _give_role(client: AwsClient, name: str, role: Value) -> None:
 
 def _read_profile(client: AwsClient, name: str, known: Properties) -> Properties | None:
     found = describe_one(lambda: [_profile(client, name)])
-    return found and {
+    if found is None:
+        return None
+    for role in found["Roles"]:
+        client.ignore_not_found(functools.partial(client.iam.get_role, RoleName=role["RoleName"]))
+    return {
         "arn": found["Arn"],
         "createDate": _created(found),
         "name": found["InstanceProfileName"],

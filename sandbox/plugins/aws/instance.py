@@ -1,19 +1,20 @@
 """EC2 instances."""
 
 import base64
+import secrets
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from sandbox.plugins.aws.client import (
     AwsClient,
-    api_error,
     describe_one,
     error_code,
     get_tags,
     is_not_found,
     rename_keys,
     tag_specifications,
+    to_tag_list,
 )
 from sandbox.plugins.aws.resource_type import AwsResourceType, update_ec2_tags
 from sandbox.plugins.properties import Properties, Value
@@ -37,89 +38,80 @@ VOLUME = {
 
 
 def _create(client: AwsClient, inputs: Properties) -> str:
+    (image,) = client.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"]
     request: dict[str, Any] = {
-        "ImageId": inputs["ami"],
+        "ImageId": image["ImageId"],
         "InstanceType": inputs["instanceType"],
-        "TagSpecifications": [
-            *tag_specifications("instance", inputs.get("tags")),
-            *tag_specifications("volume", {**client.default_tags, **_volume_tags(inputs)}),
-        ],
+        "ClientToken": secrets.token_hex(16),
+        "DisableApiTermination": False,
+        "EbsOptimized": False,
+        "Monitoring": {"Enabled": False},
+        "Placement": {"AvailabilityZone": inputs.get("availabilityZone", "")},
+        "TagSpecifications": tag_specifications("instance", client.merge_tags(inputs.get("tags"))),
         **_network(inputs),
     }
-    if "availabilityZone" in inputs:
-        request["Placement"] = {"AvailabilityZone": inputs["availabilityZone"]}
     if "userData" in inputs:
         request["UserData"] = inputs["userData"]
     if volume := rename_keys(inputs.get("rootBlockDevice"), VOLUME):
-        image = client.ec2.describe_images(ImageIds=[inputs["ami"]])["Images"][0]
         ebs = {"DeleteOnTermination": True, **volume}
         request["BlockDeviceMappings"] = [{"DeviceName": image["RootDeviceName"], "Ebs": ebs}]
     if metadata := rename_keys(inputs.get("metadataOptions"), METADATA):
         request["MetadataOptions"] = metadata
-    if not (profile := inputs.get("iamInstanceProfile")):
-        return _run(client, request)
+    if profile := inputs.get("iamInstanceProfile"):
+        request["IamInstanceProfile"] = {"Name": profile}
 
-    def run_with_profile() -> str:
-        found = _profile(client, "RunInstances", profile)
-        if not found["Roles"]:
-            message = f'IAM Instance Profile "{found["Arn"]}" has no associated IAM Roles'
-            raise api_error("RunInstances", "InvalidParameterValue", message)
-        return _run(client, {**request, "IamInstanceProfile": {"Name": profile}})
+    def run() -> str:
+        return str(client.ec2.run_instances(MinCount=1, MaxCount=1, **request)["Instances"][0]["InstanceId"])
 
-    return client.retry_until_propagated(run_with_profile, _is_about_profile)
+    return client.retry_until_propagated(run, _is_about_profile)
 
 
-def _run(client: AwsClient, request: dict[str, Any]) -> str:
-    return str(client.ec2.run_instances(MinCount=1, MaxCount=1, **request)["Instances"][0]["InstanceId"])
-
-
-def _profile(client: AwsClient, operation: str, name: Value) -> dict[str, Any]:
-    """Returns an instance profile, or raises EC2's error if it does not exist."""
-    try:
-        found: dict[str, Any] = client.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-    except ClientError as problem:
-        if not is_not_found(problem):
-            raise
-        message = f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
-        raise api_error(operation, "InvalidParameterValue", message) from problem
-    return found
+def _finish_create(client: AwsClient, instance_id: str, inputs: Properties) -> None:
+    _wait_for_state(client, instance_id, "running")
+    found = _describe(client, instance_id)
+    device = found and _root_device(found)
+    if device and (tags := client.merge_tags(_volume_tags(inputs))):
+        client.ec2.create_tags(Resources=[device["Ebs"]["VolumeId"]], Tags=to_tag_list(tags))
 
 
 def _is_about_profile(problem: ClientError) -> bool:
     return error_code(problem) == "InvalidParameterValue" and "IAM Instance Profile" in str(problem)
 
 
-def _association(client: AwsClient, instance_id: str) -> dict[str, Any]:
-    """Returns the association of the instance's profile. moto's description of the instance has its first profile only."""
-    of_instance = [{"Name": "instance-id", "Values": [instance_id]}]
-    found = client.ec2.describe_iam_instance_profile_associations(Filters=of_instance)
-    return next(iter(found["IamInstanceProfileAssociations"]), {})
-
-
-def _profile_name(client: AwsClient, instance_id: str) -> str:
-    profile = _association(client, instance_id).get("IamInstanceProfile", {})
-    return str(profile.get("Arn", "")).rsplit("/", 1)[-1]
-
-
 def _change_profile(client: AwsClient, instance_id: str, name: Value) -> None:
-    association = _association(client, instance_id).get("AssociationId")
+    of_instance = [{"Name": "instance-id", "Values": [instance_id]}]
+    associations = client.ec2.describe_iam_instance_profile_associations(Filters=of_instance)[
+        "IamInstanceProfileAssociations"
+    ]
+    association = associations[0]["AssociationId"] if associations else None
+    found = _describe(client, instance_id)
+    if association and (not found or found["State"]["Name"] != "running"):
+        # AWS replaces the profile of a running instance only.
+        client.ec2.disassociate_iam_instance_profile(AssociationId=association)
+        association = None
 
     def change() -> None:
         profile = {"Name": name}
         if association:
-            _profile(client, "ReplaceIamInstanceProfileAssociation", name)
             client.ec2.replace_iam_instance_profile_association(
                 AssociationId=association, IamInstanceProfile=profile
             )
         else:
-            _profile(client, "AssociateIamInstanceProfile", name)
             client.ec2.associate_iam_instance_profile(InstanceId=instance_id, IamInstanceProfile=profile)
 
     client.retry_until_propagated(change, _is_about_profile)
+    client.wait(
+        f"EC2 Instance ({instance_id}) to have its IAM instance profile",
+        lambda: _profile_name(_describe(client, instance_id) or {}) == name,
+    )
+
+
+def _profile_name(found: dict[str, Any]) -> str:
+    return str(found.get("IamInstanceProfile", {}).get("Arn", "")).rsplit("/", 1)[-1]
 
 
 def _network(inputs: Properties) -> dict[str, Any]:
-    """Returns the request's primary network interface. It alone can have a public address, and ends with the instance."""
+    """Returns the request's primary network interface. It alone can have a public address."""
     names = {
         "subnetId": "SubnetId",
         "privateIp": "PrivateIpAddress",
@@ -127,8 +119,7 @@ def _network(inputs: Properties) -> dict[str, Any]:
         "vpcSecurityGroupIds": "Groups",
     }
     interface = rename_keys(inputs, names)
-    fixed = {"DeviceIndex": 0, "DeleteOnTermination": True}
-    return {"NetworkInterfaces": [{**fixed, **interface}]} if interface else {}
+    return {"NetworkInterfaces": [{"DeviceIndex": 0, **interface}]} if interface else {}
 
 
 def _volume_tags(properties: Properties) -> Properties:
@@ -153,13 +144,16 @@ def _read(client: AwsClient, instance_id: str, known: Properties) -> Properties 
         return None
     interface = _primary_interface(found)
     options = found.get("MetadataOptions", {})
+    user_data = _read_attributes(client, found)
     return {
+        **({"userData": user_data} if user_data or "userData" in known else {}),
         "ami": found["ImageId"],
         "arn": client.arn(found["OwnerId"], f"instance/{instance_id}"),
-        # As in the official provider, an Elastic IP counts too: with `False` as input, a refresh then causes a replacement.
+        # As in the official provider: `True` with an Elastic IP, `False` for a stopped instance (terraform-provider-aws,
+        # issue 33775). A refresh then causes a replacement, unless the program ignores changes of this input.
         "associatePublicIpAddress": "Association" in interface,
         "availabilityZone": found["Placement"]["AvailabilityZone"],
-        "iamInstanceProfile": _profile_name(client, instance_id),
+        "iamInstanceProfile": _profile_name(found),
         "instanceState": found["State"]["Name"],
         "instanceType": found["InstanceType"],
         "keyName": found.get("KeyName", ""),
@@ -179,22 +173,49 @@ def _read(client: AwsClient, instance_id: str, known: Properties) -> Properties 
     }
 
 
+def _read_attributes(client: AwsClient, found: dict[str, Any]) -> str:
+    """Makes the other calls of the official provider's reader. Returns the user data."""
+    instance_id = found["InstanceId"]
+    client.ec2.describe_instance_types(InstanceTypes=[found["InstanceType"]])
+    client.ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [instance_id]}])
+    if "VpcId" in found:
+        client.ec2.describe_vpcs(VpcIds=[found["VpcId"]])
+    client.ec2.describe_instance_credit_specifications(InstanceIds=[instance_id])
+    attributes = {
+        name: client.ec2.describe_instance_attribute(InstanceId=instance_id, Attribute=name)
+        for name in (
+            "disableApiStop",
+            "disableApiTermination",
+            "instanceInitiatedShutdownBehavior",
+            "userData",
+        )
+    }
+    encoded = attributes["userData"].get("UserData", {}).get("Value", "")
+    return base64.b64decode(encoded).decode(errors="replace")
+
+
 def _primary_interface(found: dict[str, Any]) -> dict[str, Any]:
     interfaces = found.get("NetworkInterfaces", [])
     return next((one for one in interfaces if one["Attachment"]["DeviceIndex"] == 0), {})
 
 
 def _root_volume(client: AwsClient, found: dict[str, Any], known: Properties) -> Value:
-    for mapping in found.get("BlockDeviceMappings", []):
-        if mapping["DeviceName"] == found.get("RootDeviceName"):
-            volume = client.ec2.describe_volumes(VolumeIds=[mapping["Ebs"]["VolumeId"]])["Volumes"][0]
+    mapping = _root_device(found)
+    attached = [{"Name": "attachment.instance-id", "Values": [found["InstanceId"]]}]
+    volumes = client.ec2.describe_volumes(Filters=attached)["Volumes"]
+    for volume in volumes:
+        if mapping and volume["VolumeId"] == mapping["Ebs"]["VolumeId"]:
+            tags = get_tags(volume)
             return {
                 "deleteOnTermination": mapping["Ebs"].get("DeleteOnTermination", True),
                 "deviceName": mapping["DeviceName"],
                 "encrypted": volume["Encrypted"],
                 "iops": volume.get("Iops", 0),
                 "kmsKeyId": volume.get("KmsKeyId", ""),
-                "tags": _own_tags(client, volume),
+                # A volume gets default tags only at its creation. When one changes, the volume's old value counts as its own tag,
+                # and an update removes it (terraform-provider-aws, issue 38301).
+                "tags": client.own_tags(tags, _volume_tags(known)),
+                "tagsAll": tags,
                 "throughput": volume.get("Throughput", 0),
                 "volumeId": volume["VolumeId"],
                 "volumeSize": volume["Size"],
@@ -203,16 +224,14 @@ def _root_volume(client: AwsClient, found: dict[str, Any], known: Properties) ->
     return known.get("rootBlockDevice")
 
 
-def _own_tags(client: AwsClient, volume: dict[str, Any]) -> Properties:
-    """Returns the volume's tags without the provider's default tags, which it gets only at creation.
-
-    When a default tag changes, the volume's old value counts as its own tag, and an update removes it. The official provider
-    does the same (terraform-provider-aws, issue 38301).
-    """
-    return {key: value for key, value in get_tags(volume).items() if client.default_tags.get(key) != value}
+def _root_device(found: dict[str, Any]) -> dict[str, Any] | None:
+    name = found.get("RootDeviceName")
+    return next(
+        (mapping for mapping in found.get("BlockDeviceMappings", []) if mapping["DeviceName"] == name), None
+    )
 
 
-def _state_is(client: AwsClient, instance_id: str, wanted: str) -> None:
+def _wait_for_state(client: AwsClient, instance_id: str, wanted: str) -> None:
     def reached() -> bool:
         found = _describe(client, instance_id)
         return (found["State"]["Name"] if found else "terminated") == wanted
@@ -240,16 +259,22 @@ def _update(
     if "metadataOptions" in changed:
         options = _merged(state.get("metadataOptions"), inputs.get("metadataOptions"))
         client.ec2.modify_instance_metadata_options(InstanceId=instance_id, **rename_keys(options, METADATA))
+        client.wait(
+            f"EC2 Instance ({instance_id}) metadata options to be applied",
+            lambda: (
+                (_describe(client, instance_id) or {}).get("MetadataOptions", {}).get("State") == "applied"
+            ),
+        )
     if "rootBlockDevice" in changed:
         _update_root_volume(client, instance_id, state, inputs)
 
 
 def _modify_stopped(client: AwsClient, instance_id: str, **change: Any) -> None:
     client.ec2.stop_instances(InstanceIds=[instance_id])
-    _state_is(client, instance_id, "stopped")
+    _wait_for_state(client, instance_id, "stopped")
     client.ec2.modify_instance_attribute(InstanceId=instance_id, **change)
     client.ec2.start_instances(InstanceIds=[instance_id])
-    _state_is(client, instance_id, "running")
+    _wait_for_state(client, instance_id, "running")
 
 
 def _merged(old: Value, new: Value) -> Properties:
@@ -281,12 +306,13 @@ def _modified(client: AwsClient, volume_id: Value) -> bool:
 
 def _delete(client: AwsClient, instance_id: str, state: Properties) -> None:
     try:
+        client.ec2.modify_instance_attribute(InstanceId=instance_id, DisableApiTermination={"Value": False})
         client.ec2.terminate_instances(InstanceIds=[instance_id])
     except ClientError as problem:
         if not is_not_found(problem):
             raise
         return
-    _state_is(client, instance_id, "terminated")
+    _wait_for_state(client, instance_id, "terminated")
 
 
 INSTANCE = AwsResourceType(
@@ -305,7 +331,7 @@ INSTANCE = AwsResourceType(
         }
     ),
     nested_inputs={"metadataOptions": frozenset(METADATA), "rootBlockDevice": frozenset(VOLUME) | {"tags"}},
-    nested_outputs={"rootBlockDevice": frozenset({"deviceName", "volumeId"})},
+    nested_outputs={"rootBlockDevice": frozenset({"deviceName", "tagsAll", "volumeId"})},
     chosen_by_aws=frozenset(
         {
             "subnetId", "privateIp", "availabilityZone", "associatePublicIpAddress",
@@ -326,7 +352,7 @@ INSTANCE = AwsResourceType(
         ("publicIp", "publicDns"), frozenset({"instanceType", "userData"})
     ),
     create=_create,
-    finish_create=lambda client, instance_id, _: _state_is(client, instance_id, "running"),
+    finish_create=_finish_create,
     read=_read,
     update=_update,
     delete=_delete,

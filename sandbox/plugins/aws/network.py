@@ -8,13 +8,17 @@ from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import Properties, Value
 
 VPC_ATTRIBUTES = {"enableDnsSupport": "EnableDnsSupport", "enableDnsHostnames": "EnableDnsHostnames"}
+READ_VPC_ATTRIBUTES = {
+    **VPC_ATTRIBUTES,
+    "enableNetworkAddressUsageMetrics": "EnableNetworkAddressUsageMetrics",
+}
 
 
 def _create_vpc(client: AwsClient, inputs: Properties) -> str:
     created = client.ec2.create_vpc(
         CidrBlock=inputs["cidrBlock"],
         InstanceTenancy=inputs["instanceTenancy"],
-        TagSpecifications=tag_specifications("vpc", inputs.get("tags")),
+        TagSpecifications=tag_specifications("vpc", client.merge_tags(inputs.get("tags"))),
     )
     return str(created["Vpc"]["VpcId"])
 
@@ -37,7 +41,7 @@ def _read_vpc(client: AwsClient, vpc_id: str, known: Properties) -> Properties |
     acls = client.ec2.describe_network_acls(Filters=default_acl)["NetworkAcls"]
     attributes = {
         name: client.ec2.describe_vpc_attribute(VpcId=vpc_id, Attribute=name)[api_name]["Value"]
-        for name, api_name in VPC_ATTRIBUTES.items()
+        for name, api_name in READ_VPC_ATTRIBUTES.items()
     }
     return {
         **attributes,
@@ -60,6 +64,12 @@ def _update_vpc(
     for name in sorted(changed & VPC_ATTRIBUTES.keys(), reverse=True):  # host names require DNS support
         value = {"Value": bool(inputs.get(name))}
         client.ec2.modify_vpc_attribute(VpcId=vpc_id, **{VPC_ATTRIBUTES[name]: value})
+        client.wait(
+            f"EC2 VPC ({vpc_id}) attribute {name}",
+            lambda name=name, value=value: (
+                client.ec2.describe_vpc_attribute(VpcId=vpc_id, Attribute=name)[VPC_ATTRIBUTES[name]] == value
+            ),
+        )
 
 
 VPC = AwsResourceType(
@@ -73,7 +83,7 @@ VPC = AwsResourceType(
     outputs=frozenset(
         {
             "arn", "defaultNetworkAclId", "defaultRouteTableId", "defaultSecurityGroupId", "dhcpOptionsId",
-            "mainRouteTableId", "ownerId",
+            "enableNetworkAddressUsageMetrics", "mainRouteTableId", "ownerId",
         }
     ),
     create=_create_vpc,
@@ -89,7 +99,7 @@ def _create_subnet(client: AwsClient, inputs: Properties) -> str:
     created = client.ec2.create_subnet(
         VpcId=inputs["vpcId"],
         CidrBlock=inputs["cidrBlock"],
-        TagSpecifications=tag_specifications("subnet", inputs.get("tags")),
+        TagSpecifications=tag_specifications("subnet", client.merge_tags(inputs.get("tags"))),
         **zone,
     )
     return str(created["Subnet"]["SubnetId"])
@@ -127,6 +137,14 @@ def _update_subnet(
         client.ec2.modify_subnet_attribute(SubnetId=subnet_id, MapPublicIpOnLaunch=value)
 
 
+def _delete_subnet(client: AwsClient, subnet_id: str, state: Properties) -> None:
+    of_subnet = [{"Name": "subnet-id", "Values": [subnet_id]}]
+    client.ec2.describe_network_interfaces(
+        Filters=of_subnet
+    )  # the official provider deletes those of other services
+    client.delete_when_unused("EC2 Subnet", lambda: client.ec2.delete_subnet(SubnetId=subnet_id))
+
+
 SUBNET = AwsResourceType(
     token="aws:ec2/subnet:Subnet",
     label="EC2 Subnet",
@@ -140,14 +158,12 @@ SUBNET = AwsResourceType(
     finish_create=_ready_subnet,
     read=_read_subnet,
     update=_update_subnet,
-    delete=lambda client, subnet_id, _: client.delete_when_unused(
-        "EC2 Subnet", lambda: client.ec2.delete_subnet(SubnetId=subnet_id)
-    ),
+    delete=_delete_subnet,
 )
 
 
 def _create_gateway(client: AwsClient, inputs: Properties) -> str:
-    tags = tag_specifications("internet-gateway", inputs.get("tags"))
+    tags = tag_specifications("internet-gateway", client.merge_tags(inputs.get("tags")))
     created = client.ec2.create_internet_gateway(TagSpecifications=tags)
     return str(created["InternetGateway"]["InternetGatewayId"])
 
@@ -155,6 +171,18 @@ def _create_gateway(client: AwsClient, inputs: Properties) -> str:
 def _attach_gateway(client: AwsClient, gateway_id: str, inputs: Properties) -> None:
     if "vpcId" in inputs:
         client.ec2.attach_internet_gateway(InternetGatewayId=gateway_id, VpcId=inputs["vpcId"])
+        client.wait(
+            f"EC2 Internet Gateway ({gateway_id}) to be attached",
+            lambda: (
+                [
+                    attachment["State"]
+                    for attachment in client.ec2.describe_internet_gateways(InternetGatewayIds=[gateway_id])[
+                        "InternetGateways"
+                    ][0]["Attachments"]
+                ]
+                == ["available"]
+            ),
+        )
 
 
 def _read_gateway(client: AwsClient, gateway_id: str, known: Properties) -> Properties | None:
@@ -210,7 +238,7 @@ INTERNET_GATEWAY = AwsResourceType(
 
 
 def _create_table(client: AwsClient, inputs: Properties) -> str:
-    tags = tag_specifications("route-table", inputs.get("tags"))
+    tags = tag_specifications("route-table", client.merge_tags(inputs.get("tags")))
     created = client.ec2.create_route_table(VpcId=inputs["vpcId"], TagSpecifications=tags)
     return str(created["RouteTable"]["RouteTableId"])
 

@@ -57,10 +57,11 @@ class ConfiguredResourceType:
         return self.description.check(self.client.default_tags, name, old, inputs, seed)
 
     def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
-        return self.description.diff(old_inputs, state, inputs)
+        return self.description.diff(self.client.default_tags, old_inputs, state, inputs)
 
     def preview_outputs(self, state: Properties, old_inputs: Properties, inputs: Properties) -> Properties:
-        return self.description.preview_outputs(self.client.region, state, old_inputs, inputs)
+        client = self.client
+        return self.description.preview_outputs(client.region, client.default_tags, state, old_inputs, inputs)
 
     def inputs_from_state(self, inputs: Properties, state: Properties) -> Properties:
         return self.description.inputs_from_state(inputs, state)

@@ -82,13 +82,15 @@ class AwsResourceType:
     unordered: frozenset[str] = frozenset()
     """List inputs whose order is irrelevant."""
     policy_inputs: frozenset[str] = frozenset()
-    """Inputs that are JSON policies, which are compared by meaning."""
+    """Inputs that are JSON policies, which are compared by meaning. A refresh changes their outputs, but not their inputs."""
     validators: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     """Functions that check an input without calling AWS. They return the error, empty for a valid value."""
     defaults: Mapping[str, Value] = field(default_factory=dict)
     auto_named: bool = False
     """Whether a missing `name` is derived from the resource's name in the program."""
     taggable: bool = True
+    plugin_framework: bool = False
+    """Whether the type has no `tagsAll` among its inputs: Terraform's plugin framework adds the default tags later."""
     outputs: frozenset[str] = frozenset()
     """Outputs that only AWS knows; they are unknown in a preview."""
     outputs_changed_by: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -135,16 +137,21 @@ class AwsResourceType:
                 and (error := validator(str(checked[top])))
             ):
                 failures[top] = error
-        if self.taggable and default_tags:
-            tags = given.get("tags") or {}
-            checked["tags"] = {**default_tags, **tags} if isinstance(tags, dict) else tags
+        if self.taggable and not self.plugin_framework:
+            checked["tagsAll"] = merge_tags(default_tags, given)
         return checked, failures
 
     def _unknown_property(self) -> str:
         return f"unknown property of {self.token}: the sandbox's aws provider does not support it"
 
-    def diff(self, old_inputs: Properties, state: Properties, inputs: Properties) -> Diff:
-        paths = self._find_changes(old_inputs, state, inputs)
+    def diff(
+        self,
+        default_tags: Mapping[str, str],
+        old_inputs: Properties,
+        state: Properties,
+        inputs: Properties,
+    ) -> Diff:
+        paths = self._find_changes(default_tags, old_inputs, state, inputs)
         replaces = {path for path in paths if {path, top_level(path)} & self.replace_on_change}
         replaces |= {path for path in paths if inputs.get(self.replace_if.get(top_level(path), ""))}
         defaults = inputs.get(DEFAULTS)
@@ -155,16 +162,25 @@ class AwsResourceType:
         return Diff(paths, frozenset(replaces), bool(replaces) and has_fixed_name)
 
     def _find_changes(
-        self, old_inputs: Properties, state: Properties, inputs: Properties
+        self,
+        default_tags: Mapping[str, str],
+        old_inputs: Properties,
+        state: Properties,
+        inputs: Properties,
     ) -> dict[str, tuple[Value, Value]]:
         """Returns the changed property paths with their old and new values."""
         changes: dict[str, tuple[Value, Value]] = {}
-        for top in sorted((old_inputs.keys() | inputs.keys()) - {DEFAULTS}):
+        if self.taggable:
+            tags = find_differences("tagsAll", state.get("tagsAll") or {}, merge_tags(default_tags, inputs))
+            changes |= {path: (before, after) for path, before, after in tags}
+        for top in sorted((old_inputs.keys() | inputs.keys()) - {DEFAULTS, "tagsAll"}):
             old, new = old_inputs.get(top), inputs.get(top)
             if top in self.unordered and isinstance(old, list) and isinstance(new, list):
                 old, new = sorted(old, key=str), sorted(new, key=str)
-            if top in self.policy_inputs and equivalent(old, new):
-                continue
+            if top in self.policy_inputs:
+                old = state.get(top)
+                if equivalent(old, new):
+                    continue
             if top in self.chosen_by_aws:
                 if new in (None, ""):  # the official provider treats an empty text as absent
                     continue
@@ -178,11 +194,16 @@ class AwsResourceType:
         return changes
 
     def preview_outputs(
-        self, region: str, state: Properties, old_inputs: Properties, inputs: Properties
+        self,
+        region: str,
+        default_tags: Mapping[str, str],
+        state: Properties,
+        old_inputs: Properties,
+        inputs: Properties,
     ) -> Properties:
         known = {key: value for key, value in inputs.items() if key != DEFAULTS}
         if self.taggable:
-            known["tagsAll"] = inputs.get("tags") or {}
+            known["tagsAll"] = merge_tags(default_tags, inputs)
         base: Properties = state or {
             "region": region,
             **dict.fromkeys(self.outputs | self.chosen_by_aws, UNKNOWN),
@@ -224,11 +245,14 @@ class AwsResourceType:
         old_inputs: Properties,
         inputs: Properties,
     ) -> Properties:
-        changed = {top_level(path) for path in self._find_changes(old_inputs, state, inputs)}
+        tags = {"tags", "tagsAll"}
+        found = self._find_changes(client.default_tags, old_inputs, state, inputs)
+        changed = {top_level(path) for path in found}
         with translate_errors(f"updating {self.label} ({resource_id})"):
-            if "tags" in changed:
-                self.update_tags(client, resource_id, state.get("tags"), inputs.get("tags"))
-            if changed - {"tags"}:
+            if changed & tags:
+                new_tags: Value = {**client.merge_tags(inputs.get("tags"))}
+                self.update_tags(client, resource_id, state.get("tagsAll"), new_tags)
+            if changed - tags:
                 self.update(client, resource_id, state, inputs, changed)
             if not changed:  # an update without changes follows a failed finish_create
                 self.finish_create(client, resource_id, inputs)
@@ -250,7 +274,7 @@ class AwsResourceType:
             before, now = inputs.get(name), state.get(name)
             if isinstance(before, dict) and isinstance(now, dict) and name in self.nested_inputs:
                 now = {key: now[key] for key in before if key in now}
-            if now is None and name in inputs:
+            if name in inputs and (now is None or name in self.policy_inputs):
                 now = before
             if now is not None and now != "":
                 found[name] = now
@@ -268,5 +292,12 @@ class AwsResourceType:
         state = {key: value for key, value in known.items() if key != DEFAULTS} | found
         state["region"] = client.region
         if self.taggable:
-            state["tagsAll"] = state.get("tags") or {}
+            state["tagsAll"] = state["tags"]
+            state["tags"] = client.own_tags(state["tags"], known.get("tags"))
         return state
+
+
+def merge_tags(default_tags: Mapping[str, str], inputs: Properties) -> Value:
+    """Returns the merged tags, unknown as a whole if a part of them is unknown."""
+    tags = inputs.get("tags") or {}
+    return {**default_tags, **tags} if isinstance(tags, dict) and not contains_unknown(tags) else UNKNOWN

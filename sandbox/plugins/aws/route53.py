@@ -4,7 +4,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from sandbox.plugins.aws.client import AwsClient, api_error, error_code
+from sandbox.plugins.aws.client import AwsClient, error_code
 from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import Properties
 
@@ -57,9 +57,6 @@ def _find(client: AwsClient, properties: Properties) -> dict[str, Any] | None:
 
 def _create(client: AwsClient, inputs: Properties) -> str:
     record = _record_set(client, inputs)
-    if _find(client, inputs):  # moto would create a second record
-        message = f"[Tried to create resource record set [name='{record['Name']}.', type='{record['Type']}'] but it already exists]"
-        raise api_error("ChangeResourceRecordSets", "InvalidChangeBatch", message)
     _change(client, inputs["zoneId"], ("CREATE", record))
     return f"{inputs['zoneId']}_{record['Name']}_{inputs['type']}"
 

@@ -26,7 +26,7 @@ def _create(client: AwsClient, inputs: Properties) -> str:
         created = client.secrets.create_secret(
             Name=inputs["name"],
             Description=inputs.get("description", ""),
-            Tags=to_tag_list(inputs.get("tags")),
+            Tags=to_tag_list(client.merge_tags(inputs.get("tags"))),
         )
     except ClientError as problem:
         found = (
@@ -34,7 +34,9 @@ def _create(client: AwsClient, inputs: Properties) -> str:
         )
         if found and "DeletedDate" in found:  # moto answers ResourceExistsException
             message = "You can't create this secret because a secret with this name is already scheduled for deletion."
-            raise api_error("CreateSecret", "InvalidRequestException", message) from problem
+            raise api_error(
+                "CreateSecret", "InvalidRequestException", message, "Secrets Manager"
+            ) from problem
         raise
     return str(created["ARN"])
 
@@ -47,6 +49,7 @@ def _read(client: AwsClient, arn: str, known: Properties) -> Properties | None:
     found = _describe(client, arn)
     if found is None or "DeletedDate" in found:
         return None
+    client.secrets.get_resource_policy(SecretId=arn)
     return {
         "arn": found["ARN"],
         "description": found.get("Description", ""),

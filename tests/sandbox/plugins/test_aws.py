@@ -3,6 +3,7 @@
 import inspect
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 import boto3
 import pulumi_aws
 import pytest
-from moto.server import ThreadedMotoServer
 
 from sandbox.plugins.aws.client import AwsClient
 from sandbox.plugins.aws.functions import FUNCTIONS, call
@@ -33,13 +33,16 @@ PROFILE = BY_TOKEN["aws:iam/instanceProfile:InstanceProfile"]
 SECRET = BY_TOKEN["aws:secretsmanager/secret:Secret"]
 
 REGION = "eu-west-1"
+SERVICES = ("ec2", "iam", "route53", "secretsmanager", "servicequotas", "sts")
+DEBIAN = "136693071363"
+DEBIAN_IMAGE = "ami-0deb1a13000000001"
 
 
 class Amazon:
-    """moto's server and its boto3 clients."""
+    """The sandbox's API server, without machines, and its boto3 clients."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, url: str) -> None:
+        self.url = url
         self.ec2 = self._client("ec2")
         self.route53 = self._client("route53")
         self.iam = self._client("iam")
@@ -94,12 +97,15 @@ class Amazon:
 
 @pytest.fixture(scope="module")
 def amazon() -> Iterator[Amazon]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    amazon = Amazon(server.get_host_and_port()[1])
-    amazon.route53.create_hosted_zone(Name="example.test", CallerReference="test")
-    yield amazon
-    server.stop()
+    command = [sys.executable, "-m", "sandbox.cloud.api_server"]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout
+        amazon = Amazon(server.stdout.readline().strip())
+        amazon.route53.create_hosted_zone(Name="example.test", CallerReference="test")
+        yield amazon
+        # The server ends with its standard input.
 
 
 def settings(amazon: Amazon, **default_tags: str) -> Properties:
@@ -108,8 +114,7 @@ def settings(amazon: Amazon, **default_tags: str) -> Properties:
         "accessKey": "test",
         "secretKey": "test",
         "skipCredentialsValidation": True,
-        "skipRequestingAccountId": True,
-        "endpoints": [dict.fromkeys(("ec2", "iam", "route53", "secretsmanager"), amazon.url)],
+        "endpoints": [dict.fromkeys(SERVICES, amazon.url)],
         "defaultTags": {"tags": {"project": "ant-media", **default_tags}},
     }
 
@@ -134,7 +139,7 @@ def get_operation(
     before, after = (resource_type.check({}, "n", {}, given)[0] for given in (old, new))
     if resource_type.auto_named and "name" not in {**old, **new}:
         after["name"] = before["name"]
-    diff = resource_type.diff(before, {**before, **(state or {})}, after)
+    diff = resource_type.diff({}, before, {**before, **(state or {})}, after)
     return "replace" if diff.replaces else "update" if diff.paths else "same"
 
 
@@ -333,7 +338,7 @@ def test_only_a_fixed_name_is_deleted_before_its_replacement() -> None:
         old, new = (
             SECURITY_GROUP.check({}, "web", {}, {**given, "description": text})[0] for text in ("a", "b")
         )
-        return SECURITY_GROUP.diff(old, old, new).delete_before_replace
+        return SECURITY_GROUP.diff({}, old, old, new).delete_before_replace
 
     assert replace_on_change({"name": "web"})
     assert not replace_on_change({"namePrefix": "web-"})
@@ -351,9 +356,10 @@ def test_generated_names_depend_only_on_the_seed() -> None:
 
 def test_the_public_address_is_unknown_in_a_preview_of_another_instance_type() -> None:
     state = {**MACHINE, "publicIp": "198.51.100.1", "publicDns": "ec2-198-51-100-1"}
-    planned = INSTANCE.preview_outputs("eu-west-1", state, MACHINE, {**MACHINE, "instanceType": "t3.micro"})
+    changed = {**MACHINE, "instanceType": "t3.micro"}
+    planned = INSTANCE.preview_outputs(REGION, {}, state, MACHINE, changed)
     assert (planned["publicIp"], planned["publicDns"]) == (UNKNOWN, UNKNOWN)
-    assert INSTANCE.preview_outputs("eu-west-1", state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
+    assert INSTANCE.preview_outputs(REGION, {}, state, MACHINE, MACHINE)["publicIp"] == "198.51.100.1"
 
 
 @pytest.mark.parametrize(
@@ -402,6 +408,40 @@ def test_every_function_argument_exists_in_the_sdk() -> None:
         assert known <= given
 
 
+# ---- tags and refreshed inputs of provider v7
+
+EIP = BY_TOKEN["aws:ec2/eip:Eip"]
+RULE = BY_TOKEN["aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"]
+DEFAULT_TAGS = {"project": "ant-media"}
+
+
+def test_default_tags_are_inputs_in_tags_all_only() -> None:
+    checked, _ = EIP.check(DEFAULT_TAGS, "n", {}, {"domain": "vpc", "tags": {"Name": "n"}})
+    assert (checked["tags"], checked["tagsAll"]) == ({"Name": "n"}, {"project": "ant-media", "Name": "n"})
+    without_tags, _ = EIP.check(DEFAULT_TAGS, "n", {}, {"domain": "vpc"})
+    assert "tags" not in without_tags
+    assert without_tags["tagsAll"] == DEFAULT_TAGS
+    assert EIP.check({}, "n", {}, {})[0]["tagsAll"] == {}
+    assert EIP.check(DEFAULT_TAGS, "n", {}, {"tags": {"Name": UNKNOWN}})[0]["tagsAll"] == UNKNOWN
+
+
+def test_security_group_rules_have_no_default_tags_among_their_inputs() -> None:
+    given: Properties = {"securityGroupId": "sg-1", "ipProtocol": "-1", "cidrIpv4": "10.0.0.0/8"}
+    checked, _ = RULE.check(DEFAULT_TAGS, "n", {}, given)
+    assert not {"tags", "tagsAll"} & checked.keys()
+    assert RULE.preview_outputs(REGION, DEFAULT_TAGS, {}, {}, checked)["tagsAll"] == DEFAULT_TAGS
+    changed = RULE.diff(DEFAULT_TAGS, checked, {**checked, "tagsAll": {"project": "old"}}, checked)
+    assert list(changed.paths) == ["tagsAll.project"]
+    assert not changed.replaces
+
+
+def test_a_refresh_keeps_the_given_policy_among_the_inputs() -> None:
+    given, _ = ROLE_POLICY.check({}, "n", {}, {"name": "n", "role": "r", "policy": policy("s3:GetObject")})
+    changed: Properties = {**given, "policy": policy("s3:PutObject")}
+    assert ROLE_POLICY.inputs_from_state(given, changed)["policy"] == given["policy"]
+    assert list(ROLE_POLICY.diff({}, given, changed, given).paths) == ["policy"]
+
+
 # ---- whole stacks
 
 CLUSTER = """
@@ -409,7 +449,7 @@ import pulumi
 import pulumi_aws as aws
 
 zones = aws.get_availability_zones(state="available")
-ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+ami = aws.ec2.get_ami(most_recent=True, owners=["136693071363"], filters=[{"name": "name", "values": ["debian-13-*"]}])
 size = aws.ec2.get_instance_type(instance_type="t3.small")
 zone = aws.route53.get_zone(name="example.test")
 vpc = aws.ec2.Vpc("vpc", cidr_block="10.9.0.0/16", enable_dns_hostnames=True)
@@ -511,10 +551,15 @@ def test_a_cluster_is_created_changed_repaired_and_destroyed(aws: Stack, amazon:
 
 
 ASSOCIATED_ADDRESS = """
+import pulumi
 import pulumi_aws as aws
 
-ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
-machine = aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small")
+vpc = aws.ec2.Vpc("vpc", cidr_block="10.8.0.0/16")
+gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id)
+subnet = aws.ec2.Subnet("subnet", vpc_id=vpc.id, cidr_block="10.8.0.0/24",
+    opts=pulumi.ResourceOptions(depends_on=[gateway]))
+machine = aws.ec2.Instance("machine", ami="ami-0deb1a13000000001", instance_type="t3.small", subnet_id=subnet.id,
+    associate_public_ip_address=True)
 address = aws.ec2.Eip("address", domain="vpc")
 aws.ec2.EipAssociation("association", allocation_id=address.id, instance_id=machine.id)
 """
@@ -528,7 +573,7 @@ def test_read_outputs_stores_the_associated_instance_and_address(aws: Stack) -> 
     script = PROJECT / "sandbox/bin/read-outputs"
     subprocess.run([script, "pulumi"], cwd=aws.folder, env=aws.environment, check=True)
     preview = aws.preview("--refresh")
-    assert "4 unchanged" in preview
+    assert "7 unchanged" in preview
     assert "aws:ec2" not in preview
     aws.run("destroy", "--yes")
 
@@ -550,11 +595,109 @@ def test_default_tags_are_set_and_updated_on_every_resource(aws: Stack, amazon: 
     ]
 
 
+TAGGED = """
+import pulumi_aws as aws
+
+group = aws.ec2.SecurityGroup("group", description="group", tags={"Name": "group"})
+aws.vpc.SecurityGroupIngressRule("rule", security_group_id=group.id, ip_protocol="tcp", from_port=22, to_port=22,
+    cidr_ipv4="203.0.113.20/32")
+aws.vpc.SecurityGroupIngressRule("from-group", security_group_id=group.id, ip_protocol="tcp", from_port=80, to_port=80,
+    referenced_security_group_id=group.id, description="members")
+"""
+
+
+def test_provider_tags_a_rule_whose_inputs_have_no_tags(aws: Stack, amazon: Amazon) -> None:
+    def tags() -> list[dict[str, str]]:
+        rules = amazon.ec2.describe_security_group_rules()["SecurityGroupRules"]
+        return [
+            {tag["Key"]: tag["Value"] for tag in rule["Tags"]}
+            for rule in rules
+            if rule.get("CidrIpv4") == "203.0.113.20/32"
+        ]
+
+    aws.program(TAGGED).up()
+    assert tags() == [{"project": "ant-media"}]
+    rule, group = aws.resources()["rule"], aws.resources()["group"]
+    assert not {"tags", "tagsAll"} & rule["inputs"].keys()
+    assert rule["outputs"]["tagsAll"] == {"project": "ant-media"}
+    assert (group["inputs"]["tags"], group["outputs"]["tags"]) == ({"Name": "group"}, {"Name": "group"})
+    assert (
+        group["inputs"]["tagsAll"] == group["outputs"]["tagsAll"] == {"project": "ant-media", "Name": "group"}
+    )
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+
+    configure(aws, settings(amazon, stage="test"))
+    assert "~ 3 updated" in aws.up()
+    assert tags() == [{"project": "ant-media", "stage": "test"}]
+
+    # A tag that was changed by hand is a tag of the resource itself, until the next update.
+    group_id = aws.resources()["group"]["id"]
+    amazon.ec2.create_tags(Resources=[group_id], Tags=[{"Key": "stage", "Value": "other"}])
+    aws.run("refresh", "--yes")
+    assert aws.resources()["group"]["outputs"]["tags"] == {"Name": "group", "stage": "other"}
+    assert "~ 1 updated" in aws.up()
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+    aws.run("destroy", "--yes")
+
+
+def test_without_the_account_id_a_rules_source_group_changes_at_every_refresh(
+    aws: Stack, amazon: Amazon
+) -> None:
+    aws.program(TAGGED).up()
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+    configure(aws, {**settings(amazon), "skipRequestingAccountId": True})
+    aws.up()
+    aws.run("refresh", "--yes")
+    resources = aws.resources()
+    source = resources["from-group"]["outputs"]["referencedSecurityGroupId"]
+    assert source == f"123456789012/{resources['group']['id']}"
+    assert aws.preview_operations()["from-group"] == "update"
+    aws.run("destroy", "--yes")
+
+
+STOPPED = """
+import pulumi
+import pulumi_aws as aws
+
+aws.ec2.Instance("machine", ami="ami-0deb1a13000000001", instance_type="t3.small", associate_public_ip_address=True,
+    opts=pulumi.ResourceOptions(ignore_changes=IGNORED))
+"""
+
+
+def test_a_stopped_instance_has_no_public_address_and_is_replaced_unless_ignored(
+    aws: Stack, amazon: Amazon
+) -> None:
+    aws.program(STOPPED.replace("IGNORED", "[]")).up()
+    (machine,) = amazon.instances()
+    amazon.ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
+    aws.run("refresh", "--yes")
+    assert aws.resources()["machine"]["outputs"]["associatePublicIpAddress"] is False
+    assert aws.preview_operations()["machine"] in ("replace", "create-replacement")
+    aws.program(STOPPED.replace("IGNORED", '["associatePublicIpAddress"]'))
+    assert "machine" not in aws.preview_operations()
+    aws.run("destroy", "--yes")
+
+
+def test_an_address_of_another_instance_is_not_reassociated(client: AwsClient, amazon: Amazon) -> None:
+    association = BY_TOKEN["aws:ec2/eipAssociation:EipAssociation"]
+    (vpc,) = amazon.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    gateway = BY_TOKEN["aws:ec2/internetGateway:InternetGateway"]
+    with (
+        existing(client, gateway, {"vpcId": vpc["VpcId"]}),
+        existing(client, INSTANCE, machine(amazon)) as one,
+        existing(client, INSTANCE, machine(amazon)) as other,
+        existing(client, EIP, {"domain": "vpc"}) as address,
+        existing(client, association, {"allocationId": address, "instanceId": one}),
+        pytest.raises(ProviderError, match=r"creating EC2 EIP Association: .* Resource.AlreadyAssociated"),
+    ):
+        association.create_resource(client, {"allocationId": address, "instanceId": other})
+
+
 VOLUMES = """
 import pulumi
 import pulumi_aws as aws
 
-ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+ami = aws.ec2.get_ami(most_recent=True, owners=["136693071363"], filters=[{"name": "name", "values": ["debian-13-*"]}])
 for name, ignored in (("updated", []), ("ignored", ["rootBlockDevice.tags"])):
     aws.ec2.Instance(name, ami=ami.id, instance_type="t3.small",
         root_block_device={"volume_size": 16, "tags": {"Name": name}},
@@ -593,7 +736,7 @@ role = aws.iam.Role("role", assume_role_policy=policy("sts:AssumeRole", Principa
 aws.iam.RolePolicy("policy", role=role.name,
     policy=secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn)))
 profile = aws.iam.InstanceProfile("profile", role=role.name, tags={"kind": "test"})
-ami = aws.ec2.get_ami(most_recent=True, owners=["amazon"], filters=[{"name": "name", "values": ["amzn-ami-hvm-*"]}])
+ami = aws.ec2.get_ami(most_recent=True, owners=["136693071363"], filters=[{"name": "name", "values": ["debian-13-*"]}])
 aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", iam_instance_profile=profile.name)
 pulumi.export("secret", secret.arn)
 pulumi.export("role", role.name)
@@ -685,7 +828,12 @@ def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Ama
         RoleName=role, PolicyName=name, PolicyDocument=policy("s3:GetObject", Resource="*")
     )
     amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
-    done = aws.up("--refresh")
+    before = aws.resources()["policy"]
+    aws.run("refresh", "--yes")
+    after = aws.resources()["policy"]
+    assert after["inputs"] == before["inputs"]
+    assert after["outputs"]["policy"] != before["outputs"]["policy"]
+    done = aws.up()
     assert "secret created" in done
     assert amazon.get_profile_name(machine) == profile
     held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
@@ -738,13 +886,26 @@ def test_an_unknown_type_or_property_in_a_program_is_an_error_that_names_it(
         ("aws:ec2/getAmi:getAmi", {"uefiData": "x"}, "unknown argument uefiData of aws:ec2/getAmi:getAmi"),
         (
             "aws:ec2/getAmi:getAmi",
-            {"owners": ["amazon"], "filters": [{"name": "name", "values": ["none-*"]}]},
+            {"owners": [DEBIAN], "filters": [{"name": "name", "values": ["none-*"]}]},
             "Your query returned no results. Please change your search criteria and try again.",
         ),
         (
             "aws:ec2/getSubnet:getSubnet",
             {"filters": [{"name": "cidr-block", "values": ["192.0.2.0/24"]}]},
-            "no matching EC2 Subnet found",
+            r"invoking aws:ec2/getSubnet:getSubnet: 1 error occurred:\n\t\* no matching EC2 Subnet found\n\n",
+        ),
+        ("aws:ec2/getSubnet:getSubnet", {"id": "subnet-0123"}, "no matching EC2 Subnet found"),
+        ("aws:ec2/getInstance:getInstance", {"instanceId": "i-0123"}, "no matching EC2 Instance found"),
+        (
+            "aws:ec2/getInstanceType:getInstanceType",
+            {"instanceType": "t9.nano"},
+            "reading EC2 Instance Type: operation error EC2: DescribeInstanceTypes, .* api error InvalidInstanceType",
+        ),
+        ("aws:ec2/getAmi:getAmi", {"mostRecent": True}, "Most Recent Image Not Filtered"),
+        (
+            "aws:servicequotas/getServiceQuota:getServiceQuota",
+            {"serviceCode": "ec2", "quotaCode": "L-0"},
+            "couldn't find resource",
         ),
         ("aws:route53/getZone:getZone", {"name": "nowhere.test"}, "no matching Route 53 Hosted Zone found"),
     ],
@@ -756,13 +917,77 @@ def test_a_function_without_a_result_is_an_error(
         call(AwsClient(settings(amazon)), token, arguments)
 
 
+def function(name: str) -> str:
+    return f"aws:{name}:{name.split('/')[1]}"
+
+
+def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -> None:
+    client = AwsClient(settings(amazon))
+    named: Value = {"name": "tag:Name", "values": ["found"]}
+    tags: Properties = {"tags": {"Name": "found"}}
+    (vpc,) = amazon.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    subnet: Properties = {"vpcId": vpc["VpcId"], "cidrBlock": "172.31.96.0/24"}
+    with (
+        existing(client, BY_TOKEN["aws:ec2/subnet:Subnet"], {**subnet, **tags}) as subnet_id,
+        existing(client, INSTANCE, machine(amazon, **tags)) as instance,
+        existing(client, EIP, {"domain": "vpc", **tags}) as address,
+    ):
+        cidr: Value = {"name": "cidr-block", "values": ["172.31.96.0/24"]}
+        found = call(client, function("ec2/getSubnets"), {"filters": [named, cidr]})
+        assert found["ids"] == [subnet_id]
+        assert call(client, function("ec2/getSubnet"), {"id": subnet_id})["availabilityZone"]
+        assert call(client, function("ec2/getInstances"), {"filters": [named]})["ids"] == [instance]
+        stopped: Properties = {"instanceStateNames": ["stopping", "stopped"], "filters": [named]}
+        assert call(client, function("ec2/getInstances"), stopped)["ids"] == []
+        amazon.ec2.stop_instances(InstanceIds=[instance])
+        assert call(client, function("ec2/getInstances"), stopped)["ids"] == [instance]
+        read = call(client, function("ec2/getInstance"), {"instanceId": instance})
+        assert read["tags"] == {"Name": "found", "project": "ant-media"}
+        addresses = call(client, function("ec2/getEips"), {"filters": [named]})
+        assert addresses["allocationIds"] == [address]
+        (public,) = amazon.ec2.describe_addresses(AllocationIds=[address])["Addresses"]
+        assert addresses["publicIps"] == [public["PublicIp"]]
+    offers = call(
+        client,
+        function("ec2/getInstanceTypeOfferings"),
+        {
+            "locationType": "availability-zone",
+            "filters": [{"name": "instance-type", "values": ["t3.small", "t3.large"]}],
+        },
+    )
+    locations, types = offers["locations"], offers["instanceTypes"]
+    assert isinstance(locations, list)
+    assert isinstance(types, list)
+    assert ("eu-west-1a", "t3.small") in set(zip(locations, types, strict=True))
+
+
+def test_get_ami_finds_an_image_by_its_id_and_returns_the_volume_size_as_text(amazon: Amazon) -> None:
+    by_id: Properties = {"filters": [{"name": "image-id", "values": [DEBIAN_IMAGE]}]}
+    image = call(AwsClient(settings(amazon)), function("ec2/getAmi"), by_id)
+    devices = image["blockDeviceMappings"]
+    assert isinstance(devices, list)
+    (root,) = devices
+    assert isinstance(root, dict)
+    assert root["deviceName"] == image["rootDeviceName"]
+    assert isinstance(root["ebs"], dict)
+    assert root["ebs"]["volume_size"] == "8"
+
+
+def test_get_service_quota_returns_the_quota_and_its_default(amazon: Amazon) -> None:
+    given: Properties = {"serviceCode": "ec2", "quotaCode": "L-1216C47A"}
+    found = call(AwsClient(settings(amazon)), function("servicequotas/getServiceQuota"), given)
+    assert found["value"] == found["defaultValue"] == 256
+
+
 def test_an_api_error_has_the_official_providers_text(amazon: Amazon) -> None:
     inputs, _ = BY_TOKEN["aws:ec2/subnet:Subnet"].check(
         {}, "n", {}, {"vpcId": "vpc-none", "cidrBlock": "10.0.0.0/24"}
     )
     with pytest.raises(ProviderError) as refused:
         BY_TOKEN["aws:ec2/subnet:Subnet"].create_resource(AwsClient(settings(amazon)), inputs)
-    assert "creating EC2 Subnet: operation error CreateSubnet, https response error" in str(refused.value)
+    assert "creating EC2 Subnet: operation error EC2: CreateSubnet, https response error" in str(
+        refused.value
+    )
     assert "api error InvalidVpcID.NotFound" in str(refused.value)
 
 
@@ -776,8 +1001,7 @@ def test_a_machine_that_never_runs_stays_in_the_state(
 ) -> None:
     client = AwsClient(settings(amazon))
     monkeypatch.setattr(client, "wait_timeout", 0)
-    images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
-    inputs, _ = INSTANCE.check({}, "n", {}, {"ami": images[0]["ImageId"], "instanceType": "t3.small"})
+    inputs, _ = INSTANCE.check({}, "n", {}, {"ami": DEBIAN_IMAGE, "instanceType": "t3.small"})
     stuck = replace(
         INSTANCE, finish_create=lambda client, _, __: client.wait("EC2 Instance to be running", lambda: False)
     )
@@ -811,8 +1035,7 @@ def existing(client: AwsClient, resource_type: AwsResourceType, given: Propertie
 
 
 def machine(amazon: Amazon, **given: Value) -> Properties:
-    images = amazon.ec2.describe_images(Owners=["amazon"])["Images"]
-    return {"ami": images[0]["ImageId"], "instanceType": "t3.small", **given}
+    return {"ami": DEBIAN_IMAGE, "instanceType": "t3.small", **given}
 
 
 def test_a_role_with_a_policy_cannot_be_deleted(client: AwsClient) -> None:

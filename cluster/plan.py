@@ -65,13 +65,15 @@ class NodePlan:
     panel_password: SecretStr
     database_url: SecretStr | None
     """The user's own cluster registry."""
+    applications: tuple[str, ...]
+    """A node is ready when these serve."""
 
 
 @dataclass(frozen=True)
 class EndpointCheck:
     """What the check of the public endpoints requests after an update."""
 
-    application: str
+    applications: tuple[str, ...]
     rtmp: bool
     """Whether it connects to RTMP. The operator's address is certain to be a publisher's only if anybody's is."""
 
@@ -154,6 +156,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.panel_email,
             settings.panel_password,
             settings.database_url,
+            settings.applications,
         ),
         load_balancer=machine(
             addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER
@@ -161,7 +164,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         database=database if settings.needs_database else None,
         origins=tuple(map(origin, addresses.origins)),
         edges=tuple(map(edge, addresses.edges)),
-        endpoint_check=EndpointCheck(settings.applications[0], "0.0.0.0/0" in settings.publisher_cidrs),
+        endpoint_check=EndpointCheck(settings.applications, "0.0.0.0/0" in settings.publisher_cidrs),
         urls=_plan_urls(settings.domain, settings.applications[0]),
     )
 

@@ -140,7 +140,7 @@ class HAProxyService(pulumi.ComponentResource):
             environment={
                 "DOMAIN": args.balancer.domain,
                 "ADDRESS": args.balancer.public_ip,
-                "APPLICATION": args.endpoint_check.application,
+                "APPLICATIONS": " ".join(args.endpoint_check.applications),
                 "TRUST": _trust_anchors(args.certificate),
                 "RTMP": "yes" if args.endpoint_check.rtmp else "no",
                 "HAPROXY_CFG": digest,

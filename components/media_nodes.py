@@ -71,6 +71,7 @@ class MediaNodes(pulumi.ComponentResource):
                 "install" if node_plan.install else "installed",
                 "cluster" if database_url else "standalone",
                 node_plan.panel_email,
+                *node_plan.applications,
             ],
             secrets=[node_plan.license_key, node_plan.panel_password, database_url],
             triggers=database.machine.starts if database else [],

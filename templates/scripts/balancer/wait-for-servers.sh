@@ -18,8 +18,9 @@ list_unhealthy() {
 
 for server in $(list_drained); do
   echo "$server was left out of service"
-  bash "$(dirname "$0")/return-server.sh" "$server" || true
+  bash "$(dirname "$0")/return-server.sh" "$server" &
 done
+wait
 until unhealthy=$(list_unhealthy) && [[ -z $unhealthy ]]; do
   if ((SECONDS > limit)); then
     head -n 20 <<<"$unhealthy" | fail "These servers did not pass their health checks within $limit seconds (backend/server, state, last check):"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Sets up Ant Media Server on a node: sets the licence and the mode, starts the server and creates the panel's administrator.
-# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL < secrets
+# Ends when the server is ready: every application serves.
+# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL APPLICATION... < secrets
 #        Standard input has three lines: licence key (or empty), panel password, database URL (or empty).
 source "$(dirname "$0")/prelude.sh"
 image=$1 mode=$2 panel_email=$3
+applications=("${@:4}")
 ams=/usr/local/antmedia
 # Replaces secrets on command lines, which every user of the machine can read.
 readonly placeholder=ant-media-cluster-placeholder
@@ -114,28 +116,35 @@ RestartSec=5
 END
 }
 
-is_live() { curl --silent --fail --max-time 5 --output /dev/null "http://127.0.0.1:5080/rest/v2/liveness"; }
+# Prints liveness and applications that do not serve. These are the requests of HAProxy's health check (haproxy.cfg).
+list_unready() {
+  local application status
+  status=$(request_status GET rest/v2/liveness)
+  [[ $status == 200 ]] || echo "liveness: $status"
+  for application in "${applications[@]}"; do
+    status=$(request_status OPTIONS "$application/streams/~.m3u8")
+    [[ $status == [23]* || $status == 404 ]] || echo "$application: $status"
+  done
+}
 
-wait_until_live() {
-  until is_live; do
-    if ((SECONDS > started + 180)); then
+# Prints the status of a response, 000 without one.
+request_status() {
+  curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --request "$1" "http://127.0.0.1:5080/$2" || true
+}
+
+wait_until_ready() {
+  # On a busy machine a start took 208 s.
+  local limit=300 unready
+  until unready=$(list_unready) && [[ -z $unready ]]; do
+    if ((SECONDS > started + limit)); then
       {
         journalctl --unit antmedia --lines 5 --no-pager --output cat
         tail -n 10 /var/log/antmedia/antmedia-error.log
       } 2>/dev/null | cut -c 1-400 | hide_secrets |
-        fail "Ant Media Server fails its health check $((SECONDS - started)) seconds after its start. The end of its log:"
+        fail "Ant Media Server is not ready $((SECONDS - started)) seconds after its start (${unready//$'\n'/, }). The end of its log:"
     fi
-    sleep 1
+    sleep 0.5
   done
-}
-
-# After a restart HAProxy needs three passed health checks, two seconds apart. Until then the next node must not restart.
-wait_for_haproxy() {
-  local active_since
-  active_since=$(systemctl show --property ActiveEnterTimestampMonotonic --value antmedia)
-  if (($(cut -d . -f 1 /proc/uptime) - active_since / 1000000 < 60)); then
-    sleep 8
-  fi
 }
 
 # Without an administrator the first visitor of the panel becomes one. The panel sends the MD5 of a password, so this does too.
@@ -173,7 +182,7 @@ if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/d
   echo "Starting Ant Media Server in $mode mode"
   systemctl restart antmedia
 fi
-wait_until_live
+wait_until_ready
 install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
 # Records only the settings of the licence and the database: the server and its panel write the others.
 {
@@ -184,5 +193,4 @@ install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
   [[ $mode != cluster ]] || echo "file /etc/systemd/system/antmedia.service.d/restart.conf"
 } | save_record
 create_administrator
-wait_for_haproxy
 echo "Ant Media Server runs in $mode mode"

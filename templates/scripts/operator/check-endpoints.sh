@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Checks every public port of the cluster from the operator's machine.
 # environment:
-#   DOMAIN, APPLICATION
-#   ADDRESS   of the load balancer
-#   RTMP      yes or no: whether to check port 1935
-#   TRUST     the trusted CA certificates: system, nobody (any certificate is accepted) or a PEM
+#   DOMAIN
+#   APPLICATIONS   separated by spaces
+#   ADDRESS        of the load balancer
+#   RTMP           yes or no: whether to check port 1935
+#   TRUST          the trusted CA certificates: system, nobody (any certificate is accepted) or a PEM
 set -euo pipefail
 failed=0
 tls_options=()
@@ -30,12 +31,21 @@ request() {
 
 check_port() {
   local port=$1 purpose=$2 expected=$3 url=$4 answer
-  answer=$(request "$port" "$url")
+  shift 4
+  answer=$(request "$port" "$@" "$url")
   # shellcheck disable=SC2053 # a pattern
   if [[ $answer != $expected ]]; then
     echo "Port $port ($purpose): $url returned '$answer', expected '$expected'." >&2
     failed=1
   fi
+}
+
+# Checks that every application serves on a port, with the request of HAProxy's health check (haproxy.cfg).
+check_applications() {
+  local port=$1 purpose=$2 application
+  for application in $APPLICATIONS; do
+    check_port "$port" "$purpose" "@([23]*|404 *)" "https://$DOMAIN:$port/$application/streams/~.m3u8" --request OPTIONS
+  done
 }
 
 # An RTMP server answers the first 1537 bytes of a client with version 3.
@@ -52,10 +62,10 @@ check_rtmp() {
 }
 
 check_port 80 "redirect" "301 https://$DOMAIN/" "http://$DOMAIN/"
-check_port 443 "publish" "[234]*" "https://$DOMAIN/$APPLICATION/"
+check_applications 443 "publish"
 check_port 443 "panel is not served" "404 " "https://$DOMAIN/rest/v2/liveness"
 check_port 5080 "redirect" "301 https://$DOMAIN:5443/" "http://$DOMAIN:5080/"
-check_port 5443 "play" "[234]*" "https://$DOMAIN:5443/$APPLICATION/"
+check_applications 5443 "play"
 check_port 5443 "panel is not served" "404 " "https://$DOMAIN:5443/rest/v2/liveness"
 [[ $RTMP == no ]] || check_rtmp
 check_port 4444 "panel" "200 " "https://$DOMAIN:4444/rest/v2/liveness"

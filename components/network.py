@@ -49,7 +49,17 @@ class Network(pulumi.ComponentResource):
         vpc = aws.ec2.Vpc(
             f"{name}-vpc", cidr_block=vpc_cidr, enable_dns_hostnames=True, tags=tags, opts=child
         )
-        gateway = aws.ec2.InternetGateway(f"{name}-gateway", vpc_id=vpc.id, tags=tags, opts=child)
+        gateway = aws.ec2.InternetGateway(
+            f"{name}-gateway",
+            vpc_id=vpc.id,
+            tags=tags,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The provider would move the gateway to a new VPC. AWS refuses that while machines of the old VPC have public
+                # addresses, and they leave it only after the new VPC has its gateway.
+                replace_on_changes=["vpcId"],
+            ),
+        )
         routes = aws.ec2.RouteTable(f"{name}-routes", vpc_id=vpc.id, tags=tags, opts=child)
         to_internet = aws.ec2.Route(
             f"{name}-to-internet",

@@ -57,6 +57,8 @@ class Run(mocks.Mocks):
     """Types and names of the protected resources."""
     ignored_changes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """By resource name."""
+    replace_on_changes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """By resource name."""
     rerun_after_failure: set[str] = field(default_factory=set[str])
     """Names of resources that the engine deletes before it creates them again, whatever input changes."""
     errors: list[str] = field(default_factory=list[str])
@@ -155,6 +157,8 @@ class Monitor(mocks.MockMonitor):
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  (as gRPC calls it)
         if request.protect:
             self.run.protected.append((request.type, request.name))
+        if request.replaceOnChanges:
+            self.run.replace_on_changes[request.name] = list(request.replaceOnChanges)
         if request.deleteBeforeReplace and "*" in request.replaceOnChanges:
             self.run.rerun_after_failure.add(request.name)
         if request.ignoreChanges:

@@ -355,6 +355,12 @@ def test_subnets_keep_their_zones_and_new_ones_take_the_free_zones() -> None:
     assert [subnet["availabilityZone"] for subnet in subnets] == ["eu-west-1c", "eu-west-1a", "eu-west-1b"]
 
 
+def test_new_vpc_gets_another_gateway_because_the_old_one_cannot_leave_running_machines(
+    two_and_two: Run,
+) -> None:
+    assert two_and_two.replace_on_changes["network-gateway"] == ["vpcId"]
+
+
 def test_image_id_is_used_as_given_and_a_named_image_is_looked_up(two_and_two: Run) -> None:
     assert two_and_two.of_type(INSTANCE)["edge1"]["ami"] == "ami-of-679593333241"
     own = run(mediaImage="ami-0123456789abcdef0")

@@ -1,6 +1,7 @@
 """Serves Pulumi's resource provider protocol for a table of resource types.
 
-The engine sends secrets in plain text and marks the returned properties of the same names as secret again.
+The engine sends secrets in plain text and marks the returned properties of the same names as secret again. A provider that accepts
+secrets gets and returns them marked, nested ones too.
 """
 
 import asyncio
@@ -9,11 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
-from google.protobuf import any_pb2, empty_pb2
+from google.protobuf import any_pb2, empty_pb2, struct_pb2
 from google.rpc import status_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from sandbox.plugins.properties import Properties, Value, find_differences, from_struct, to_struct
+from sandbox.plugins.properties import (
+    Path,
+    Properties,
+    Value,
+    find_differences,
+    find_secrets,
+    from_struct,
+    mark_secrets,
+    to_struct,
+)
 from sandbox.plugins.server import CHANNEL_OPTIONS, Context, serve
 
 # ruff: noqa: N802 - the protocol names the methods
@@ -122,6 +132,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     name: str
     version: str
     resource_types: Mapping[str, ResourceType]
+    accepts_secrets = False
+    secret_properties: frozenset[Path] = frozenset()
+    """Properties that are always secret, if the provider accepts secrets."""
 
     def __init__(self) -> None:
         self.engine: engine_pb2_grpc.EngineStub | None = None
@@ -166,7 +179,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     ) -> provider_pb2.ConfigureResponse:
         async def work() -> provider_pb2.ConfigureResponse:
             self.configure(from_struct(request.args))
-            return provider_pb2.ConfigureResponse(supportsPreview=True)
+            return provider_pb2.ConfigureResponse(supportsPreview=True, acceptSecrets=self.accepts_secrets)
 
         return await self._run_request(context, work())
 
@@ -175,7 +188,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             operation, resource_type = self._resource(request.urn)
             olds, news = from_struct(request.olds), from_struct(request.news)
             news, failures = resource_type.check(operation.name, olds, news, request.randomSeed)
-            return provider_pb2.CheckResponse(inputs=to_struct(news), failures=_failures(failures))
+            inputs = self._to_struct(news, request.news)
+            return provider_pb2.CheckResponse(inputs=inputs, failures=_failures(failures))
 
         return await self._run_request(context, work())
 
@@ -194,11 +208,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             operation, resource_type = self._resource(request.urn)
             inputs = from_struct(request.properties)
             if request.preview:
-                return provider_pb2.CreateResponse(
-                    properties=to_struct(resource_type.preview_outputs({}, {}, inputs))
-                )
+                planned = resource_type.preview_outputs({}, {}, inputs)
+                return provider_pb2.CreateResponse(properties=self._to_struct(planned, request.properties))
             resource_id, state = await resource_type.create(operation, inputs)
-            return provider_pb2.CreateResponse(id=resource_id, properties=to_struct(state))
+            return provider_pb2.CreateResponse(
+                id=resource_id, properties=self._to_struct(state, request.properties)
+            )
 
         return await self._run_request(context, work())
 
@@ -210,7 +225,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 return provider_pb2.ReadResponse()
             inputs = resource_type.inputs_from_state(from_struct(request.inputs), state)
             return provider_pb2.ReadResponse(
-                id=request.id, properties=to_struct(state), inputs=to_struct(inputs)
+                id=request.id,
+                properties=self._to_struct(state, request.properties),
+                inputs=self._to_struct(inputs, request.inputs),
             )
 
         return await self._run_request(context, work())
@@ -226,7 +243,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 new_state = resource_type.preview_outputs(state, old_inputs, inputs)
             else:
                 new_state = await resource_type.update(operation, request.id, state, old_inputs, inputs)
-            return provider_pb2.UpdateResponse(properties=to_struct(new_state))
+            return provider_pb2.UpdateResponse(properties=self._to_struct(new_state, request.news))
 
         return await self._run_request(context, work())
 
@@ -249,10 +266,21 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         for task in self.running:
-            task.cancel()
+            if self.can_be_cancelled(task):
+                task.cancel()
         return empty_pb2.Empty()
 
+    def can_be_cancelled(self, task: "asyncio.Task[Any]") -> bool:
+        """Returns whether an interrupted run ends this operation. Otherwise the run waits for it."""
+        return True
+
     # ---- internals
+
+    def _to_struct(self, properties: Properties, source: struct_pb2.Struct) -> struct_pb2.Struct:
+        """Returns the properties as a message. If the provider accepts secrets, those of `source` are secret again."""
+        if self.accepts_secrets:
+            properties = mark_secrets(properties, find_secrets(source) | self.secret_properties)
+        return to_struct(properties)
 
     def _resource(self, urn: str) -> tuple[Operation, ResourceType]:
         token = urn.split("::")[2].rsplit("$", 1)[-1]

@@ -45,6 +45,18 @@ def test_up_prints_one_line_per_resource(stack: Stack) -> None:
     assert len(rows(lines, "good")) == 1, lines
 
 
+def test_up_shows_every_tenth_attempt_to_connect(stack: Stack) -> None:
+    stack.program(
+        "from pulumi_command import remote\n"
+        "connection = remote.ConnectionArgs(host='127.0.0.1', port=9, dial_error_limit=11)\n"
+        "remote.Command('refused', connection=connection, create='true')\n"
+    )
+    _, lines = run(stack, *UP)
+    attempts = [line for line in rows(lines, "refused") if "failed: retrying" in line and "error" not in line]
+    assert len(attempts) == 1, lines
+    assert "Dial 10/11 failed: retrying" in attempts[0]
+
+
 def test_a_failed_up_prints_its_whole_error_and_exits_with_its_status(stack: Stack) -> None:
     status, lines = run(stack.program(PROGRAM), *UP)
     assert status not in (0, 141)

@@ -4,16 +4,23 @@ A change of `triggers` replaces the command. A change of another input runs `upd
 """
 
 import asyncio
+import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from sandbox.plugins.command.output import LINE_LIMIT, Output
-from sandbox.plugins.properties import UNKNOWN, Properties, Value, find_differences
+from sandbox.plugins.properties import SIGNATURE, UNKNOWN, Properties, Value, find_differences
 from sandbox.plugins.provider import Diff, Failures, Operation, Provider, top_level
 
+# The signature of an asset in a message.
+ASSET = "c44067f5952c0a294b673a41bacd8c17"
+# The operations whose command runs on a machine.
+REMOTE_COMMANDS: set[asyncio.Task[Any]] = set()
 LOGGED = {"stdout": ("stdout",), "stderr": ("stderr",), "stdoutAndStderr": ("stdout", "stderr"), "none": ()}
 COMMON_INPUTS = frozenset(
     {"create", "update", "delete", "triggers", "stdin", "logging", "environment", "addPreviousOutputInEnv"}
@@ -24,7 +31,36 @@ CONNECTION_INPUTS = frozenset(
         "dialErrorLimit", "perDialTimeout",
     }
 )  # fmt: skip
+# The fields that the official provider declares secret.
+SECRET_PROPERTIES = frozenset(
+    ("connection", *proxy, name)
+    for proxy in ((), ("proxy",))
+    for name in ("password", "privateKey", "privateKeyPassword")
+)
 CONNECTION_DEFAULTS: Properties = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
+
+
+def find_assets(folder: Path, patterns: Value) -> Value:
+    """Returns the files that match the patterns, as assets. `!` excludes files; `*` matches no `/`, `**` does."""
+    assets: Properties = {}
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in files:
+        name = str(path.relative_to(folder))
+        for pattern in patterns if isinstance(patterns, list) else []:
+            if not _match(str(pattern).removeprefix("!"), name):
+                continue
+            if str(pattern).startswith("!"):
+                assets.pop(name, None)
+            else:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                assets[name] = {SIGNATURE: ASSET, "hash": digest, "path": str(path)}
+    return assets
+
+
+def _match(pattern: str, name: str) -> bool:
+    parts = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    regex = "".join(parts.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", pattern))
+    return re.fullmatch(regex, name) is not None
 
 
 class Execute(Protocol):
@@ -48,9 +84,16 @@ async def execute_remotely(
 
     connection = inputs["connection"]
     assert isinstance(connection, dict)
-    return await ssh.execute(
-        operation, connection, command, dict(_environment(inputs)), previous, _stdin(inputs), output
-    )
+    client = await ssh.dial(operation, connection)
+    task = asyncio.current_task()
+    assert task
+    REMOTE_COMMANDS.add(task)
+    try:
+        return await ssh.execute(
+            operation, client, command, dict(_environment(inputs)), previous, _stdin(inputs), output
+        )
+    finally:
+        REMOTE_COMMANDS.discard(task)
 
 
 async def execute_locally(
@@ -196,14 +239,19 @@ class Command:
         await output.finish()
         if problem is not None:
             raise output.failure(problem, str(command))
-        return {**inputs, "stdout": output.text("stdout"), "stderr": output.text("stderr")}
+        state = {**inputs, "stdout": output.text("stdout"), "stderr": output.text("stderr")}
+        if "assetPaths" in inputs:
+            state["assets"] = find_assets(Path(str(inputs.get("dir", "."))), inputs["assetPaths"])
+        return state
 
 
 RESOURCE_TYPES = {
     resource_type.token: resource_type
     for resource_type in (
         Command("command:remote:Command", COMMON_INPUTS | {"connection"}, execute_remotely),
-        Command("command:local:Command", COMMON_INPUTS | {"dir", "interpreter"}, execute_locally),
+        Command(
+            "command:local:Command", COMMON_INPUTS | {"assetPaths", "dir", "interpreter"}, execute_locally
+        ),
     )
 }
 
@@ -212,6 +260,12 @@ class CommandProvider(Provider):
     name = "command"
     version = "1.2.1"
     resource_types = RESOURCE_TYPES
+    accepts_secrets = True
+    secret_properties = SECRET_PROPERTIES
+
+    def can_be_cancelled(self, task: "asyncio.Task[Any]") -> bool:
+        """As the official provider, which waits for the end of a remote command, however long it runs."""
+        return task not in REMOTE_COMMANDS
 
 
 main: Callable[[], None] = CommandProvider.main

@@ -17,8 +17,8 @@ from sandbox.plugins.provider import Operation, ProviderError
 
 T = TypeVar("T")
 
-# The host key algorithms in the order of the official provider's SSH library, which ignores the expected key. A machine that also
-# has an ECDSA or RSA key presents that one, and so fails the check against its ed25519 key.
+# The host key algorithms in the order of the official provider's SSH library. With an expected key, the official provider asks
+# for a key of that kind only.
 HOST_KEY_ORDER = [
     "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
     "rsa-sha2-256", "rsa-sha2-512", "ssh-ed25519",
@@ -52,7 +52,10 @@ class Endpoint:
     @classmethod
     def of(cls, connection: Properties) -> "Endpoint":
         """Returns the endpoint of a checked connection. A malformed key or an unreachable agent is an error here."""
-        agent = connection.get("agentSocketPath") or os.environ.get("SSH_AUTH_SOCK") or None
+        # An empty path in the connection is used too, and is no way to do without an agent.
+        agent = connection.get("agentSocketPath")
+        if agent is None:
+            agent = os.environ.get("SSH_AUTH_SOCK") or None
         if agent is not None:
             _require_agent(str(agent))
         return cls(
@@ -99,6 +102,8 @@ def _host_key(line: str | None) -> asyncssh.SSHKey | None:
 
 def _require_agent(path: str) -> None:
     """Raises an error if no agent listens at the socket."""
+    if not path:
+        raise ProviderError("dial unix: missing address")
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)
@@ -111,13 +116,17 @@ async def dial(operation: Operation, connection: Properties) -> asyncssh.SSHClie
     target = Endpoint.of(connection)
     proxy_properties = connection.get("proxy")
     if not isinstance(proxy_properties, dict):
-        return await _retry(operation, "Dial", target.dial_error_limit, lambda: _log_in(target))
+        connected = await _retry(operation, "Dial", target.dial_error_limit, lambda: _log_in(target))
+        OPEN_CONNECTIONS.append(connected)
+        return connected
     try:
         proxy = Endpoint.of(proxy_properties)
         through = await _retry(operation, "Dial proxy", proxy.dial_error_limit, lambda: _log_in(proxy))
-        return await _dial_through(operation, through, target)
+        connected = await _dial_through(operation, through, target)
     except ProviderError as problem:
         raise ProviderError(f"proxy: {problem}") from problem
+    OPEN_CONNECTIONS.append(connected)
+    return connected
 
 
 async def _dial_through(
@@ -173,7 +182,7 @@ async def _log_in(
             client_keys=[target.private_key] if target.private_key else None,
             agent_path=target.agent,
             known_hosts=trusted,
-            server_host_key_algs=HOST_KEY_ORDER,
+            server_host_key_algs=[target.host_key.get_algorithm()] if target.host_key else HOST_KEY_ORDER,
             login_timeout=0,
             keepalive_interval=0,
             client_version="Go",
@@ -237,7 +246,7 @@ async def _retry(operation: Operation, what: str, limit: int, attempt: Callable[
 
 async def execute(
     operation: Operation,
-    connection: Properties,
+    client: asyncssh.SSHClientConnection,
     command: str,
     environment: dict[str, str],
     previous: Mapping[str, str],
@@ -245,8 +254,6 @@ async def execute(
     output: Output,
 ) -> str | None:
     """Runs a command on the machine. Returns the error, or None."""
-    client = await dial(operation, connection)
-    OPEN_CONNECTIONS.append(client)
     for name, value in environment.items():
         if not await _accepts_variable(client, name, value):
             await operation.error(ENVIRONMENT_REFUSED.format(name))

@@ -274,6 +274,27 @@ def test_a_secret_input_is_encrypted_and_the_output_only_on_request(remote: Stac
     assert "ciphertext" in state["hidden"]["outputs"]["stdout"]
 
 
+def test_state_has_the_connection_and_its_key_as_secrets_after_a_refresh_too(remote: Stack) -> None:
+    secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+    remote.program(HEADER + "remote.Command('c', connection=connection, create='true')\n").up()
+
+    def check_state() -> None:
+        exported = json.loads(remote.run("stack", "export", "--show-secrets"))["deployment"]["resources"]
+        (command,) = (each for each in exported if each["urn"].endswith("::c"))
+        for part in ("inputs", "outputs"):
+            whole = command[part]["connection"]
+            assert secret.items() <= whole.items()
+            connection = json.loads(whole["plaintext"])
+            assert connection["host"] == "127.0.0.1"
+            assert secret.items() <= connection["privateKey"].items()
+            assert "PRIVATE KEY" in connection["privateKey"]["plaintext"]
+
+    check_state()
+    remote.run("refresh", "--yes")
+    check_state()
+    assert "unchanged" in remote.up("--expect-no-changes")
+
+
 def test_logging_selects_the_shown_streams(sshd: Sshd) -> None:
     shown = {}
     for logging in ("stdout", "stderr", "stdoutAndStderr", "none"):
@@ -288,9 +309,9 @@ def test_logging_selects_the_shown_streams(sshd: Sshd) -> None:
 def test_an_unknown_type_or_property_is_an_error_that_names_it(remote: Stack) -> None:
     program = "remote.CopyToRemote('c', connection=connection, source=pulumi.FileAsset('Pulumi.yaml'), remote_path='/x')\n"
     assert "command:remote:CopyToRemote" in remote.program(HEADER + program).up(fails=True)
-    program = "local.Command('c', create='true', asset_paths=['*'])\n"
+    program = "local.Command('c', create='true', archive_paths=['*'])\n"
     shown = remote.program(HEADER + program).up(fails=True)
-    assert "property assetPaths value" in shown
+    assert "property archivePaths value" in shown
     assert "unknown property of command:local:Command" in shown
     assert "Traceback" not in shown
 
@@ -348,6 +369,8 @@ def test_an_unreachable_agent_fails_at_once_even_with_a_key(
     monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere/agent")
     message = failure(sshd, "true")
     assert message == "dial unix /nowhere/agent: connect: no such file or directory"
+    # An empty path does not help.
+    assert failure(sshd, "true", {"agentSocketPath": ""}) == "dial unix: missing address"
 
 
 def test_a_proxy_connects_and_its_failure_names_it(sshd: Sshd) -> None:
@@ -414,12 +437,12 @@ def test_a_line_over_64_kib_hangs_unless_logging_is_off(sshd: Sshd) -> None:
     assert create(sshd, long_line, logging="none")["stdout"] == "x" * 70000
 
 
-def test_an_interrupted_run_ends_its_command(remote: Stack) -> None:
-    remote.program(HEADER + "remote.Command('c', connection=connection, create='echo started; sleep 50')\n")
+def interrupt_up(stack: Stack, when: str) -> tuple[str, float]:
+    """Runs an update and interrupts it when it prints `when`. Returns the rest of its output, and how long it took to end."""
     process = subprocess.Popen(
         ["pulumi", "--non-interactive", "up", "--yes", "--skip-preview"],
-        cwd=remote.folder,
-        env=remote.environment,
+        cwd=stack.folder,
+        env=stack.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -427,12 +450,30 @@ def test_an_interrupted_run_ends_its_command(remote: Stack) -> None:
     )
     assert process.stdout
     for line in process.stdout:
-        if "started" in line:
+        if when in line:
             break
     process.send_signal(signal.SIGINT)
-    shown = process.communicate(timeout=10)[0]
+    interrupted = time.monotonic()
+    shown = process.communicate(timeout=30)[0]
     assert process.returncode != 0
-    assert "Traceback" not in shown
+    return shown, time.monotonic() - interrupted
+
+
+def test_an_interrupted_run_waits_for_its_remote_command(remote: Stack, sshd: Sshd) -> None:
+    command = f"echo started; sleep 4; {mark('ended')}"
+    remote.program(HEADER + f"remote.Command('c', connection=connection, create='{command}')\n")
+    _, seconds = interrupt_up(remote, "started")
+    assert 2 < seconds < 20
+    assert marks(sshd) == ["ended"]
+    assert "c" in remote.resources()
+
+
+def test_an_interrupted_run_stops_connecting(remote: Stack, sshd: Sshd) -> None:
+    (remote.folder / "machine.json").write_text(json.dumps({**sshd.connection, "port": 9}))
+    remote.program(HEADER + "remote.Command('c', connection=connection, create='true')\n")
+    shown, seconds = interrupt_up(remote, "Dial 3/10 failed: retrying")
+    assert seconds < 4
+    assert "context canceled" in shown
 
 
 # ---- local commands
@@ -455,6 +496,16 @@ def test_a_local_command_runs_with_its_environment_and_interpreter(tmp_path: Pat
     given, _ = LOCAL.check("c", {}, {"create": "echo no; exit 4"})
     with pytest.raises(ProviderError, match=r'^exit status 4: running "echo no; exit 4":\nno\n$'):
         run_with_timeout(LOCAL.create(RecordedOperation(), given))
+
+
+def test_a_local_command_returns_the_files_that_match_its_asset_paths(stack: Stack) -> None:
+    stack.program(
+        "import pulumi\nfrom pulumi_command import local\n"
+        "c = local.Command('c', create='mkdir -p d/e && touch d/e/f d/g d/h.tmp', asset_paths=['d/**', '!**.tmp'])\n"
+        "pulumi.export('files', c.assets.apply(lambda assets: sorted(assets)))\n"
+    ).up()
+    assert stack.outputs()["files"] == ["d/e/f", "d/g"]
+    assert "unchanged" in stack.up("--expect-no-changes")
 
 
 def test_a_local_command_sees_its_previous_output(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ database = plan.database and ClusterDatabase(
     "database",
     ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer.jump_host),
 )
-setup = NodeSetup(plan.node, database, balancer.jump_host)
-origins = MediaNodes("origins", MediaNodesArgs([site.machine_args(node) for node in plan.origins], setup))
-edges = MediaNodes("edges", MediaNodesArgs([site.machine_args(node) for node in plan.edges], setup))
+setup = NodeSetup(plan.node, database, balancer)
+origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, account.running))
+edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup, account.running))
 service = HAProxyService(
     "service",
     HAProxyServiceArgs(

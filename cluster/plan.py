@@ -67,6 +67,8 @@ class NodePlan:
     """The user's own cluster registry."""
     applications: tuple[str, ...]
     """A node is ready when these serve."""
+    drain_seconds: int
+    """How long a node's connections may last before it is restarted or replaced."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.panel_password,
             settings.database_url,
             settings.applications,
+            settings.drain_seconds,
         ),
         load_balancer=machine(
             addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER

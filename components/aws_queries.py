@@ -127,19 +127,24 @@ def find_subnet(subnet_id: str) -> Subnet | None:
     return found and Subnet(found.cidr_block, found.vpc_id, found.availability_zone)
 
 
-def find_stopped_instances(names: Collection[str]) -> dict[str, str]:
-    """Returns the ids of stopped instances by their `Name` tag."""
-    ids = _require(
-        lambda: aws.ec2.get_instances(
-            instance_state_names=["stopping", "stopped"],
-            filters=[aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=sorted(names))],
-        )
-    ).ids
+def find_stopped_instances(prefix: str) -> dict[str, str]:
+    """Returns the ids of stopped instances by their `Name` tag, for tags that begin with `prefix`."""
     found = [
         _require(lambda instance_id=instance_id: aws.ec2.get_instance(instance_id=instance_id))
-        for instance_id in ids
+        for instance_id in _find_instances(prefix, "stopping", "stopped").ids
     ]
     return {instance.tags["Name"]: instance.id for instance in found}
+
+
+def find_instance_addresses(prefix: str) -> frozenset[str]:
+    """Returns the private addresses of running instances whose `Name` tag begins with `prefix`."""
+    return frozenset(_find_instances(prefix, "pending", "running").private_ips)
+
+
+def _find_instances(prefix: str, *states: str) -> aws.ec2.GetInstancesResult:
+    # A filter takes 200 values at most, and a cluster may have more machines.
+    names = aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[f"{prefix}*"])
+    return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=[names]))
 
 
 def find_elastic_ip(name: str) -> str | None:

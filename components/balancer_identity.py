@@ -21,7 +21,7 @@ class BalancerIdentityArgs:
 
 
 class BalancerIdentity(pulumi.ComponentResource):
-    """An instance role for the load balancer, and a secret in Secrets Manager that only this role may read.
+    """An instance role for the load balancer, and a secret in Secrets Manager that the role may read and write.
 
     The secret stores certbot's account and certificate, so that a replaced load balancer does not order a new one.
 

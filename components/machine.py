@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TypedDict
 
 import pulumi
@@ -10,7 +11,7 @@ import pulumi_command as command
 
 from cluster import address_plan
 from cluster.account import Image
-from cluster.host_keys import SshKeys, derive_host_key, extract_public_key
+from cluster.host_keys import HostKey, SshKeys, derive_host_key, extract_public_key
 from cluster.user_data import REMOTE_USER, render_user_data
 
 # A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.
@@ -36,6 +37,22 @@ class MachineArgs:
     """Name of the IAM instance profile."""
     protect: bool = False
     """Whether Pulumi refuses to delete or replace the instance."""
+
+    @property
+    def host_key(self) -> HostKey:
+        return derive_host_key(self.ssh.host_key_seed.get_secret_value(), self.place.name)
+
+    @property
+    def user_data(self) -> str:
+        """Contains the machine's private host key."""
+        return render_user_data(self.host_key, extract_public_key(self.ssh.private_key.get_secret_value()))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that replaces or restarts the instance and is known before an update."""
+        image = self.image.id if self.image.pinned else ""
+        facts = [image, self.instance_type, str(self.place.subnet), self.place.address, self.user_data]
+        return sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 class SshLogin(TypedDict):
@@ -67,7 +84,7 @@ class Machine(pulumi.ComponentResource):
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
         self._private_key = args.ssh.private_key.get_secret_value()
-        self._host_key = derive_host_key(args.ssh.host_key_seed.get_secret_value(), args.place.name)
+        self._host_key = args.host_key
         self._place = args.place
         self.private_ip = args.place.address
         tags = {"Name": f"{args.cluster}-{args.place.name}"}
@@ -81,9 +98,7 @@ class Machine(pulumi.ComponentResource):
             associate_public_ip_address=True,
             vpc_security_group_ids=list(args.security_group_ids),
             iam_instance_profile=args.instance_profile,
-            user_data=pulumi.Output.secret(
-                render_user_data(self._host_key, extract_public_key(self._private_key))
-            ),
+            user_data=pulumi.Output.secret(args.user_data),
             user_data_replace_on_change=True,
             metadata_options=aws.ec2.InstanceMetadataOptionsArgs(
                 http_endpoint="enabled", http_tokens="required"

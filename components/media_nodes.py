@@ -1,17 +1,17 @@
 """Media nodes: the machines that run Ant Media Server."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import pulumi
-import pulumi_command as command
 
 from cluster.machine_scripts import ScriptFolder
 from cluster.plan import NodePlan
 from components.cluster_database import ClusterDatabase
+from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost
+from components.remote_script import RemoteScript, ScriptHost, fingerprint_script
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class NodeSetup:
     node: NodePlan
     database: ClusterDatabase | None
     """The program's own cluster registry. Nodes join when it answers, and again when its machine is replaced."""
-    jump_host: command.remote.ProxyConnectionArgs
-    """The load balancer, through which SSH reaches the nodes."""
+    balancer: HAProxyLoadBalancer
+    """The way to the nodes by SSH. It takes a node out of service before the node restarts."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,16 @@ class MediaNodesArgs:
 
     machines: Sequence[MachineArgs]
     setup: NodeSetup
+    running: Collection[str]
+    """Names of the machines that run already: viewers may be on them."""
 
 
 class MediaNodes(pulumi.ComponentResource):
     """The nodes of one role, origins or edges. A script sets up each node and ends when its applications answer.
 
-    Creates a `Machine` for each node. At most a quarter of the role, rounded up, is created or replaced at a time. Two
-    nodes are therefore replaced one after the other, and a change that breaks a node stops at the first.
+    Creates a `Machine` for each node. HAProxy drains a node before it restarts or is replaced, and takes it back when it
+    is ready. At most a quarter of the role, rounded up, is created or replaced at a time. Two nodes are therefore
+    replaced one after the other, and a change that breaks a node stops at the first.
     """
 
     machines: list[Machine]
@@ -49,32 +52,61 @@ class MediaNodes(pulumi.ComponentResource):
         self.machines = []
         self.ready = []
         at_once = ceil(len(args.machines) / 4)
-        for index, machine_args in enumerate(args.machines):
+        for index, machine in enumerate(args.machines):
             previous = self.ready[index - at_once : index - at_once + 1] if index >= at_once else []
-            name = machine_args.place.name
-            machine = Machine(name, machine_args, pulumi.ResourceOptions(parent=self, depends_on=previous))
-            self.machines.append(machine)
-            self.ready.append(self._set_up(name, machine, args.setup))
+            self._create_node(machine, args.setup, previous, machine.place.name in args.running)
         self.register_outputs({"private_ips": [machine.private_ip for machine in self.machines]})
 
-    def _set_up(self, node: str, machine: Machine, setup: NodeSetup) -> RemoteScript:
-        connection = machine.connection(machine.private_ip, setup.jump_host)
-        child = pulumi.ResourceOptions(parent=self)
-        node_plan, database = setup.node, setup.database
+    def _create_node(
+        self, args: MachineArgs, setup: NodeSetup, previous: Sequence[RemoteScript], running: bool
+    ) -> None:
+        node, plan, database = args.place.name, setup.node, setup.database
         # Without a registry, a single node runs in standalone mode.
-        database_url = database.url if database else node_plan.database_url
-        return RemoteScript(
-            f"{node}-ant-media",
-            "set-up-media-node.sh",
-            ScriptHost(node, machine, ScriptFolder.NODE, connection, child),
-            args=[
-                "install" if node_plan.install else "installed",
-                "cluster" if database_url else "standalone",
-                node_plan.panel_email,
-                *node_plan.applications,
-            ],
-            secrets=[node_plan.license_key, node_plan.panel_password, database_url],
-            triggers=database.machine.starts if database else [],
-            timeout=1200,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[database.ready] if database else []),
+        database_url = database.url if database else plan.database_url
+        database_starts = database.machine.starts if database else []
+        script = "set-up-media-node.sh"
+        script_args = [
+            "install" if plan.install else "installed",
+            "cluster" if database_url else "standalone",
+            plan.panel_email,
+        ]
+        secrets = [plan.license_key, plan.panel_password, database_url]
+        # Changes with everything that replaces the machine or restarts its server. The list of applications does not.
+        restart = pulumi.Output.secret(
+            args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
         )
+        drained = RemoteScript(
+            f"{node}-drain",
+            "drain-server.sh",
+            setup.balancer.host,
+            args=[node, str(plan.drain_seconds)],
+            triggers=[restart, *database_starts],
+            timeout=plan.drain_seconds + 120,
+            opts=self._after(*previous),
+        )
+        # A first machine has no viewers, so it does not wait for the load balancer.
+        machine = Machine(node, args, self._after(*previous, *([drained] if running else [])))
+        connection = machine.connection(machine.private_ip, setup.balancer.jump_host)
+        set_up = RemoteScript(
+            f"{node}-ant-media",
+            script,
+            ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after()),
+            args=[*script_args, *plan.applications],
+            secrets=secrets,
+            triggers=database_starts,
+            timeout=1200,
+            opts=self._after(drained, *([database.ready] if database else [])),
+        )
+        in_service = RemoteScript(
+            f"{node}-in-service",
+            "return-server.sh",
+            setup.balancer.host,
+            args=[node],
+            triggers=[restart, *database_starts, *machine.starts],
+            opts=self._after(set_up),
+        )
+        self.machines.append(machine)
+        self.ready.append(in_service)
+
+    def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=resources)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pulumi
 
 from cluster.account import Account, Image, assign_subnet_zones, find_account_problems
+from cluster.address_plan import Machine
 from cluster.plan import ClusterPlan
 from components import aws_queries
 from components.operator_access import find_access_problem
@@ -25,6 +26,8 @@ class AccountFacts:
     hosted_zone_id: str | None
     memory_mib: int
     """Memory of the load balancer."""
+    running: frozenset[str]
+    """Names of the planned machines that run already."""
 
 
 def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Sequence[str]) -> AccountFacts:
@@ -37,7 +40,11 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
             problems.append(
                 f'ant-media-cluster:route53Zone is "{hosted_zone}": give a public hosted zone of this account'
             )
-        stopped = aws_queries.find_stopped_instances(_machine_names(plan))
+        # Names of another stack may begin with the same words.
+        names = {f"{plan.name}-{place.name}": place for place in _list_places(plan)}
+        found = aws_queries.find_stopped_instances(f"{plan.name}-")
+        stopped = {name: instance_id for name, instance_id in found.items() if name in names}
+        addresses = aws_queries.find_instance_addresses(f"{plan.name}-")
         load_balancer_ip = (
             None
             if pulumi.runtime.is_dry_run()
@@ -63,6 +70,7 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         vpc_id=next(iter(vpc_ids), None),
         hosted_zone_id=zone_id,
         memory_mib=found_type.memory_mib,
+        running=frozenset(place.name for place in names.values() if place.address in addresses),
     )
 
 
@@ -91,9 +99,8 @@ def _read_account(plan: ClusterPlan) -> Account:
     )
 
 
-def _machine_names(plan: ClusterPlan) -> list[str]:
-    """Returns the Name tags of all machines."""
-    return [f"{plan.name}-{machine.place.name}" for group in plan.machines.values() for machine in group]
+def _list_places(plan: ClusterPlan) -> list[Machine]:
+    return [machine.place for group in plan.machines.values() for machine in group]
 
 
 def _report_stopped(stopped: Mapping[str, str]) -> list[str]:

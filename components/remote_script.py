@@ -81,8 +81,7 @@ class RemoteScript(command.remote.Command):
         timeout: int = 300,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        texts = read_script(ScriptFolder.EVERY_MACHINE, "prelude.sh") + read_script(host.folder, script)
-        version = short_digest(texts)
+        version = _version(host.folder, script)
         own_opts = pulumi.ResourceOptions.merge(
             _command_options(host.machine), pulumi.ResourceOptions(depends_on=[host.scripts])
         )
@@ -107,6 +106,17 @@ class RemoteScript(command.remote.Command):
 def short_digest(text: str) -> str:
     """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
     return sha256(text.encode()).hexdigest()[:12]
+
+
+def fingerprint_script(
+    folder: ScriptFolder, script: str, args: Sequence[str], secrets: Sequence[SecretStr | None]
+) -> str:
+    """Returns a digest of everything that runs a script again. It is as secret as `secrets`."""
+    return short_digest("\n".join([_version(folder, script), *args, _join_lines(secrets)]))
+
+
+def _version(folder: ScriptFolder, script: str) -> str:
+    return short_digest(read_script(ScriptFolder.EVERY_MACHINE, "prelude.sh") + read_script(folder, script))
 
 
 def run_again_after_failure() -> pulumi.ResourceOptions:

@@ -1,6 +1,6 @@
 """What all machines of a cluster share: network, security groups, images and SSH keys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.account import Image
@@ -38,3 +38,7 @@ class Site:
             instance_profile=identity.instance_profile if identity else None,
             protect=plan.protect,
         )
+
+    def list_args(self, plans: Sequence[MachinePlan]) -> list[MachineArgs]:
+        """Returns the arguments of several machines."""
+        return [self.machine_args(plan) for plan in plans]

@@ -135,6 +135,7 @@ class Settings:
     acme: Annotated[AcmeSettings, FromJson] | None = None
     tls: Annotated[TlsSettings, FromJson] | None = None
     hsts_max_age: Annotated[StrictInt, FromJson, rules.integer_between(0, 63_072_000)] = 0
+    drain_seconds: Annotated[StrictInt, FromJson, rules.integer_between(0, 3600)] = 60
     database_url: Annotated[SecretStr, rules.secret_validator(rules.validate_database_url)] | None = None
     license_key: (
         Annotated[

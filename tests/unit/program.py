@@ -48,6 +48,8 @@ class Run(mocks.Mocks):
     """Zones of the stack's subnets, by CIDR."""
     stopped: tuple[str, ...] = ()
     """Names of stopped machines."""
+    running_addresses: tuple[str, ...] = ()
+    """Private addresses of the machines that run already."""
     error: str = ""
     """What AWS answers to everything."""
     dry_run: bool = False
@@ -59,6 +61,8 @@ class Run(mocks.Mocks):
     """By resource name."""
     replace_on_changes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """By resource name."""
+    dependencies: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    """Names of the resources that a resource depends on, by type and name."""
     rerun_after_failure: set[str] = field(default_factory=set[str])
     """Names of resources that the engine deletes before it creates them again, whatever input changes."""
     errors: list[str] = field(default_factory=list[str])
@@ -115,7 +119,9 @@ class Run(mocks.Mocks):
             case "aws:ec2/getSubnets:getSubnets":
                 return {"ids": [f"subnet-of-{cidr}" for cidr in self.current_zones]}, []
             case "aws:ec2/getInstances:getInstances":
-                return {"ids": [f"i-{name}" for name in self.stopped]}, []
+                if "running" in args.args["instanceStateNames"]:
+                    return {"ids": [], "privateIps": list(self.running_addresses)}, []
+                return {"ids": [f"i-{name}" for name in self.stopped], "privateIps": []}, []
             case "aws:ec2/getInstance:getInstance":
                 name = args.args["instanceId"].removeprefix("i-")
                 return {"id": f"i-{name}", "tags": {"Name": f"ant-media-cluster-unit-{name}"}}, []
@@ -159,6 +165,8 @@ class Monitor(mocks.MockMonitor):
             self.run.protected.append((request.type, request.name))
         if request.replaceOnChanges:
             self.run.replace_on_changes[request.name] = list(request.replaceOnChanges)
+        names = {urn.rpartition("::")[2] for urn in request.dependencies}
+        self.run.dependencies.setdefault(f"{request.type} {request.name}", set()).update(names)
         if request.deleteBeforeReplace and "*" in request.replaceOnChanges:
             self.run.rerun_after_failure.add(request.name)
         if request.ignoreChanges:

@@ -138,7 +138,7 @@ def test_protect_covers_the_elastic_ip_and_the_database(
 
 def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 12  # installing the scripts on each machine, then running them
+    assert len(commands) == 6 + 20  # installing the scripts on each machine, then running them
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -150,12 +150,16 @@ def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: R
         ), name
 
 
+def runs_on_load_balancer(script: str) -> bool:
+    return script.startswith(("load-balancer", "service")) or script.endswith(("-drain", "-in-service"))
+
+
 def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and_two: Run) -> None:
     nodes = ("origin1", "origin2", "edge1", "edge2")
     sizes = {name: inputs["instanceType"] for name, inputs in two_and_two.of_type(INSTANCE).items()}
     for name, inputs in two_and_two.of_type(REMOTE).items():
         machine = re.sub("-(scripts|haproxy|credentials|valkey|ant-media)$", "", name)
-        if name.startswith("service"):
+        if runs_on_load_balancer(name):
             machine = "load-balancer"
         machines_used = [machine]
         if name == "service-servers":
@@ -163,7 +167,46 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
         if name.endswith("-ant-media"):
             machines_used += ["database"]
         starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
-        assert inputs["triggers"] == starts, name
+        if not name.endswith(("-drain", "-in-service")) or name.startswith("service"):
+            assert inputs["triggers"] == starts, name
+
+
+def fingerprint(cloud: Run, node: str) -> object:
+    triggers: Any = revealed(cloud.of_type(REMOTE)[f"{node}-drain"]["triggers"])
+    return triggers[2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "restarts"),
+    [
+        ({"edges": {"instanceType": "c6i.xlarge"}}, {"edge1", "edge2"}),
+        ({"mediaImage": "ami-0123456789abcdef0"}, {"origin1", "origin2", "edge1", "edge2"}),
+        ({"licenseKey": "another-licence-key"}, {"origin1", "origin2", "edge1", "edge2"}),
+        ({"sshHostKeySeed": "0dd5" * 16}, {"origin1", "origin2", "edge1", "edge2"}),
+        (
+            {"edges": {"count": 3}, "applications": ["LiveApp"], "statisticsPassword": "a-new-password"},
+            set[str](),
+        ),
+    ],
+)
+def test_node_is_drained_exactly_when_its_machine_or_its_server_restarts(
+    two_and_two: Run, changed: dict[str, Any], restarts: set[str]
+) -> None:
+    cloud = run(route53Zone="ant-media.test", **changed)
+    nodes = ("origin1", "origin2", "edge1", "edge2")
+    assert {node for node in nodes if fingerprint(cloud, node) != fingerprint(two_and_two, node)} == restarts
+
+
+def test_running_node_is_replaced_only_after_its_drain() -> None:
+    cloud = run(Run(running_addresses=("10.0.31.254",)))
+    machine, script = "ant-media:machine:Machine", REMOTE
+    assert "edge1-drain" in cloud.dependencies[f"{machine} edge1"]
+    # A first machine boots beside the load balancer.
+    assert "edge2-drain" not in cloud.dependencies[f"{machine} edge2"]
+    assert "edge2-drain" in cloud.dependencies[f"{script} edge2-ant-media"]
+    assert "edge1-ant-media" in cloud.dependencies[f"{script} edge1-in-service"]
+    assert "edge1-in-service" in cloud.dependencies[f"{script} edge2-drain"]
+    assert {"edge2-in-service", "origin2-in-service"} <= cloud.dependencies[f"{script} service-configuration"]
 
 
 def test_failed_commands_run_again_whatever_the_settings_are_then(two_and_two: Run) -> None:
@@ -174,7 +217,7 @@ def test_failed_commands_run_again_whatever_the_settings_are_then(two_and_two: R
 def test_media_nodes_and_database_are_reached_through_the_load_balancer(two_and_two: Run) -> None:
     for name, inputs in two_and_two.of_type(REMOTE).items():
         connection = revealed(inputs["connection"])
-        if name.startswith(("load-balancer", "service")):
+        if runs_on_load_balancer(name):
             assert (connection["host"], connection.get("proxy")) == ("198.51.100.1", None)
         else:
             assert connection["host"].startswith("10.0.")

@@ -22,6 +22,13 @@ endif
 # The rules for every environment (docs/policies.md).
 POLICIES := --policy-pack policy $(if $(wildcard policy/$(STACK).json),--policy-pack-config policy/$(STACK).json)
 
+# Without a usable policy/.venv Pulumi hangs, without a message.
+CHECK_PACK := import importlib.util, sys; sys.exit(not importlib.util.find_spec("pulumi_policy"))
+usable_policies = @policy/.venv/bin/python -c '$(CHECK_PACK)' 2>/dev/null || { echo 'policy/.venv is missing or unusable; run: $(if $(ON_SANDBOX),make setup,rm -rf policy/.venv && pulumi -C policy install)' >&2; exit 1; }
+
+# The command provider fails on the socket of an SSH agent that has ended, although it has a key.
+unexport SSH_AUTH_SOCK
+
 # The engine that setup installed serves where no pulumi is on PATH.
 export PATH := $(PATH):$(CURDIR)/.venv/engine
 
@@ -54,6 +61,7 @@ setup: ## Install what the sandbox and the tests need on this machine
 
 up: ## Create or update the cluster (AMS_ZIP=path: a real Ant Media Server in the sandbox; PLAN=file: only the reviewed changes)
 ifneq ($(PLAN),)
+	$(usable_policies)
 	@$(RECOVER)
 	@sandbox/bin/progress .venv/bin/python -m operations.plan apply "$(PLAN)" $(PULUMI) up $(POLICIES) </dev/null
 	@sandbox/bin/read-outputs $(PULUMI)
@@ -62,6 +70,7 @@ else ifeq ($(STACK),sandbox)
 	@sandbox/bin/setup
 	@AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up $(POLICIES)
 else
+	$(usable_policies)
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
 	@sandbox/bin/read-outputs $(PULUMI)
@@ -80,6 +89,7 @@ endif
 
 preview: ## Show what `make up` would change (FORMAT=markdown: as a pull-request comment; PLAN=file: save it for `make up`)
 	$(known_format)
+	$(usable_policies)
 	@$(if $(PLAN),rm -f "$(PLAN)")
 ifeq ($(FORMAT),markdown)
 	@.venv/bin/python -m operations.preview $(STACK) $(PULUMI) preview --json --show-sames $(save_plan)
@@ -119,6 +129,7 @@ ifdef ON_SANDBOX
 	@sandbox/bin/setup
 	@PULUMI_STACK="$(NAME)" LIKE=$(STACK) TTL="$(TTL)" AMS_ZIP="$(AMS_ZIP)" sandbox/bin/up
 else
+	$(usable_policies)
 	@$(TEST_CLUSTERS) up -- "$(NAME)" "$(TTL)" $(STACK)
 endif
 

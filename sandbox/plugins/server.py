@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,12 +15,18 @@ MESSAGE_LIMIT = 400 * 1024 * 1024
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", MESSAGE_LIMIT)]
 
 
-def serve(register: Callable[[grpc.aio.Server], None]) -> None:
-    """Serves until the engine sends SIGTERM or SIGINT, then exits without output."""
-    asyncio.run(_serve(register))
+async def _finish_nothing() -> None:
+    """The default for plugins without programs of their own."""
 
 
-async def _serve(register: Callable[[grpc.aio.Server], None]) -> None:
+def serve(
+    register: Callable[[grpc.aio.Server], None], finish: Callable[[], Awaitable[None]] = _finish_nothing
+) -> None:
+    """Serves until the engine sends SIGTERM or SIGINT, then runs `finish` and exits without output."""
+    asyncio.run(_serve(register, finish))
+
+
+async def _serve(register: Callable[[grpc.aio.Server], None], finish: Callable[[], Awaitable[None]]) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -32,5 +38,6 @@ async def _serve(register: Callable[[grpc.aio.Server], None]) -> None:
     print(port, flush=True)
     await ended.wait()
     await server.stop(grace=0)
+    await finish()
     # A normal exit would print errors of cancelled gRPC calls.
     os._exit(0)

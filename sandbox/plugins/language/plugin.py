@@ -7,12 +7,12 @@ its own interpreter if Pulumi.yaml names none.
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from pathlib import Path
 
-import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
@@ -25,15 +25,23 @@ RUN_PROGRAM = Path(__file__).with_name("run_program.py")
 ALREADY_REPORTED = 32
 
 
+# Seconds that an interrupted program has to end.
+INTERRUPTION = 5
+
+
 class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
-    def __init__(self) -> None:
-        self.engine = ""
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+        self.programs: set[asyncio.subprocess.Process] = set()
 
     async def Handshake(
         self, request: language_pb2.LanguageHandshakeRequest, context: Context
     ) -> language_pb2.LanguageHandshakeResponse:
-        self.engine = request.engine_address
         return language_pb2.LanguageHandshakeResponse()
+
+    async def finish(self) -> None:
+        """Ends the programs that still run."""
+        await asyncio.gather(*map(interrupt, self.programs))
 
     async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=metadata.version("pulumi"))
@@ -45,10 +53,9 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         return language_pb2.GetRequiredPackagesResponse()
 
     async def Run(self, request: language_pb2.RunRequest, context: Context) -> language_pb2.RunResponse:
-        try:
-            python, environment = find_interpreter(request.info)
-        except FileNotFoundError as problem:
-            return language_pb2.RunResponse(error=str(problem))
+        python, environment = find_interpreter(request.info)
+        if not Path(python).exists() and (problem := await create_environment(request.info, python)):
+            return language_pb2.RunResponse(error=problem)
         environment["PULUMI_CONFIG"] = json.dumps(dict(request.config))
         environment["PULUMI_CONFIG_SECRET_KEYS"] = json.dumps(list(request.configSecretKeys))
         settings = {
@@ -65,24 +72,29 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
             python, "-u", str(RUN_PROGRAM), json.dumps(settings), str(program), *request.args,
             cwd=request.pwd, env=environment, stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
+        self.programs.add(process)
         try:
             code = await process.wait()
         except asyncio.CancelledError:  # the engine ended the call
-            process.terminate()
+            await interrupt(process)
             return language_pb2.RunResponse(bail=True)
+        finally:
+            self.programs.discard(process)
         if code == ALREADY_REPORTED:
             return language_pb2.RunResponse(bail=True)
-        error = f"Program exited with non-zero exit code: {code}" if code else ""
+        error = f"program exited with non-zero exit code: {code}" if code else ""
         return language_pb2.RunResponse(error=error)
 
     async def RunPlugin(
         self, request: language_pb2.RunPluginRequest, context: Context
     ) -> AsyncIterator[language_pb2.RunPluginResponse]:
-        """Runs a program that serves the engine, such as a policy pack, until the engine ends the call."""
-        try:
-            python, environment = find_interpreter(request.info)
-        except FileNotFoundError as problem:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(problem))
+        """Runs a program that serves the engine, such as a policy pack, until the engine ends the call.
+
+        Hangs without a usable virtual environment, as the official host does. Callers must check it first.
+        """
+        python, environment = find_interpreter(request.info)
+        if not await is_usable(python):
+            await asyncio.Event().wait()
         environment |= dict(variable.split("=", 1) for variable in request.env)
         process = await asyncio.create_subprocess_exec(
             python, "-u", request.info.program_directory, *request.args, cwd=request.pwd, env=environment,
@@ -143,16 +155,47 @@ def find_interpreter(info: language_pb2.ProgramInfo) -> tuple[str, dict[str, str
         return sys.executable, environment
     folder = Path(info.root_directory, option.string_value)
     python = folder / "bin" / "python"
-    if not python.exists():
-        raise FileNotFoundError(
-            f"The 'virtualenv' option in Pulumi.yaml is set to {json.dumps(option.string_value)}, "
-            f"but {json.dumps(str(folder))} doesn't appear to be a virtual environment"
-        )
     environment["VIRTUAL_ENV"] = str(folder)
     environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{environment.get('PATH', '')}"
     environment.pop("PYTHONHOME", None)
     return str(python), environment
 
 
+async def create_environment(info: language_pb2.ProgramInfo, python: str) -> str:
+    """Creates the virtual environment of a program and installs its requirements. Returns the error, or an empty text."""
+    folder = Path(python).parents[1]
+    commands = [[sys.executable, "-m", "venv", str(folder)]]
+    requirements = Path(info.root_directory, "requirements.txt")
+    if requirements.exists():
+        commands.append([python, "-m", "pip", "install", "--quiet", "--requirement", str(requirements)])
+    for command in commands:
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+        if await process.wait():
+            return f"creating the virtual environment {folder}: {' '.join(command)} failed"
+    return ""
+
+
+async def is_usable(python: str) -> bool:
+    """Returns whether the interpreter exists and finds the Pulumi SDK."""
+    check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pulumi') is None)"
+    if not Path(python).exists():
+        return False
+    process = await asyncio.create_subprocess_exec(python, "-c", check, stdin=asyncio.subprocess.DEVNULL)
+    return await process.wait() == 0
+
+
+async def interrupt(process: asyncio.subprocess.Process) -> None:
+    """Interrupts the program, then kills it if it does not end. Without a signal handler it prints a traceback."""
+    if process.returncode is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        await asyncio.wait_for(process.wait(), INTERRUPTION)
+    except TimeoutError:
+        process.kill()
+
+
 def main() -> None:
-    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(PythonHost(), server))
+    # The engine passes its address as the only argument of the plugin; it calls Handshake only when it attaches to one.
+    engine = sys.argv[2] if len(sys.argv) > 2 else ""
+    host = PythonHost(engine)
+    serve(lambda server: language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server), host.finish)

@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import runpy
-import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,8 @@ def run(program: str, parallel: int) -> int:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    loop.set_default_executor(ThreadPoolExecutor(max_workers=max(parallel, 1)))
+    executor = ThreadPoolExecutor(max_workers=4 * max(parallel, 1))
+    loop.set_default_executor(executor)
 
     def run_file() -> None:
         runpy.run_path(program, run_name="__main__")
@@ -41,6 +41,7 @@ def run(program: str, parallel: int) -> int:
         )
         return ALREADY_REPORTED
     finally:
+        executor.shutdown(wait=True)
         loop.close()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -58,8 +59,6 @@ def format_program_traceback(error: BaseException, program: str) -> str:
 
 
 def main() -> None:
-    # The engine interrupts programs; the default action ends them without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     settings, program, *arguments = sys.argv[1:]
     parsed = json.loads(settings)
     pulumi.runtime.set_all_config(

@@ -1,5 +1,6 @@
 """The Python language host under the real engine."""
 
+import subprocess
 import venv
 from pathlib import Path
 
@@ -37,7 +38,44 @@ def test_a_run_error_shows_only_its_message(stack: Stack) -> None:
     stack.program("import pulumi\nraise pulumi.RunError('domain is missing')\n")
     shown = diagnostics(stack.up(fails=True))
     assert "error: domain is missing" in shown
+    # The official host adds this line to every RunError.
+    assert "error: an unhandled error occurred: program exited with non-zero exit code: 1" in shown
     assert "Traceback" not in shown
+
+
+def test_log_messages_go_to_the_engine_and_exit_code_32_adds_no_error(stack: Stack) -> None:
+    stack.program(
+        "import sys\nimport pulumi\npulumi.log.warn('no backup')\npulumi.log.error('domain is missing')\nsys.exit(32)\n"
+    )
+    shown = diagnostics(stack.up(fails=True))
+    assert "warning: no backup" in shown
+    assert "error: domain is missing" in shown
+    assert "unhandled" not in shown
+    assert "Traceback" not in shown
+
+
+FAILING_UPDATE = """
+import pulumi
+from pulumi_command import local
+
+signal_handler
+failed = local.Command("failed", create="exit 1")
+local.Command("later", create=failed.stdout)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signal_handler", "shows_traceback"),
+    [("", True), ("import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)", False)],
+    ids=["python's own", "default action"],
+)
+def test_a_failing_update_interrupts_the_program(
+    stack: Stack, signal_handler: str, shows_traceback: bool
+) -> None:
+    stack.program(FAILING_UPDATE.replace("signal_handler", signal_handler))
+    shown = stack.up(fails=True)
+    assert "error: exit status 1" in shown
+    assert ("KeyboardInterrupt" in shown) == shows_traceback
 
 
 def test_sys_exit_shows_its_message_and_no_traceback(stack: Stack) -> None:
@@ -63,12 +101,28 @@ def test_the_virtual_environment_of_pulumi_yaml_runs_the_program(tmp_path: Path,
     project = "name: plugins\nruntime: {name: python, options: {virtualenv: own}}\n"
     stack = Stack(tmp_path / "stack", pulumi_home, project)
     stack.program("import sys, pulumi\npulumi.export('prefix', sys.prefix)\n")
-    assert "'virtualenv' option in Pulumi.yaml" in stack.up(fails=True)
     venv.create(stack.folder / "own", system_site_packages=True)
     site = next((stack.folder / "own/lib").glob("python*")) / "site-packages"
     (site / "tests.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
     stack.up()
     assert stack.outputs()["prefix"] == str(stack.folder / "own")
+
+
+def test_a_missing_virtual_environment_of_the_program_is_created(tmp_path: Path, pulumi_home: Path) -> None:
+    project = "name: plugins\nruntime: {name: python, options: {virtualenv: own}}\n"
+    stack = Stack(tmp_path / "stack", pulumi_home, project)
+    # Without requirements.txt the environment has no SDK.
+    assert "No module named 'pulumi'" in stack.program("").up(fails=True)
+    assert (stack.folder / "own/bin/python").exists()
+
+
+def test_a_policy_pack_without_its_virtual_environment_hangs(stack: Stack) -> None:
+    pack = stack.folder / "pack"
+    pack.mkdir()
+    (pack / "PulumiPolicy.yaml").write_text("runtime: {name: python, options: {virtualenv: .venv}}\n")
+    (pack / "__main__.py").write_text("")
+    with pytest.raises(subprocess.TimeoutExpired):
+        stack.program("").run("preview", "--policy-pack", str(pack), timeout=8)
 
 
 def test_a_failing_policy_pack_shows_its_output_and_exit_code(stack: Stack) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,9 +98,27 @@ def test_make_runs_pulumi_with_the_policy_pack(
     printed = subprocess.run(
         dry_run, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    (line,) = [line for line in printed.splitlines() if "--policy-pack" in line]
+    *checks, line = [line for line in printed.splitlines() if "--policy-pack" in line or "find_spec" in line]
     assert options in line
+    # `make up` on the sandbox runs the set-up, which creates the pack's environment.
+    assert bool(checks) != ((stack, command) == ("sandbox", ("up",)))
     assert ("--policy-pack-config" in line) == ("--policy-pack-config" in options)
+
+
+@pytest.mark.parametrize("command", [("preview",), ("up",), ("preview", "FORMAT=markdown")], ids=" ".join)
+def test_make_names_the_command_that_creates_a_missing_environment(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("Makefile", "Pulumi.dev.yaml"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    (tmp_path / "policy").mkdir()
+    started = time.monotonic()
+    done = subprocess.run(
+        ["make", "STACK=dev", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert time.monotonic() - started < 1
+    assert done.returncode != 0
+    assert "run: rm -rf policy/.venv && pulumi -C policy install" in done.stderr
 
 
 def test_policy_pack_accepts_a_valid_stack(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from cluster.port_table import SecurityGroup
 from cluster.settings.model import NAMESPACE
-from operations.deployment import Deployment
+from operations.stack_state import StackState
 
 SSH_PORT = 22
 _CHECK_IP = "https://checkip.amazonaws.com"
@@ -70,7 +70,7 @@ class AccessProblem:
 
 
 def read_access(
-    deployment: Deployment,
+    state: StackState,
     configuration: Mapping[str, Any],
     rules: Iterable[Mapping[str, Any]],
     ports: Iterable[int],
@@ -79,11 +79,11 @@ def read_access(
     own_rules = [
         rule
         for rule in rules
-        if deployment.security_groups.get(rule["GroupId"]) == _GROUP and not rule["IsEgress"]
+        if state.security_groups.get(rule["GroupId"]) == _GROUP and not rule["IsEgress"]
     ]
     by_port = {port: [rule for rule in own_rules if _opens(rule, port)] for port in ports}
     return OperatorAccess(
-        deployment.stack,
+        state.stack,
         _read_admin_cidrs(configuration),
         {
             port: frozenset(IPv4Network(rule["CidrIpv4"]) for rule in opening if "CidrIpv4" in rule)

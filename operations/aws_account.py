@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from operations.deployment import Deployment
+from operations.stack_state import StackState
 
 # boto3's own limits add up to minutes when an endpoint does not answer.
 _LIMITS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
@@ -36,15 +36,15 @@ class Account:
         return self._clients[service]
 
 
-def describe_instances(account: Account, deployment: Deployment) -> list[Mapping[str, Any]]:
+def describe_instances(account: Account, state: StackState) -> list[Mapping[str, Any]]:
     """Returns what AWS knows of the stack's instances. Terminated ones disappear after an hour."""
-    found = _describe(account, "describe_instances", "instance-id", deployment.instances, "Reservations")
+    found = _describe(account, "describe_instances", "instance-id", state.instances, "Reservations")
     return [instance for reservation in found for instance in reservation["Instances"]]
 
 
-def describe_rules(account: Account, deployment: Deployment) -> list[Mapping[str, Any]]:
+def describe_rules(account: Account, state: StackState) -> list[Mapping[str, Any]]:
     """Returns the rules of the stack's security groups."""
-    groups = deployment.security_groups
+    groups = state.security_groups
     return _describe(account, "describe_security_group_rules", "group-id", groups, "SecurityGroupRules")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from operations.deployment import Deployment
+from operations.stack_state import StackState
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Instance:
         return self.state in ("stopping", "stopped")
 
 
-def read_instances(deployment: Deployment, described: Iterable[Mapping[str, Any]]) -> list[Instance]:
+def read_instances(state: StackState, described: Iterable[Mapping[str, Any]]) -> list[Instance]:
     """Reads `DescribeInstances`. Returns all instances of the stack."""
     states = {str(one["InstanceId"]): str(one["State"]["Name"]) for one in described}
-    return [Instance(name, id, states.get(id, "terminated")) for id, name in deployment.instances.items()]
+    return [Instance(name, id, states.get(id, "terminated")) for id, name in state.instances.items()]
 
 
 def start_command(ids: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 INSTANCE = "aws:ec2/instance:Instance"
-UNTRACKED_INPUTS = ("rootBlockDevice.tags", "associatePublicIpAddress")
+IGNORED_INPUTS = ("rootBlockDevice.tags", "associatePublicIpAddress")
 """Inputs of instances that the program ignores (`ignore_changes` in components/machine.py).
 
 A refresh changes the first after new default tags, and the second while the machine is stopped. As prefixes of paths they

@@ -1,4 +1,4 @@
-"""A stack's deployment, read from its exported state."""
+"""Reads machines, steps, SSH connections and security groups from a stack's exported state."""
 
 import json
 import re
@@ -70,8 +70,8 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """The resources of a stack that a drift check needs."""
+class StackState:
+    """What the drift check and `make status` need of a stack's state."""
 
     machines: Sequence[Machine]
     instances: Mapping[str, str]
@@ -89,7 +89,7 @@ class Deployment:
         return self.machines[0].urn.split(":")[2]
 
 
-def read_deployment(exported: str) -> Deployment:
+def read_stack_state(exported: str) -> StackState:
     """Reads the output of `pulumi stack export --show-secrets`."""
     all_resources: list[dict[str, Any]] = json.loads(exported)["deployment"].get("resources", [])
     resources = [resource for resource in all_resources if not resource.get("delete")]
@@ -107,7 +107,7 @@ def read_deployment(exported: str) -> Deployment:
         for resource in resources
         if resource["type"] == INSTANCE
     }
-    return Deployment(
+    return StackState(
         machines=[_read_machine(urn, own) for urn, own in commands_by_instance.items() if own],
         instances=names_by_id(INSTANCE),
         security_groups=names_by_id(SECURITY_GROUP),

@@ -1,4 +1,4 @@
-"""Finds differences between the state and the cloud, in what Pulumi and AWS report."""
+"""Returns the differences between the state and AWS, from `pulumi refresh` and EC2's API."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, cast
 
 import yaml
 
-from operations.deployment import RULE_TYPES, Deployment
 from operations.drift.findings import CLOUD, AddedRule, Difference
 from operations.drift.redaction import redact_passwords
 from operations.instances import Instance
 from operations.markdown import diff_lines
-from operations.resources import UNTRACKED_INPUTS, find_changed_paths, flatten, format_type
+from operations.resources import IGNORED_INPUTS, find_changed_paths, flatten, format_type
+from operations.stack_state import RULE_TYPES, StackState
 
 IMPORTED_PREFIX = "by-hand-"
 """Name prefix of rules that are imported into the state so that the next update deletes them."""
@@ -29,7 +29,7 @@ def read_refresh(output: str) -> list[Difference]:
         elif step["op"] == "update":
             # The provider leaves the input of a property that AWS rewrites, such as a policy, unchanged.
             lines = _diff(old.inputs, new.inputs) or _diff(old.outputs, new.outputs)
-            if lines or not _is_untracked(step):
+            if lines or not _is_ignored(step):
                 lines = lines or ["A secret, or the order of a list, differs."]
                 found.append(Difference(CLOUD, name, f"{kind}, changed", lines))
     return sorted(found, key=lambda difference: difference.name)
@@ -45,7 +45,7 @@ def _read_state(step: Mapping[str, Any], key: str) -> _State:
     inputs = _get_properties(step, key, "inputs")
     names = _get_properties(step, "oldState", "inputs")
     outputs = {name: value for name, value in _get_properties(step, key, "outputs").items() if name in names}
-    return _State(_drop_untracked(inputs), _drop_untracked(outputs))
+    return _State(_drop_ignored(inputs), _drop_ignored(outputs))
 
 
 def _get_properties(step: Mapping[str, Any], key: str, kind: str) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _get_properties(step: Mapping[str, Any], key: str, kind: str) -> dict[str, A
     return state.get(kind, {})
 
 
-def _drop_untracked(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_ignored(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the properties that the program sets, with all tags as `tags`.
 
     Version 7 of the provider has the default tags in `tagsAll` only, version 6 in `tags`.
@@ -61,7 +61,7 @@ def _drop_untracked(properties: Mapping[str, Any]) -> dict[str, Any]:
     tracked = {name: value for name, value in properties.items() if name != "__defaults"}
     if all_tags := tracked.pop("tagsAll", None):
         tracked["tags"] = all_tags
-    for path in UNTRACKED_INPUTS:
+    for path in IGNORED_INPUTS:
         parent, _, nested = path.partition(".")
         if not nested:
             tracked.pop(parent, None)
@@ -71,12 +71,12 @@ def _drop_untracked(properties: Mapping[str, Any]) -> dict[str, Any]:
     return tracked
 
 
-def _is_untracked(step: Mapping[str, Any]) -> bool:
-    """True if only untracked inputs differ. False if nothing seems to differ: a secret may."""
+def _is_ignored(step: Mapping[str, Any]) -> bool:
+    """True if only ignored inputs differ. False if nothing seems to differ: a secret may."""
     old, new = (dict(flatten("", _get_properties(step, key, "inputs"))) for key in ("oldState", "newState"))
     detailed_diff: dict[str, Any] = step.get("detailedDiff") or {}
     paths = [*detailed_diff] or find_changed_paths(old, new)
-    return bool(paths) and all(path.startswith(UNTRACKED_INPUTS) for path in paths)
+    return bool(paths) and all(path.startswith(IGNORED_INPUTS) for path in paths)
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -112,18 +112,18 @@ def find_stopped(instances: Iterable[Instance]) -> list[Difference]:
 
 
 def read_rules(
-    deployment: Deployment, described: Iterable[Mapping[str, Any]]
+    state: StackState, described: Iterable[Mapping[str, Any]]
 ) -> tuple[list[AddedRule], list[Difference]]:
     """Reads `DescribeSecurityGroupRules` of the stack's groups. Returns the rules that are not part of the program."""
     rules: list[AddedRule] = []
     found: list[Difference] = []
     for rule in described:
         id = str(rule["SecurityGroupRuleId"])
-        tracked_name = deployment.rules.get(id)
+        tracked_name = state.rules.get(id)
         if tracked_name is not None and not tracked_name.startswith(IMPORTED_PREFIX):
             continue
         egress = bool(rule["IsEgress"])
-        group = deployment.security_groups[rule["GroupId"]]
+        group = state.security_groups[rule["GroupId"]]
         ports = {
             key: rule[key] for key in ("FromPort", "ToPort") if rule["IpProtocol"] != "-1" and key in rule
         }

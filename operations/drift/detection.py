@@ -13,11 +13,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from operations.access import SSH_PORT, find_own_address, read_access
 from operations.aws_account import Account, describe_instances, describe_rules
 from operations.aws_failures import explain_aws_error, find_aws_failure
-from operations.deployment import RULE_TYPES, Deployment, read_deployment
-from operations.drift.cloud import find_stopped, read_refresh, read_rules
+from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, STATE, AddedRule, Difference, Drift, Unreachable
 from operations.drift.machines import NO_ANSWER, check_machines
 from operations.instances import Instance, read_instances
+from operations.stack_state import RULE_TYPES, StackState, read_stack_state
 
 
 def detect_drift(stack: str) -> tuple[Drift, frozenset[str]]:
@@ -25,32 +25,32 @@ def detect_drift(stack: str) -> tuple[Drift, frozenset[str]]:
     exported = _export(stack)
     if exported.returncode:
         return Drift([], [Unreachable(STATE, _error_of(exported))]), frozenset()
-    deployment = read_deployment(exported.stdout)
-    if not deployment.machines:
+    state = read_stack_state(exported.stdout)
+    if not state.machines:
         reason = "there is no cluster yet: run make up first"
-        return Drift([], [Unreachable(STATE, reason)]), deployment.secrets
-    drift, added_rules = asyncio.run(_check(stack, deployment))
+        return Drift([], [Unreachable(STATE, reason)]), state.secrets
+    drift, added_rules = asyncio.run(_check(stack, state))
     if _export(stack).stdout != exported.stdout:
         # Resources that another run has just created would look as if added by hand.
         reason = "another run changed it during the check: run make drift again"
-        return Drift([], [Unreachable(STATE, reason)]), deployment.secrets
+        return Drift([], [Unreachable(STATE, reason)]), state.secrets
     error = _mark(stack, drift.differences, added_rules)
-    return replace(drift, marking_error=error), deployment.secrets
+    return replace(drift, marking_error=error), state.secrets
 
 
-async def _check(stack: str, deployment: Deployment) -> tuple[Drift, Sequence[AddedRule]]:
+async def _check(stack: str, state: StackState) -> tuple[Drift, Sequence[AddedRule]]:
     """Checks state, account and machines at the same time."""
     refresh, account, machines = await asyncio.gather(
         asyncio.to_thread(_check_resources, stack),
-        asyncio.to_thread(_check_account, deployment),
-        check_machines(deployment.machines),
+        asyncio.to_thread(_check_account, state),
+        check_machines(state.machines),
     )
     if isinstance(account, Unreachable):
         # The refresh fails for the same reason, in other words.
         cloud = [account] if isinstance(refresh, Unreachable) else [refresh, account]
         results, rules, not_running = [*cloud, *machines], list[AddedRule](), set[str]()
     else:
-        rules, added = read_rules(deployment, account.rules)
+        rules, added = read_rules(state, account.rules)
         results = [refresh, [*find_stopped(account.instances), *added], *machines]
         not_running = {instance.name for instance in account.instances if instance.state != "running"}
     unreachable = [
@@ -60,7 +60,7 @@ async def _check(stack: str, deployment: Deployment) -> tuple[Drift, Sequence[Ad
         if isinstance(result, Unreachable) and result.place not in not_running
     ]
     if not isinstance(account, Unreachable):
-        unreachable = await asyncio.to_thread(_explain_access, deployment, account.rules, unreachable)
+        unreachable = await asyncio.to_thread(_explain_access, state, account.rules, unreachable)
     return Drift(
         [difference for result in results if not isinstance(result, Unreachable) for difference in result],
         unreachable,
@@ -82,25 +82,25 @@ class _Account:
     """Of the stack's security groups."""
 
 
-def _check_account(deployment: Deployment) -> _Account | Unreachable:
+def _check_account(state: StackState) -> _Account | Unreachable:
     try:
-        account = Account(deployment.provider)
-        instances = read_instances(deployment, describe_instances(account, deployment))
-        return _Account(instances, describe_rules(account, deployment))
+        account = Account(state.provider)
+        instances = read_instances(state, describe_instances(account, state))
+        return _Account(instances, describe_rules(account, state))
     except (BotoCoreError, ClientError) as error:
         return Unreachable(CLOUD, explain_aws_error(error))
 
 
 def _explain_access(
-    deployment: Deployment, rules: Sequence[Mapping[str, Any]], unreachable: list[Unreachable]
+    state: StackState, rules: Sequence[Mapping[str, Any]], unreachable: list[Unreachable]
 ) -> list[Unreachable]:
     """Explains a load balancer that does not answer, if its security group does not admit this machine."""
-    balancers = {machine.name for machine in deployment.machines if not machine.behind_balancer}
+    balancers = {machine.name for machine in state.machines if not machine.behind_balancer}
     if not any(one.place in balancers and one.reason == NO_ANSWER for one in unreachable):
         return unreachable
-    run = _run_pulumi("config", "--json", "--stack", deployment.stack)
+    run = _run_pulumi("config", "--json", "--stack", state.stack)
     configuration: dict[str, Any] = {} if run.returncode else json.loads(run.stdout)
-    access = read_access(deployment, configuration, rules, [SSH_PORT])
+    access = read_access(state, configuration, rules, [SSH_PORT])
     problem = access.find_problem([SSH_PORT], find_own_address())
     return [
         replace(one, reason=f"{NO_ANSWER}: {problem.reason}") if problem and one.place in balancers else one

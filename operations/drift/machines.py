@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import asyncssh
 
-from operations.deployment import Connection, Machine
 from operations.drift.findings import Difference, Unreachable
 from operations.drift.redaction import redact_passwords
+from operations.stack_state import Connection, Machine
 
 LOGIN_TIMEOUT = 8
 """Seconds."""

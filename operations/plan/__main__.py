@@ -1,4 +1,4 @@
-"""Fetches the reviewed plan of a stack and applies it with `pulumi up`."""
+"""Runs `pulumi up` with a saved Pulumi update plan, or downloads the plan that a preview saved."""
 
 import sys
 from argparse import REMAINDER

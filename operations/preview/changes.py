@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from operations.resources import UNTRACKED_INPUTS, find_changed_paths, flatten, parse_script
+from operations.resources import IGNORED_INPUTS, find_changed_paths, flatten, parse_script
 from policy.resource import UNKNOWN, Resource
 
 _ENGINE_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -180,7 +180,7 @@ def _find_manual_changes(
                 )
             continue
         before, now = _flatten_inputs(recorded), _flatten_inputs(found)
-        paths = [path for path in find_changed_paths(before, now) if not path.startswith(UNTRACKED_INPUTS)]
+        paths = [path for path in find_changed_paths(before, now) if not path.startswith(IGNORED_INPUTS)]
         if paths:
             properties = dict.fromkeys(re.split(r"[.\[]", path)[0] for path in paths)
             change = {

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cluster.settings.model import NAMESPACE
 from operations.command_line import PULUMI_FAILED, new_parser, run_command
-from operations.deployment import read_deployment
 from operations.engine import run_pulumi
+from operations.stack_state import read_stack_state
 from operations.status.account import AccountCheck
 from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
@@ -29,9 +29,9 @@ def main() -> int:
         sys.exit("There is no cluster yet: run pulumi up first.")
     configuration = json.loads(run_pulumi("config", "--json", folder=here))
     password = run_pulumi("config", "get", f"{NAMESPACE}:statisticsPassword", folder=here).rstrip("\n")
-    deployment = read_deployment(run_pulumi("stack", "export", "--show-secrets", folder=here))
+    state = read_stack_state(run_pulumi("stack", "export", "--show-secrets", folder=here))
     login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
-    cluster = check_cluster(outputs, configuration, login, AccountCheck(deployment))
+    cluster = check_cluster(outputs, configuration, login, AccountCheck(state))
     now = datetime.now(UTC)
     problems = find_problems(cluster, now)
     if not only_problems:

@@ -8,21 +8,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 from operations.access import AccessProblem, find_own_address, read_access
 from operations.aws_account import Account, describe_instances, describe_rules
 from operations.aws_failures import explain_aws_error
-from operations.deployment import Deployment
 from operations.instances import Instance, read_instances
+from operations.stack_state import StackState
 from operations.status.cluster import Unreachable
 
 
 class AccountCheck:
     """The AWS account of a stack."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        self._deployment = deployment
+    def __init__(self, state: StackState) -> None:
+        self._state = state
 
     def read_instances(self) -> Sequence[Instance] | Unreachable:
         try:
-            account = Account(self._deployment.provider)
-            return read_instances(self._deployment, describe_instances(account, self._deployment))
+            account = Account(self._state.provider)
+            return read_instances(self._state, describe_instances(account, self._state))
         except (BotoCoreError, ClientError) as error:
             return Unreachable(explain_aws_error(error))
 
@@ -31,8 +31,8 @@ class AccountCheck:
     ) -> AccessProblem | None:
         """Returns why AWS does not admit this machine to ports, or None if it does or does not answer."""
         try:
-            rules = describe_rules(Account(self._deployment.provider), self._deployment)
+            rules = describe_rules(Account(self._state.provider), self._state)
         except (BotoCoreError, ClientError):
             return None  # `read_instances` reports it
-        access = read_access(self._deployment, configuration, rules, ports)
+        access = read_access(self._state, configuration, rules, ports)
         return access.find_problem(ports, find_own_address())

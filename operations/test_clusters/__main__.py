@@ -43,13 +43,13 @@ def main() -> None:
                 settings = lifecycle.settings_for(arguments.name, arguments.ttl, arguments.source)
                 print(yaml.safe_dump(settings, sort_keys=False), end="")
             case "down":
-                lifecycle.take_down(arguments.name)
+                lifecycle.delete_test_cluster(arguments.name)
             case "remove":
-                lifecycle.remove(arguments.name)
+                lifecycle.delete_stack(arguments.name)
             case "list":
                 print(lifecycle.list_clusters())
             case _:
-                lifecycle.take_down_expired()
+                lifecycle.delete_expired_test_clusters()
     except RefusedError as refused:
         sys.exit(str(refused))
 

@@ -63,7 +63,7 @@ def settings_for(name: str, ttl: str, source: str) -> Mapping[str, Any]:
     return create_settings(stack_file.read(files[source]), source, name, expiry)
 
 
-def take_down(name: str) -> None:
+def delete_test_cluster(name: str) -> None:
     """Deletes a test cluster and its stack. Refuses any other stack."""
     check_name(name)
     if name not in _list_stacks():
@@ -76,7 +76,7 @@ def take_down(name: str) -> None:
     _destroy(name)
 
 
-def remove(name: str) -> None:
+def delete_stack(name: str) -> None:
     """Deletes any stack, with its resources and its settings file."""
     if name in _list_stacks():
         _destroy(name)
@@ -90,7 +90,7 @@ def list_clusters() -> str:
     return format_clusters(clusters, datetime.now(UTC)) if clusters else "There are no test clusters."
 
 
-def take_down_expired() -> None:
+def delete_expired_test_clusters() -> None:
     """Deletes all expired test clusters. One that fails does not stop the others.
 
     Raises `RefusedError` in the end if any failed.
@@ -99,7 +99,7 @@ def take_down_expired() -> None:
     failed: list[str] = []
     for name in _list_stacks():
         try:
-            if _take_down_if_expired(name):
+            if _delete_if_expired(name):
                 expired.append(name)
         except Exception as error:
             print(f"{name}: {_explain(error)}", file=sys.stderr)
@@ -108,7 +108,7 @@ def take_down_expired() -> None:
         print("No test cluster has expired.")
     if failed:
         raise RefusedError(
-            f"These stacks could not be checked, or have expired and could not be taken down: {', '.join(failed)}."
+            f"These stacks could not be checked, or have expired and could not be deleted: {', '.join(failed)}."
         )
 
 
@@ -120,7 +120,7 @@ def _explain(error: Exception) -> str:
     return str(error) if isinstance(error, RefusedError) else repr(error)
 
 
-def _take_down_if_expired(name: str) -> bool:
+def _delete_if_expired(name: str) -> bool:
     cluster, now = _read_cluster(name), datetime.now(UTC)
     if cluster is None:
         return False
@@ -135,7 +135,10 @@ def _take_down_if_expired(name: str) -> bool:
 
 
 def _cancel_locks_of_ended_jobs(name: str, now: datetime) -> None:
-    """Cancels the stack's locks if all are older than any job. The machine of a CI job is gone and cannot be asked."""
+    """Cancels the stack's locks if all are older than any job.
+
+    Such a lock cannot be checked against its process, because the CI machine is gone. Its age shows that the job has ended.
+    """
     locks = current_backend().read_locks(name)
     if all(now - datetime.fromisoformat(lock.created) > LONGEST_JOB for lock in locks):
         cancel_locks(name, locks)
@@ -171,14 +174,14 @@ def _settings_file(name: str) -> Path:
 
 
 def _restore_settings_file(name: str) -> None:
-    """Writes a missing settings file, as in a fresh checkout, from the stack's last update, if there was one."""
+    """If the settings file is missing, as in a fresh checkout, restores it from the stack's last update."""
     if not _settings_file(name).exists():
         command = ["pulumi", "config", "refresh"]
         subprocess.run(command, env=_environment(name), check=False, capture_output=True)
 
 
 def _is_other_stack(name: str) -> bool:
-    """True if an existing stack is not a test cluster. A stack without resources and settings may become one."""
+    """True if an existing stack is not a test cluster. A stack without resources and settings may become a test cluster."""
     if _export(name).get("resources"):
         return _read_cluster(name) is None
     _restore_settings_file(name)

@@ -144,7 +144,7 @@ def test_only_expired_clusters_are_deleted(
 
     deletion = cluster.run("make", "-s", "clusters-down-expired", timeout=200)
     assert deletion.exit_code != 0
-    assert "could not be taken down: busy." in deletion.stderr
+    assert "could not be deleted: busy." in deletion.stderr
     left = cluster.check_output("make", "-s", "clusters")
     assert [line.split()[0] for line in left.splitlines()] == ["NAME", "busy", "unexpired"]
 

@@ -68,7 +68,7 @@ END
 configure_renewals() {
   add_unit_file certbot.service.d/deploy.conf <<'END'
 [Service]
-ExecStartPre=/usr/local/lib/ant-media-cluster/check-room.sh
+ExecStartPre=/usr/local/lib/ant-media-cluster/check-disk-space.sh
 ExecStartPre=/usr/local/lib/ant-media-cluster/certificate-store.sh restore
 ExecStopPost=/usr/local/lib/ant-media-cluster/deploy-certificate.sh
 END

@@ -106,7 +106,7 @@ explain_failure() {
   esac
 }
 
-"$(dirname "$0")/check-room.sh"
+"$(dirname "$0")/check-disk-space.sh"
 # Fails if a stored certificate exists and cannot be restored. A new one is requested only if none is stored.
 "$(dirname "$0")/certificate-store.sh" restore
 trust_acme_server

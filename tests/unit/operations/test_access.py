@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from operations.access import AccessProblem, OperatorAccess, find_own_address, read_access
-from operations.deployment import Connection, Deployment, Machine
+from operations.stack_state import Connection, Machine, StackState
 
 OWN = IPv4Address("203.0.113.20")
 BALANCER = Machine(
@@ -17,7 +17,7 @@ BALANCER = Machine(
     [],
     "",
 )
-DEPLOYMENT = Deployment(
+STATE = StackState(
     [BALANCER], {}, {"sg-1": "firewall-load-balancer", "sg-2": "firewall-nodes"}, {}, {}, frozenset()
 )
 CONFIGURATION = {"ant-media-cluster:adminCidrs": {"objectValue": ["192.0.2.0/24"]}}
@@ -29,7 +29,7 @@ def rule(port: int, peer: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def read(*rules: dict[str, Any], configuration: dict[str, Any] = CONFIGURATION) -> OperatorAccess:
-    return read_access(DEPLOYMENT, configuration, rules, [22, 4444, 6080])
+    return read_access(STATE, configuration, rules, [22, 4444, 6080])
 
 
 def admit(cidr: str) -> OperatorAccess:

@@ -8,12 +8,12 @@ from typing import Any
 import asyncssh
 import pytest
 
-from operations.deployment import Connection, Deployment, read_deployment
-from operations.drift.cloud import find_stopped, read_refresh, read_rules
+from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, Difference
 from operations.drift.machines import explain_failure, read_machine
 from operations.drift.redaction import redact_secrets
 from operations.instances import read_instances
+from operations.stack_state import Connection, StackState, read_stack_state
 
 REFRESH = (Path(__file__).parent / "refresh.json").read_text()
 PASSWORD = "51ec9f753e2adad98b79091edea11075b52fa7a5"
@@ -59,7 +59,7 @@ def command(name: str, machine: str, create: str, stdin: object, **more: object)
 
 
 @pytest.fixture
-def deployment() -> Deployment:
+def state() -> StackState:
     run = "sudo timeout --verbose 300 /usr/local/lib/ant-media-cluster"
     instances = [
         {"urn": urn(type, name), "type": type, "id": f"i-{name}", "inputs": {}}
@@ -95,13 +95,13 @@ def deployment() -> Deployment:
             "id": "sgr-1",
         },
     ]
-    return read_deployment(json.dumps({"deployment": {"resources": resources}}))
+    return read_stack_state(json.dumps({"deployment": {"resources": resources}}))
 
 
-def test_deployment_holds_connections_and_recording_steps(
-    deployment: Deployment,
+def test_state_holds_connections_and_recording_steps(
+    state: StackState,
 ) -> None:
-    balancer, origin = deployment.machines
+    balancer, origin = state.machines
     assert balancer.connection == Connection("198.51.100.1", 22, "deployer", KEY, "ssh-ed25519 AAAA")
     assert (balancer.behind_balancer, origin.behind_balancer, origin.connection.host) == (
         False,
@@ -118,11 +118,11 @@ def test_deployment_holds_connections_and_recording_steps(
     assert origin.find_drift_script == "echo found\n"
 
 
-def test_secrets_of_the_state_are_redacted(deployment: Deployment) -> None:
+def test_secrets_of_the_state_are_redacted(state: StackState) -> None:
     text = f"a {PASSWORD} b another-password c b3BlbnNzaC1rZXktdjE d"
-    assert redact_secrets(text, deployment.secrets) == "a [secret] b [secret] c [secret] d"
-    assert PASSWORD not in repr(deployment)
-    assert KEY not in repr(deployment)
+    assert redact_secrets(text, state.secrets) == "a [secret] b [secret] c [secret] d"
+    assert PASSWORD not in repr(state)
+    assert KEY not in repr(state)
 
 
 def step(op: str, old: object, new: object) -> dict[str, object]:
@@ -158,8 +158,8 @@ NO_PASSWORDS = """\
 """
 
 
-def test_passwords_entered_by_hand_are_redacted(deployment: Deployment) -> None:
-    balancer, _ = deployment.machines
+def test_passwords_entered_by_hand_are_redacted(state: StackState) -> None:
+    balancer, _ = state.machines
     entered = re.sub("[<>]", "", PASSWORDS)
     [found] = read_machine(balancer, f"=== apply-haproxy-config.sh\n{entered}{NO_PASSWORDS}")
     assert found.lines == [*re.sub("<.*?>", "[secret]", PASSWORDS).splitlines(), *NO_PASSWORDS.splitlines()]
@@ -199,9 +199,9 @@ def test_changed_and_deleted_resources_are_diffs_of_properties() -> None:
     assert not [line for line in rule.lines if line.startswith("+")]
 
 
-def test_stopped_machine_is_a_difference_that_no_update_restores(deployment: Deployment) -> None:
+def test_stopped_machine_is_a_difference_that_no_update_restores(state: StackState) -> None:
     described = [{"InstanceId": "i-origin1", "State": {"Name": "stopped"}}]
-    instances = read_instances(deployment, described)
+    instances = read_instances(state, described)
     assert [(one.name, one.state) for one in instances] == [
         ("load-balancer", "terminated"),
         ("origin1", "stopped"),
@@ -274,14 +274,14 @@ def test_policy_that_differs_in_outputs_only_is_shown() -> None:
     assert compare(inputs, inputs, old, new) == ["-policy: '{}'", "+policy: '{\"Statement\": []}'"]
 
 
-def test_rejected_ssh_key_comes_with_the_command_that_replaces_the_machine(deployment: Deployment) -> None:
-    _, origin = deployment.machines
+def test_rejected_ssh_key_comes_with_the_command_that_replaces_the_machine(state: StackState) -> None:
+    _, origin = state.machines
     taint = "pulumi state taint --stack dev 'urn:pulumi:dev::ant-media-cluster::ant-media:machine:Machine$aws:ec2/instance:Instance::origin1'"
     assert f"{taint}, then make up STACK=dev" in explain_failure(origin, asyncssh.PermissionDenied("no"))
 
 
 def test_added_rule_is_found_until_an_update_deletes_it(
-    deployment: Deployment,
+    state: StackState,
 ) -> None:
     known = {"SecurityGroupRuleId": "sgr-1", "GroupId": "sg-1", "IsEgress": False, "IpProtocol": "tcp"}
     added = {
@@ -291,22 +291,22 @@ def test_added_rule_is_found_until_an_update_deletes_it(
         "ToPort": 8080,
         "CidrIpv4": "0.0.0.0/0",
     }
-    rules, [difference] = read_rules(deployment, [known, added])
+    rules, [difference] = read_rules(state, [known, added])
     [rule] = rules
     assert (rule.id, rule.name, rule.imported) == ("sgr-2", "by-hand-tcp-8080-8080-sgr-2", False)
     assert {"+FromPort: 8080", "+CidrIpv4: 0.0.0.0/0", "+SecurityGroup: firewall-nodes"} <= {
         *difference.lines
     }
-    imported = Deployment(
-        [], {}, deployment.security_groups, {"sgr-1": "known", "sgr-2": rule.name}, {}, frozenset()
+    imported = StackState(
+        [], {}, state.security_groups, {"sgr-1": "known", "sgr-2": rule.name}, {}, frozenset()
     )
     [again], [same] = read_rules(imported, [known, added])
     assert again.imported
     assert same == difference
 
 
-def test_output_of_find_drift_is_split_by_step(deployment: Deployment) -> None:
-    balancer, _ = deployment.machines
+def test_output_of_find_drift_is_split_by_step(state: StackState) -> None:
+    balancer, _ = state.machines
     found = read_machine(
         balancer,
         "=== set-statistics-password.sh\n--- a\n+++ b\n === no step\n=== apply-haproxy-config.sh\nx\n",

@@ -265,7 +265,7 @@ def test_failed_deletion_does_not_stop_the_others(tmp_path: Path) -> None:
     assert not [*locks.iterdir()]
     assert "Traceback" not in done.stderr
     assert "broken: pulumi destroy --yes --skip-preview failed with exit code 7\n" in done.stderr
-    assert done.stderr.endswith("could not be taken down: broken.\n")
+    assert done.stderr.endswith("could not be deleted: broken.\n")
     assert done.returncode == 1
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Sets up Ant Media Server on a node: sets the licence and the mode, starts the server and creates the panel's administrator.
+# Sets up Ant Media Server on a node: installs it if needed, sets the licence and the mode, starts the server and creates the
+# panel's administrator.
 # Ends when the server is ready: every application serves.
 # usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL APPLICATION... < secrets
 #        Standard input has three lines: licence key (or empty), panel password, database URL (or empty).
 source "$(dirname "$0")/prelude.sh"
-image=$1 mode=$2 panel_email=$3
+installation=$1 mode=$2 panel_email=$3
 applications=("${@:4}")
 ams=/usr/local/antmedia
-# Replaces secrets on command lines, which every user of the machine can read.
+# Stands in for secrets in arguments, which every user of the machine can read.
 readonly placeholder=ant-media-cluster-placeholder
 # Holds the fingerprint of the settings that the running server was started with.
 readonly started_with=/var/lib/ant-media-cluster/started-with
@@ -107,8 +108,8 @@ leave_cluster() {
   fi
 }
 
-# The server stops with exit code 0 when it cannot reach its database, which may boot after the node.
-restart_until_started() {
+# The server stops with exit code 0 when it cannot reach its database. The database's machine may boot after the node.
+keep_restarting() {
   add_unit_file antmedia.service.d/restart.conf <<END
 [Service]
 Restart=always
@@ -132,16 +133,22 @@ request_status() {
   curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --request "$1" "http://127.0.0.1:5080/$2" || true
 }
 
+# Prints the last cause of an exception in the server's log, or its last lines if it has none.
+print_cause() {
+  local log=/var/log/antmedia/antmedia-error.log
+  {
+    grep '^Caused by:' "$log" | tail -n 1 | grep . || tail -n 3 "$log" | grep . ||
+      journalctl --unit antmedia --lines 5 --no-pager --output cat
+  } 2>/dev/null | cut -c 1-400 | hide_secrets
+}
+
 wait_until_ready() {
   # On a busy machine a start took 208 s.
   local limit=300 unready
   until unready=$(list_unready) && [[ -z $unready ]]; do
     if ((SECONDS > started + limit)); then
-      {
-        journalctl --unit antmedia --lines 5 --no-pager --output cat
-        tail -n 10 /var/log/antmedia/antmedia-error.log
-      } 2>/dev/null | cut -c 1-400 | hide_secrets |
-        fail "Ant Media Server is not ready $((SECONDS - started)) seconds after its start (${unready//$'\n'/, }). The end of its log:"
+      print_cause |
+        fail "Ant Media Server is not ready $((SECONDS - started)) seconds after its start (${unready//$'\n'/, }). Its log says:"
     fi
     sleep 0.5
   done
@@ -158,11 +165,52 @@ create_administrator() {
   fi
 }
 
+# Sends a request to the management REST API with the session of log_in: request_api METHOD PATH [< BODY]
+request_api() {
+  curl --silent --show-error --fail --max-time 20 --cookie "$session" --cookie-jar "$session" --request "$1" \
+    --header 'Content-Type: application/json' "${@:3}" "http://127.0.0.1:5080/rest/v2/$2"
+}
+
+log_in() {
+  local password
+  password=$(printf '%s' "$panel_password" | md5sum | cut -d ' ' -f 1)
+  printf '{"email":"%s","password":"%s"}' "$panel_email" "$password" |
+    request_api POST users/authenticate --data @- | grep -q '"success":true'
+}
+
+# Prints this node's entry in the cluster registry. The API returns pages.
+print_registry_entry() {
+  local address offset=0 page
+  address=$(ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \([0-9.]*\).*/\1/p')
+  while page=$(request_api GET "cluster/nodes/$offset/50") && [[ $page == *'"ip"'* ]]; do
+    grep -o "{[^{}]*\"ip\":\"$address\"[^{}]*}" <<<"$page" && return
+    ((offset += 50))
+  done
+  echo "no entry"
+}
+
+# Waits until the cluster registry lists this node as alive.
+wait_until_registered() {
+  local limit=60 entry
+  session=$(mktemp)
+  if ! log_in; then
+    echo "The cluster registry was not checked: $panel_email cannot log in with panelPassword"
+    return
+  fi
+  until entry=$(print_registry_entry) && [[ $entry == *'"status":"alive"'* ]]; do
+    if ((SECONDS > started + limit)); then
+      print_cause | fail "The cluster registry does not list this node as alive (${entry:-no answer}). Its log says:"
+    fi
+    sleep 1
+  done
+  rm "$session"
+}
+
 IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
 
-if [[ $image == install ]]; then
+if [[ $installation == install ]]; then
   install_ant_media
 fi
 # Checked before this script writes the files again.
@@ -171,7 +219,7 @@ resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
   join_cluster
-  restart_until_started
+  keep_restarting
 else
   leave_cluster
 fi
@@ -193,4 +241,8 @@ install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
   [[ $mode != cluster ]] || echo "file /etc/systemd/system/antmedia.service.d/restart.conf"
 } | save_record
 create_administrator
+if [[ $mode == cluster ]]; then
+  started=$SECONDS
+  wait_until_registered
+fi
 echo "Ant Media Server runs in $mode mode"

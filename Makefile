@@ -36,7 +36,7 @@ export PATH := $(PATH):$(CURDIR)/.venv/engine
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON_FILES := __main__.py cluster components operations policy sandbox tests bench
-SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests .ci | grep -v __pycache__)
+SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests bench .ci | grep -v __pycache__)
 
 # A preview that fails or violates a policy leaves no plan, so nobody can deploy it by mistake.
 save_plan = $(if $(PLAN),--save-plan "$(PLAN)" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })

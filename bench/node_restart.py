@@ -98,7 +98,7 @@ def busy_loops(count: int) -> Generator[None]:
 
 
 def restart_edge(viewers: Viewers) -> None:
-    """Restarts the server on the edge. Returns when it serves viewers again, and has for three seconds."""
+    """Restarts the server on the edge. Returns three seconds after the edge serves viewers again."""
     run_on_edge("systemctl", "restart", "antmedia")
     restarted = time.monotonic()
     first = 0.0

@@ -77,7 +77,7 @@ class EndpointCheck:
 
     applications: tuple[str, ...]
     rtmp: bool
-    """Whether it connects to RTMP. The operator's address is certain to be a publisher's only if anybody's is."""
+    """True if `publisherCidrs` admits every address. Only then is the operator certain to reach RTMP."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ class ClusterPlan:
 
     @property
     def machines(self) -> dict[str, tuple[MachinePlan, ...]]:
-        """The machines by the setting that describes them. All machines of a setting have one size and one image."""
+        """Machines by their setting. All machines of a setting have one size and one image.
+
+        The account checks (quota, instance types, stopped machines) read only these.
+        """
         machines = {
             "loadBalancer": (self.load_balancer,),
             "database": (self.database,) if self.database else (),

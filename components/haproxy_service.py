@@ -1,4 +1,4 @@
-"""Takes HAProxy's configuration and certificate into service, and verifies both."""
+"""Applies haproxy.cfg, orders the certificate and verifies both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -154,9 +154,9 @@ class HAProxyService(pulumi.ComponentResource):
 
 
 def _trust_anchors(certificate: AcmePlan | TlsSettings) -> str:
-    """Returns the TRUST of check-endpoints.sh: PEM text, `system`, or `nobody` for Let's Encrypt's staging directory."""
+    """Returns the TRUST of check-endpoints.sh: PEM text, `system`, or `any` for Let's Encrypt's staging directory."""
     if isinstance(certificate, TlsSettings):
         return certificate.certificate
     if certificate.acme.directory == ACME_DIRECTORIES["staging"]:
-        return "nobody"
+        return "any"
     return certificate.acme.root or "system"

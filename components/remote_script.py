@@ -53,11 +53,12 @@ class ScriptHost:
 
 
 class RemoteScript(command.remote.Command):
-    """Runs a script as root on a machine when it is created, and again when an input, the script or the machine changes.
+    """Runs a script as root on a machine when it is created.
 
-    The script is idempotent, so the command has no `update` and no `delete`: see `run_again_after_failure`. `triggers` run it again when its
-    machine starts again; `replace_with` would miss an instance that was terminated by hand. `deleted_with` removes it
-    from the state together with its machine, which may be unreachable.
+    It runs again when an input, the script, prelude.sh or the machine changes. The script is idempotent, so the command
+    has no `update` and no `delete`: see `run_again_after_failure`. `triggers` run it again when its machine starts again;
+    `replace_with` would miss an instance that was terminated by hand. `deleted_with` removes it from the state together
+    with its machine, which may be unreachable.
 
     Args:
         script: File name in the host's folder of `templates/scripts`.

@@ -1,5 +1,6 @@
 """Security groups, created from the port table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pulumi
@@ -7,7 +8,7 @@ import pulumi_aws as aws
 
 from cluster.port_table import IngressRule, PortTable, SecurityGroup
 
-DESCRIPTIONS = {
+DESCRIPTIONS: Mapping[SecurityGroup, str] = {
     SecurityGroup.LOAD_BALANCER: "The HAProxy load balancer",
     SecurityGroup.NODES: "All media nodes, origins and edges",
     SecurityGroup.ORIGINS: "What origins accept beyond other media nodes",

@@ -1,4 +1,4 @@
-"""What all machines of a cluster share: network, security groups, images and SSH keys."""
+"""Adds what all machines share (network, security groups, images, SSH keys) to the arguments of each planned machine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from components.security_groups import SecurityGroups
 
 @dataclass(frozen=True)
 class Site:
-    """Turns planned machines into the arguments of `Machine`."""
+    """Adds what all machines share (network, security groups, images, SSH keys) to the arguments of each planned machine."""
 
     cluster: str
     """First part of every `Name` tag."""

@@ -215,17 +215,6 @@ class Settings:
             sorted({f"_acme-challenge.{name.removeprefix('*.')}" for name in self.certificate_names})
         )
 
-    @property
-    def instance_types(self) -> dict[str, str]:
-        """The instance type of each kind of machine in the cluster, by its setting, such as `edges.instanceType`."""
-        kinds = {
-            "loadBalancer": self.load_balancer.instance_type,
-            "origins": self.origins.instance_type,
-            "edges": self.edges.instance_type if self.edges.count else None,
-            "database": self.database.instance_type if self.needs_database else None,
-        }
-        return {f"{kind}.instanceType": name for kind, name in kinds.items() if name}
-
     @field_validator("route53_zone")
     @classmethod
     def _validate_zone_of_domain(cls, zone: str | None, info: ValidationInfo) -> str | None:

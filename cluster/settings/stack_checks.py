@@ -1,4 +1,4 @@
-"""Checks the stack's name and its default tags, which tell its resources from others in the same AWS account."""
+"""Checks the stack's name and its default tags, which distinguish its resources from others in the same AWS account."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Publishes reports on GitHub or GitLab and checks the approval of deployments. Runs in their jobs."""
+"""Publishes reports on a forge and checks the approval of deployments. A forge is GitHub or GitLab; this runs in their jobs."""
 
 import sys
 

@@ -34,7 +34,7 @@ _GENERATORS: Mapping[str, Callable[[], str]] = {
 
 def create_stack(stack: str) -> None:
     """Creates the stack if it does not exist, and sets the secrets and tags that it lacks. Prints what it sets."""
-    # Pulumi encrypts a new stack's state by the option, and not by the settings file.
+    # For a new stack, Pulumi reads the secrets provider from this option, not from the settings file.
     provider = stack_file.read(ROOT / f"Pulumi.{stack}.yaml").get("secretsprovider", "default")
     run_pulumi("stack", "select", "--create", "--secrets-provider", provider, stack)
     configuration = _read_configuration(stack)
@@ -61,7 +61,7 @@ def find_missing_settings(stack: str) -> list[str]:
 
 
 def _read_configuration(stack: str) -> dict[str, Any]:
-    """Returns the stack's values by key, those of this project without namespace. A secret is True."""
+    """Returns the stack's values by key, without this project's namespace. The value of a secret is `True`."""
     entries = json.loads(run_pulumi("config", "--json", "--stack", stack))
     return {
         key.removeprefix(f"{NAMESPACE}:"): entry["secret"] or entry.get("objectValue", entry.get("value"))

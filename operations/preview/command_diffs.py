@@ -16,7 +16,10 @@ _MIN_DIFF_SIZE = 1000
 
 
 def find_command_diffs(steps: Iterable[Step]) -> CommandDiffs:
-    """Returns the diffs of all commands but the standard input of new ones and haproxy.cfg, which has its own section."""
+    """Returns the diffs of all commands.
+
+    Omits the standard input of new commands, and haproxy.cfg, which has its own section.
+    """
     diffs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for step in steps:
         if not step.is_command or step.op == "delete":

@@ -30,7 +30,7 @@ def recover_stack(stack: str) -> None:
     backend = current_backend()
     locks = backend.read_locks(stack)
     refuse_if_locked(stack, locks, unique_host_name(backend))
-    # Before AWS is asked what was created: they may still create.
+    # Before AWS is searched: a plugin that still runs may create more.
     end_orphans(stack)
     backend.remove_incomplete_files(stack)
     cancel_locks(stack, locks)

@@ -1,4 +1,4 @@
-"""Checks a running cluster from this machine, through its load balancer."""
+"""Checks a cluster through its load balancer, and asks AWS for the states of its machines."""
 
 import base64
 import http.client

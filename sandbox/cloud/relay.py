@@ -1,4 +1,4 @@
-"""Relays TCP connections between host and cloud: from machines to package servers, from loopback addresses to clusters.
+"""Relays TCP connections between host and cloud: machines reach package servers, and loopback addresses lead to clusters.
 
 The relay process has sockets on both sides, so the host's interfaces, routes and sysctls do not change.
 """

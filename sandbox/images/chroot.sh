@@ -1,6 +1,6 @@
-# Functions for the scripts that install packages in a tree. They run commands in a chroot with the host's network.
+# Functions for the scripts that install packages in a root file system. They run commands in a chroot with the host's network.
 # shellcheck shell=bash disable=SC2154  # the script sets target
-# The mounts end with the mount namespace of the builder (sandbox/cloud/images.py).
+# The mounts disappear when the builder's mount namespace ends (sandbox/cloud/images.py).
 
 run_in_target() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$target" "$@"

@@ -51,7 +51,7 @@ class Run(mocks.Mocks):
     running_addresses: tuple[str, ...] = ()
     """Private addresses of the machines that run already."""
     error: str = ""
-    """What AWS answers to everything."""
+    """The error that every AWS call returns."""
     dry_run: bool = False
     subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])

@@ -3,11 +3,14 @@
 import json
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.unit.program import SECRETS, Run, revealed, run, without_secrets
+from cluster.plan import plan_cluster
+from cluster.settings.reader import read_settings
+from tests.unit.program import SECRETS, SETTINGS, Run, revealed, run, without_secrets
 
 INSTANCE = "aws:ec2/instance:Instance"
 REMOTE = "command:remote:Command"
@@ -23,6 +26,14 @@ def test_two_origins_and_two_edges_need_six_machines(two_and_two: Run) -> None:
     assert sorted(two_and_two.of_type(INSTANCE)) == [
         "database", "edge1", "edge2", "load-balancer", "origin1", "origin2",
     ]  # fmt: skip
+
+
+def test_plan_lists_every_machine_for_the_account_checks(two_and_two: Run) -> None:
+    plan = plan_cluster(
+        "ant-media-cluster-unit", read_settings(SECRETS | SETTINGS, SECRETS, datetime.now(UTC))
+    )
+    planned = [machine.place.name for machines in plan.machines.values() for machine in machines]
+    assert sorted(planned) == sorted(two_and_two.of_type(INSTANCE))
 
 
 def test_machines_have_encrypted_volumes_and_require_imdsv2(two_and_two: Run) -> None:

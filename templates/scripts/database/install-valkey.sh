@@ -29,8 +29,8 @@ END
   fi
 }
 
-# At boot the address may come up after the service, whose unit would give up.
-restart_until_started() {
+# At boot, Valkey may start before its address exists, and systemd would stop retrying.
+keep_restarting() {
   add_unit_file valkey-server.service.d/restart.conf <<END
 [Unit]
 Wants=network-online.target
@@ -55,7 +55,7 @@ read -r password
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
 install_packages valkey-server valkey-tools
-restart_until_started
+keep_restarting
 configure_valkey
 wait_for_valkey
 save_record <<END

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Prints how this machine differs from what the scripts deployed: diffs, those of each script after a line "=== SCRIPT".
+# Prints what differs on this machine: for each script with differences a line `=== SCRIPT`, then the diffs.
 # usage: find-drift.sh SCRIPT... < deployed
 #        Standard input holds the deployed files, each after a line "=== NAME": the scripts, and haproxy.cfg on the load balancer.
-# Bash gets this script as text, and it sources the prelude from standard input: the files on the machine may have been changed.
+# Neither this script nor the prelude is read from the machine, where they may have been changed.
 set -euo pipefail
 deployed=$(mktemp -d /run/find-drift.XXXXXX)
 trap 'rm -rf "$deployed"' EXIT

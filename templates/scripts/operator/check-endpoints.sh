@@ -5,14 +5,14 @@
 #   APPLICATIONS   separated by spaces
 #   ADDRESS        of the load balancer
 #   RTMP           yes or no: whether to check port 1935
-#   TRUST          the trusted CA certificates: system, nobody (any certificate is accepted) or a PEM
+#   TRUST          the trusted CA certificates: system, any (every certificate is accepted) or a PEM
 set -euo pipefail
 failed=0
 tls_options=()
 case $TRUST in
   system) ;;
   # For Let's Encrypt's staging directory, which no machine trusts.
-  nobody) tls_options=(--insecure) ;;
+  any) tls_options=(--insecure) ;;
   *)
     roots=$(mktemp)
     trap 'rm -f "$roots"' EXIT

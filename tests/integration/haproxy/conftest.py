@@ -14,7 +14,14 @@ from tests.integration.haproxy.network_namespace import Network, separate_networ
 
 ORIGINS = tuple(Server(f"origin{n}", f"10.0.0.{7 + n}") for n in (1, 2))
 EDGES = tuple(Server(f"edge{n}", f"10.0.1.{250 - n}") for n in (1, 2, 3))
-CLUSTER = HAProxyConfig(DOMAIN, ORIGINS, EDGES[:2], ("LiveApp", "WebRTCAppEE", "live"), 1024, 31536000)
+CLUSTER = HAProxyConfig(
+    domain=DOMAIN,
+    origins=ORIGINS,
+    edges=EDGES[:2],
+    applications=("LiveApp", "WebRTCAppEE", "live"),
+    memory_mib=1024,
+    hsts_max_age=31536000,
+)
 GROWN = replace(CLUSTER, edges=EDGES)
 
 

@@ -1,4 +1,4 @@
-"""The limit on machines of a host."""
+"""The number of machines that one host can run."""
 
 import subprocess
 import sys

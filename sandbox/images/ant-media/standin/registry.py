@@ -172,7 +172,10 @@ class Registry:
             await self.save_broadcast(app, Broadcast(stream, known.name, "finished", None, zombi=False))
 
     async def leave_cluster(self, apps: list[str]) -> None:
-        """Removes the node and its streams. After a crash they stay until their heartbeat is too old."""
+        """Removes the node and its streams.
+
+        After a crash they stay. The node's status becomes `dead` when its last heartbeat is 20 seconds old.
+        """
         for app in apps:
             for broadcast in await self.list_broadcasts(app):
                 await self.end_broadcast(app, broadcast.streamId)

@@ -1,4 +1,4 @@
-"""Every valid setting works: what AWS, Linux or HAProxy cannot hold is refused by the settings."""
+"""Every accepted value works: the settings refuse what AWS, Linux or HAProxy cannot hold."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -224,6 +224,7 @@ LIMITS: dict[str, dict[str, int]] = {
     "command:local:Command": {"create": LONGEST_ARGUMENT},
 }
 MOST_RULES = 60
+"""AWS's default quota of ingress rules, and of egress rules, of a security group."""
 
 
 def text_of(value: Any) -> str:
@@ -249,6 +250,10 @@ def test_names_texts_and_rules_of_the_program_fit_the_limits_of_aws(raw: dict[st
             group = (resource.typ, resource.inputs["securityGroupId"])
             rules[group] = rules.get(group, 0) + 1
     assert rules
-    assert max(rules.values()) <= MOST_RULES
+    for (typ, group), count in rules.items():
+        assert count <= MOST_RULES, (
+            f"{group} gets {count} rules of the type {typ}, but AWS allows {MOST_RULES}: lower the limit of adminCidrs or"
+            " publisherCidrs in cluster/settings/model.py, Pulumi.yaml and tests/valid_settings.py"
+        )
     # Each type with a limit is in the program.
     assert {resource.typ for resource in program.resources} >= LIMITS.keys()

@@ -88,6 +88,16 @@ def _read_association(client: AwsClient, association_id: str, known: Properties)
     }
 
 
+def _wait_for_association(client: AwsClient, association_id: str, inputs: Properties) -> None:
+    client.wait(
+        f"EC2 EIP Association ({association_id}) to exist",
+        lambda: (
+            (_read_association(client, association_id, inputs) or {}).get("instanceId")
+            == inputs["instanceId"]
+        ),
+    )
+
+
 EIP_ASSOCIATION = AwsResourceType(
     token="aws:ec2/eipAssociation:EipAssociation",
     label="EC2 EIP Association",
@@ -96,6 +106,7 @@ EIP_ASSOCIATION = AwsResourceType(
     taggable=False,
     outputs=frozenset({"networkInterfaceId", "privateIpAddress", "publicIp"}),
     create=_create_association,
+    finish_create=_wait_for_association,
     read=_read_association,
     delete=lambda client, association_id, _: _disassociate(client, association_id),
 )

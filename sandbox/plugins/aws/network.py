@@ -135,6 +135,13 @@ def _update_subnet(
     if "mapPublicIpOnLaunch" in changed:
         value = {"Value": bool(inputs.get("mapPublicIpOnLaunch"))}
         client.ec2.modify_subnet_attribute(SubnetId=subnet_id, MapPublicIpOnLaunch=value)
+        client.wait(
+            f"EC2 Subnet ({subnet_id}) to assign public addresses as set",
+            lambda: (
+                client.ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]["MapPublicIpOnLaunch"]
+                == value["Value"]
+            ),
+        )
 
 
 def _delete_subnet(client: AwsClient, subnet_id: str, state: Properties) -> None:
@@ -290,6 +297,13 @@ def _read_route(client: AwsClient, route_id: str, known: Properties) -> Properti
     return None
 
 
+def _wait_for_route(client: AwsClient, route_id: str, inputs: Properties) -> None:
+    client.wait(
+        f"EC2 Route ({route_id}) to be active",
+        lambda: (_read_route(client, route_id, inputs) or {}).get("state") == "active",
+    )
+
+
 def _update_route(
     client: AwsClient, route_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
@@ -309,6 +323,7 @@ ROUTE = AwsResourceType(
     taggable=False,
     outputs=frozenset({"origin", "state"}),
     create=_create_route,
+    finish_create=_wait_for_route,
     read=_read_route,
     update=_update_route,
     delete=lambda client, _, state: client.delete_when_unused(
@@ -342,6 +357,14 @@ def _read_association(client: AwsClient, association_id: str, known: Properties)
     return found and {"routeTableId": found["RouteTableId"], "subnetId": found["SubnetId"]}
 
 
+def _wait_for_association(client: AwsClient, association_id: str, inputs: Properties) -> None:
+    def is_associated() -> bool:
+        found = _association(client, inputs["subnetId"])
+        return found is not None and found["AssociationState"]["State"] == "associated"
+
+    client.wait(f"EC2 Route Table Association ({association_id}) to be associated", is_associated)
+
+
 def _update_association(
     client: AwsClient, association_id: str, state: Properties, inputs: Properties, changed: set[str]
 ) -> None:
@@ -364,6 +387,7 @@ ROUTE_TABLE_ASSOCIATION = AwsResourceType(
     update_on_change=frozenset({"routeTableId"}),
     taggable=False,
     create=_create_association,
+    finish_create=_wait_for_association,
     read=_read_association,
     update=_update_association,
     delete=_delete_association,

@@ -12,9 +12,10 @@ if ! systemctl --quiet is-active haproxy; then
   systemctl start haproxy
   exit
 fi
-# The file of `server-state-file` in haproxy.cfg. It is deleted after the reload: a later start must not load an old state.
+# The file of `server-state-file` in haproxy.cfg. It is emptied after the reload, so that a later start loads no old state.
+# An empty file holds the version of its format.
 readonly state=/run/haproxy/server-state
-trap 'rm -f "$state" "$state.new"' EXIT
+trap 'rm -f "$state.new"; echo 1 >"$state"' EXIT
 if socat -t 10 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show servers state" >"$state.new" 2>/dev/null; then
   mv "$state.new" "$state"
 fi

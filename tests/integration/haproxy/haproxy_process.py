@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 from tests.project import PROJECT
 
@@ -77,7 +78,10 @@ class HAProxy:
         configuration = folder / "upper/etc/haproxy"
         (configuration / "certs/cluster.pem").write_bytes(certificate.read_bytes())
         (configuration / "credentials.cfg").write_text(CREDENTIALS)
+        # As reload-haproxy.sh leaves it.
+        (folder / "upper/run/haproxy/server-state").write_text("1\n")
         self._configuration = configuration
+        self._output = folder / "output"
         self._process: subprocess.Popen[bytes] | None = None
         self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._journal.bind(str(folder / "log/log"))
@@ -90,6 +94,11 @@ class HAProxy:
             self._log.append(line.decode(errors="replace").rstrip())
 
     def _popen(self, *arguments: str) -> subprocess.Popen[bytes]:
+        # A file and not a pipe: HAProxy prints a line for each server that goes down, and would block on a full pipe.
+        with self._output.open("wb") as output:
+            return self._popen_with_output(output, *arguments)
+
+    def _popen_with_output(self, output: IO[bytes], *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
                 "unshare",
@@ -110,7 +119,7 @@ class HAProxy:
                 "SCRIPTS": SCRIPTS,
             },
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
         )
@@ -126,8 +135,8 @@ class HAProxy:
         """Returns the exit code and the output of `haproxy -c`."""
         self._write(text)
         process = self._popen("-c", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/credentials.cfg")
-        output, _ = process.communicate(timeout=20)
-        return process.returncode, output.decode()
+        process.wait(timeout=20)
+        return process.returncode, self._output.read_text()
 
     def start(self, text: str) -> None:
         self._write(text)
@@ -140,8 +149,7 @@ class HAProxy:
                 return
             time.sleep(0.02)
         self.stop()
-        output = self._process.stdout.read().decode() if self._process.stdout else ""
-        raise RuntimeError(f"HAProxy did not start: {output}")
+        raise RuntimeError(f"HAProxy did not start: {self._output.read_text()}")
 
     def reload(self, text: str) -> None:
         """Reloads with a new configuration, which must succeed."""

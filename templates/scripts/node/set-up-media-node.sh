@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up Ant Media Server on a node: installs it if needed, sets the licence and the mode, starts the server and creates the
 # panel's administrator.
-# Ends when the server is ready: every application serves.
+# Ends when the server is ready: every application serves, and the cluster registry lists the node as alive.
 # usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL APPLICATION... < secrets
 #        Standard input has three lines: licence key (or empty), panel password, database URL (or empty).
 source "$(dirname "$0")/prelude.sh"

@@ -36,9 +36,12 @@ class Image:
 class Subnet:
     """An existing subnet."""
 
+    id: str
     cidr: str
     vpc_id: str
     zone: str
+    name: str
+    """The `Name` tag, empty without one."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Account:
     """The zones of subnets that exist already, by CIDR."""
     subnets: Mapping[str, Subnet | None]
     """The existing subnets that the settings name, by id."""
+    private_subnets: frozenset[str]
+    """Ids of those subnets that have no route to an internet gateway."""
+    used_addresses: Mapping[str, str]
+    """The planned private addresses that others use already, with their user: an instance, for example."""
     vcpu_quota: int
     """vCPUs of standard on-demand instances that may run."""
 
@@ -67,6 +74,7 @@ def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
             *_check_images(plan, account),
             *_check_subnets(plan, account),
             *_check_zones(plan, account),
+            *_check_addresses(plan, account),
             *_check_vcpus(plan, account),
         )
     ]
@@ -122,6 +130,16 @@ def _check_subnets(plan: ClusterPlan, account: Account) -> Iterator[str]:
             yield f"network.subnets[{planned.index}].id is {planned.id}: give the id of a subnet of this account and region"
         elif found.cidr != planned.cidr:
             yield f"network.subnets[{planned.index}].cidr is {planned.cidr}: {planned.id} has {found.cidr}"
+        elif found.name == f"{plan.name}-{found.zone}":
+            yield (
+                f"network.subnets[{planned.index}].id is {planned.id}: this stack created it, and would delete it "
+                "with its VPC; give a subnet of another VPC"
+            )
+        elif found.id in account.private_subnets:
+            yield (
+                f"network.subnets[{planned.index}].id is {planned.id}: it has no route to an internet gateway; "
+                "add one to its route table, or give a public subnet"
+            )
     if len({subnet.vpc_id for subnet in account.subnets.values() if subnet}) > 1:
         yield "network.subnets: these subnets are in several VPCs; give subnets of one"
 
@@ -151,6 +169,25 @@ def _zone_of(machine: MachinePlan, plan: ClusterPlan, account: Account) -> str |
         subnet = account.subnets[planned.id]
         return subnet and subnet.zone
     return account.subnet_zones.get(planned.cidr)
+
+
+def _check_addresses(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    """An update creates machines before it deletes others, so it cannot wait until a machine frees an address."""
+    node = re.compile(rf"{re.escape(plan.name)}-(origin|edge)\d+ ")
+    for setting, machines in plan.machines.items():
+        for place in (machine.place for machine in machines):
+            user = account.used_addresses.get(place.address)
+            if user and node.match(user):
+                other = "origins" if setting == "edges" else "edges"
+                yield (
+                    f"{setting}.count is {len(machines)}: {place.name} needs the address {place.address}, which {user} has "
+                    f"until an update deletes it; reduce {other}.count in one update, and raise {setting}.count in the next"
+                )
+            elif user:
+                yield (
+                    f"network: {place.name} needs the address {place.address}, which {user} uses; "
+                    "free the address, or give a subnet that nobody else uses"
+                )
 
 
 def _check_vcpus(plan: ClusterPlan, account: Account) -> Iterator[str]:

@@ -50,6 +50,8 @@ class Machine:
     """Counts from 0 within the role."""
     address: str
     """Private IPv4 address."""
+    addresses: frozenset[str]
+    """Its address in each subnet. It has another of these before a change of `zones` moves it."""
     subnet: int
     """Index of the machine's `PlannedSubnet`."""
 
@@ -79,9 +81,12 @@ def plan_addresses(network: OwnNetwork | ExistingSubnets, origins: int, edges: i
     """
     subnets = _plan_subnets(network)
     _check_capacity(subnets, origins, edges)
+    blocks = _divide(network) if isinstance(network, OwnNetwork) else [IPv4Network(s.cidr) for s in subnets]
 
     def machine(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> Machine:
-        return Machine(name, role, index, str(IPv4Network(subnet.cidr)[offset]), subnet.index)
+        address = str(IPv4Network(subnet.cidr)[offset])
+        addresses = frozenset(str(block[offset]) for block in blocks)
+        return Machine(name, role, index, address, addresses, subnet.index)
 
     def origin(index: int) -> Machine:
         subnet = subnets[index % len(subnets)]
@@ -103,10 +108,13 @@ def plan_addresses(network: OwnNetwork | ExistingSubnets, origins: int, edges: i
 def _plan_subnets(network: OwnNetwork | ExistingSubnets) -> tuple[PlannedSubnet, ...]:
     if isinstance(network, ExistingSubnets):
         return tuple(PlannedSubnet(i, subnet.cidr, subnet.id) for i, subnet in enumerate(network.subnets))
-    eighths = IPv4Network(network.cidr).subnets(prefixlen_diff=3)
     return tuple(
-        PlannedSubnet(i, str(cidr), None) for i, cidr in zip(range(network.zones), eighths, strict=False)
+        PlannedSubnet(i, str(cidr), None) for i, cidr in enumerate(_divide(network)[: network.zones])
     )
+
+
+def _divide(network: OwnNetwork) -> list[IPv4Network]:
+    return [*IPv4Network(network.cidr).subnets(prefixlen_diff=3)]
 
 
 def _check_capacity(subnets: tuple[PlannedSubnet, ...], origins: int, edges: int) -> None:

@@ -18,6 +18,11 @@ _NOT_FOUND = re.compile(
     re.IGNORECASE,
 )
 
+_MAX_FILTER_VALUES = 200
+
+# The states of instances that have their private address.
+_EXISTING = ["pending", "running", "shutting-down", "stopping", "stopped"]
+
 # Service Quotas: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
 VCPU_QUOTA = "L-1216C47A"
 
@@ -50,9 +55,9 @@ def find_instance_type(name: str) -> InstanceType | None:
 
 def find_zone_offers(instance_types: Collection[str]) -> dict[str, frozenset[str]]:
     """Returns which of the instance types each availability zone of the region offers, in the order of the zones' names."""
+    # In every state: the subnet of a zone that is missing here would be replaced with its machines.
     zones = _require(
         lambda: aws.get_availability_zones(
-            state="available",
             # Local zones lack most instance types.
             filters=[aws.GetAvailabilityZonesFilterArgs(name="zone-type", values=["availability-zone"])],
         )
@@ -107,8 +112,8 @@ def find_hosted_zone(name: str) -> str | None:
     return found and found.zone_id
 
 
-def find_subnet_zones(names: Collection[str], cidrs: Collection[str]) -> dict[str, str]:
-    """Returns the availability zones of the stack's subnets by CIDR. `names` are their possible `Name` tags."""
+def find_own_subnets(names: Collection[str], cidrs: Collection[str]) -> list[Subnet]:
+    """Returns the subnets that the stack created. `names` are their possible `Name` tags."""
     ids = _require(
         lambda: aws.ec2.get_subnets(
             filters=[
@@ -117,14 +122,72 @@ def find_subnet_zones(names: Collection[str], cidrs: Collection[str]) -> dict[st
             ]
         )
     ).ids
-    subnets = [_require(lambda subnet_id=subnet_id: aws.ec2.get_subnet(id=subnet_id)) for subnet_id in ids]
-    return {subnet.cidr_block: subnet.availability_zone for subnet in subnets}
+    return [subnet for id in ids if (subnet := find_subnet(id))]
 
 
 def find_subnet(subnet_id: str) -> Subnet | None:
     """Returns an existing subnet, or `None`."""
     found = _ask(lambda: aws.ec2.get_subnet(id=subnet_id))
-    return found and Subnet(found.cidr_block, found.vpc_id, found.availability_zone)
+    return found and Subnet(
+        found.id, found.cidr_block, found.vpc_id, found.availability_zone, found.tags.get("Name", "")
+    )
+
+
+def has_internet_route(subnet: Subnet) -> bool:
+    """Returns whether machines with a public address reach the internet from a subnet, and are reached."""
+    table = _ask(lambda: aws.ec2.get_route_table(subnet_id=subnet.id))
+    if table is None:  # then AWS uses the main route table
+        main = aws.ec2.GetRouteTableFilterArgs(name="association.main", values=["true"])
+        table = _ask(lambda: aws.ec2.get_route_table(vpc_id=subnet.vpc_id, filters=[main]))
+    if table is None:  # of another account, which shares the subnet
+        return True
+    # Behind a NAT gateway, machines reach the internet, but nobody reaches them.
+    return any(route.cidr_block == "0.0.0.0/0" and not route.nat_gateway_id for route in table.routes)
+
+
+def find_used_addresses(
+    subnet_ids: Collection[str], addresses: Collection[str], names: Collection[str]
+) -> dict[str, str]:
+    """Returns who uses which of the addresses in the subnets, apart from the instances with these `Name` tags.
+
+    The user is an instance with its name, or a network interface with its description.
+    """
+    of_subnets = aws.ec2.GetNetworkInterfacesFilterArgs(name="subnet-id", values=sorted(subnet_ids))
+    using = _find_interfaces(of_subnets, "addresses.private-ip-address", addresses)
+    if not using:
+        return {}
+    instances: list[str] = []
+    for chunk in _split(names):
+        tagged = aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=chunk)
+        instances += _require(
+            lambda tagged=tagged: aws.ec2.get_instances(instance_state_names=_EXISTING, filters=[tagged])
+        ).ids
+    own = _find_interfaces(of_subnets, "attachment.instance-id", instances)
+    users: dict[str, str] = {}
+    for id in sorted(using - own):
+        interface = _require(lambda id=id: aws.ec2.get_network_interface(id=id))
+        user = _describe_user(interface)
+        users |= {address: user for address in interface.private_ips if address in addresses}
+    return users
+
+
+def _find_interfaces(
+    of_subnets: aws.ec2.GetNetworkInterfacesFilterArgs, name: str, values: Collection[str]
+) -> set[str]:
+    found: set[str] = set()
+    for chunk in _split(values):
+        filters = [of_subnets, aws.ec2.GetNetworkInterfacesFilterArgs(name=name, values=chunk)]
+        found.update(_require(lambda filters=filters: aws.ec2.get_network_interfaces(filters=filters)).ids)
+    return found
+
+
+def _describe_user(interface: aws.ec2.GetNetworkInterfaceResult) -> str:
+    instance_id = next((attachment.instance_id for attachment in interface.attachments), "")
+    if not instance_id:
+        return f"{interface.id} ({interface.description})" if interface.description else interface.id
+    instance = _require(lambda: aws.ec2.get_instance(instance_id=instance_id))
+    name = instance.tags.get("Name", "")
+    return f"{name} ({instance_id})" if name else instance_id
 
 
 def find_stopped_instances(prefix: str) -> dict[str, str]:
@@ -142,7 +205,7 @@ def find_instance_addresses(prefix: str) -> frozenset[str]:
 
 
 def _find_instances(prefix: str, *states: str) -> aws.ec2.GetInstancesResult:
-    # A filter takes 200 values at most, and a cluster may have more machines.
+    # A cluster may have more machines than a filter takes values.
     names = aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[f"{prefix}*"])
     return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=[names]))
 
@@ -159,6 +222,12 @@ def find_vcpu_quota() -> int:
     """Returns how many vCPUs of standard on-demand instances the account may run in this region."""
     quota = _require(lambda: aws.servicequotas.get_service_quota(service_code="ec2", quota_code=VCPU_QUOTA))
     return int(quota.value)
+
+
+def _split(values: Collection[str]) -> list[list[str]]:
+    """Returns the values in lists that a filter takes."""
+    ordered = sorted(values)
+    return [ordered[i : i + _MAX_FILTER_VALUES] for i in range(0, len(ordered), _MAX_FILTER_VALUES)]
 
 
 def _ask(query: Callable[[], T]) -> T | None:

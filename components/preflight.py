@@ -1,11 +1,11 @@
 """Compares the plan with the AWS account before any resource is registered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 
-from cluster.account import Account, Image, assign_subnet_zones, find_account_problems
+from cluster.account import Account, Image, Subnet, assign_subnet_zones, find_account_problems
 from cluster.address_plan import Machine
 from cluster.plan import ClusterPlan
 from components import aws_queries
@@ -70,16 +70,17 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         vpc_id=next(iter(vpc_ids), None),
         hosted_zone_id=zone_id,
         memory_mib=found_type.memory_mib,
-        running=frozenset(place.name for place in names.values() if place.address in addresses),
+        running=frozenset(place.name for place in names.values() if place.addresses & addresses),
     )
 
 
 def _read_account(plan: ClusterPlan) -> Account:
     machines = [group[0] for group in plan.machines.values()]
     types = sorted({machine.instance_type for machine in machines})
-    own_vpc = plan.addresses.vpc_cidr is not None
     found = {name: aws_queries.find_instance_type(name) for name in types}
     offers = aws_queries.find_zone_offers([name for name in types if found[name]])
+    own, given = _read_subnets(plan, offers)
+    existing = [*own, *(subnet for subnet in given.values() if subnet)]
     return Account(
         instance_types=found,
         images={
@@ -87,16 +88,29 @@ def _read_account(plan: ClusterPlan) -> Account:
             for name in dict.fromkeys(machine.image for machine in machines)
         },
         zone_offers=offers,
-        subnet_zones=aws_queries.find_subnet_zones(
-            [f"{plan.name}-{zone}" for zone in offers], [subnet.cidr for subnet in plan.addresses.subnets]
+        subnet_zones={subnet.cidr: subnet.zone for subnet in own},
+        subnets=given,
+        private_subnets=frozenset(
+            subnet.id for subnet in given.values() if subnet and not aws_queries.has_internet_route(subnet)
+        ),
+        used_addresses=aws_queries.find_used_addresses(
+            [subnet.id for subnet in existing],
+            [place.address for place in _list_places(plan)],
+            [f"{plan.name}-{place.name}" for place in _list_places(plan)],
         )
-        if own_vpc
+        if existing
         else {},
-        subnets={
-            subnet.id: aws_queries.find_subnet(subnet.id) for subnet in plan.addresses.subnets if subnet.id
-        },
         vcpu_quota=aws_queries.find_vcpu_quota(),
     )
+
+
+def _read_subnets(plan: ClusterPlan, zones: Collection[str]) -> tuple[list[Subnet], dict[str, Subnet | None]]:
+    """Returns the subnets that the stack created, and those that the settings name, by id."""
+    subnets = plan.addresses.subnets
+    if plan.addresses.vpc_cidr is None:
+        return [], {subnet.id: aws_queries.find_subnet(subnet.id) for subnet in subnets if subnet.id}
+    names = [f"{plan.name}-{zone}" for zone in zones]
+    return aws_queries.find_own_subnets(names, [subnet.cidr for subnet in subnets]), {}
 
 
 def _list_places(plan: ClusterPlan) -> list[Machine]:

@@ -54,6 +54,12 @@ class Run(mocks.Mocks):
     """The error that every AWS call returns."""
     dry_run: bool = False
     subnets: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    subnet_name: str = ""
+    """`Name` tag of these subnets."""
+    default_route: Mapping[str, str] | None = field(default_factory=lambda: {"gatewayId": "igw-1"})
+    """The target of 0.0.0.0/0 in the main route table. No subnet has a table of its own."""
+    used_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Who uses a private address: the `Name` tag of an instance, empty for something else."""
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
     protected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Types and names of the protected resources."""
@@ -118,6 +124,36 @@ class Run(mocks.Mocks):
                 }, []
             case "aws:ec2/getSubnets:getSubnets":
                 return {"ids": [f"subnet-of-{cidr}" for cidr in self.current_zones]}, []
+            case "aws:ec2/getRouteTable:getRouteTable" if "subnetId" in args.args:
+                return {}, [
+                    ("", "query returned no results. Please change your search criteria and try again")
+                ]
+            case "aws:ec2/getRouteTable:getRouteTable":
+                target = self.default_route
+                return {"routes": [] if target is None else [{"cidrBlock": "0.0.0.0/0", **target}]}, []
+            case "aws:ec2/getNetworkInterfaces:getNetworkInterfaces":
+                (values,) = (f["values"] for f in args.args["filters"] if f["name"] != "subnet-id")
+                return {
+                    "ids": [
+                        f"eni-{address}"
+                        for address, name in self.used_addresses.items()
+                        if address in values or f"i-{name}" in values
+                    ]
+                }, []
+            case "aws:ec2/getNetworkInterface:getNetworkInterface":
+                address = args.args["id"].removeprefix("eni-")
+                name = self.used_addresses[address]
+                return {
+                    "id": args.args["id"],
+                    "description": "NAT gateway",
+                    "privateIps": [address],
+                    "attachments": [{"instanceId": f"i-{name}"}] if name else [],
+                }, []
+            case "aws:ec2/getInstances:getInstances" if "shutting-down" in args.args["instanceStateNames"]:
+                names = {
+                    name.removeprefix("ant-media-cluster-unit-") for name in args.args["filters"][0]["values"]
+                }
+                return {"ids": [f"i-{name}" for name in self.used_addresses.values() if name in names]}, []
             case "aws:ec2/getInstances:getInstances":
                 if "running" in args.args["instanceStateNames"]:
                     return {"ids": [], "privateIps": list(self.running_addresses)}, []
@@ -133,7 +169,13 @@ class Run(mocks.Mocks):
                 return {"names": list(self.zones)}, []
             case "aws:ec2/getSubnet:getSubnet" if args.args["id"].startswith("subnet-of-"):
                 cidr = args.args["id"].removeprefix("subnet-of-")
-                return {"cidrBlock": cidr, "availabilityZone": self.current_zones[cidr], "vpcId": ""}, []
+                return {
+                    "id": args.args["id"],
+                    "cidrBlock": cidr,
+                    "availabilityZone": self.current_zones[cidr],
+                    "vpcId": "",
+                    "tags": {},
+                }, []
             case "aws:ec2/getSubnet:getSubnet":
                 cidr, vpc = self.subnets[args.args["id"]]
                 zone = self.zones[0]
@@ -142,6 +184,7 @@ class Run(mocks.Mocks):
                     "cidrBlock": cidr,
                     "vpcId": vpc,
                     "availabilityZone": zone,
+                    "tags": {"Name": self.subnet_name} if self.subnet_name else {},
                 }, []
             case "aws:route53/getZone:getZone":
                 return {"zoneId": "ZONE"}, []

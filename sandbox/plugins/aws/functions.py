@@ -142,6 +142,90 @@ def _get_subnets(client: AwsClient, arguments: Properties) -> Properties:
     return {"id": client.region, "ids": [subnet["SubnetId"] for subnet in subnets]}
 
 
+def _get_route_table(client: AwsClient, arguments: Properties) -> Properties:
+    filters = _filters(arguments)
+    for name, api_name in (("subnetId", "association.subnet-id"), ("vpcId", "vpc-id")):
+        if name in arguments:
+            filters.append({"Name": api_name, "Values": [arguments[name]]})
+    with translate_errors("reading EC2 VPC Route Table"):
+        tables = client.ec2.describe_route_tables(Filters=filters)["RouteTables"]
+    if not tables:
+        raise ProviderError("query returned no results. Please change your search criteria and try again")
+    if len(tables) > 1:
+        raise ProviderError(
+            "multiple Route Tables matched; use additional constraints to reduce matches to a single Route Table"
+        )
+    (table,) = tables
+    return {
+        "arn": client.arn(table["OwnerId"], f"route-table/{table['RouteTableId']}"),
+        "id": table["RouteTableId"],
+        "ownerId": table["OwnerId"],
+        "routeTableId": table["RouteTableId"],
+        # As the official provider, without the routes within the VPC.
+        "routes": [_route(route) for route in table["Routes"] if route.get("GatewayId") != "local"],
+        "tags": get_tags(table),
+        "vpcId": table["VpcId"],
+    }
+
+
+def _route(route: dict[str, Any]) -> Properties:
+    names = {
+        "carrierGatewayId": "CarrierGatewayId",
+        "cidrBlock": "DestinationCidrBlock",
+        "coreNetworkArn": "CoreNetworkArn",
+        "destinationPrefixListId": "DestinationPrefixListId",
+        "egressOnlyGatewayId": "EgressOnlyInternetGatewayId",
+        "gatewayId": "GatewayId",
+        "instanceId": "InstanceId",
+        "ipv6CidrBlock": "DestinationIpv6CidrBlock",
+        "localGatewayId": "LocalGatewayId",
+        "natGatewayId": "NatGatewayId",
+        "networkInterfaceId": "NetworkInterfaceId",
+        "transitGatewayId": "TransitGatewayId",
+        "vpcPeeringConnectionId": "VpcPeeringConnectionId",
+    }
+    return {name: route.get(api_name, "") for name, api_name in names.items()} | {"vpcEndpointId": ""}
+
+
+def _get_network_interfaces(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading EC2 Network Interfaces"):
+        found = client.ec2.describe_network_interfaces(Filters=_filters(arguments))["NetworkInterfaces"]
+    return {"id": client.region, "ids": [interface["NetworkInterfaceId"] for interface in found]}
+
+
+def _get_network_interface(client: AwsClient, arguments: Properties) -> Properties:
+    interface = _find_single(
+        "EC2 Network Interface",
+        lambda: client.ec2.describe_network_interfaces(NetworkInterfaceIds=[arguments["id"]])[
+            "NetworkInterfaces"
+        ],
+    )
+    attachment = interface.get("Attachment")
+    return {
+        "attachments": [
+            {
+                "attachmentId": attachment.get("AttachmentId", ""),
+                "deviceIndex": attachment.get("DeviceIndex", 0),
+                "instanceId": attachment.get("InstanceId", ""),
+                "instanceOwnerId": attachment.get("InstanceOwnerId", ""),
+            }
+        ]
+        if attachment
+        else [],
+        "availabilityZone": interface["AvailabilityZone"],
+        "description": interface.get("Description", ""),
+        "id": interface["NetworkInterfaceId"],
+        "interfaceType": interface.get("InterfaceType", ""),
+        "ownerId": interface["OwnerId"],
+        "privateIp": interface["PrivateIpAddress"],
+        "privateIps": [address["PrivateIpAddress"] for address in interface["PrivateIpAddresses"]],
+        "securityGroups": [group["GroupId"] for group in interface["Groups"]],
+        "subnetId": interface["SubnetId"],
+        "tags": {tag["Key"]: tag["Value"] for tag in interface.get("TagSet", [])},
+        "vpcId": interface["VpcId"],
+    }
+
+
 def _instances(client: AwsClient, **request: Any) -> list[dict[str, Any]]:
     reservations = client.ec2.describe_instances(**request)["Reservations"]
     return [
@@ -347,6 +431,9 @@ FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], fro
         _get_instance_type_offerings,
         frozenset({"filters", "locationType"}),
     ),
+    "aws:ec2/getNetworkInterface:getNetworkInterface": (_get_network_interface, frozenset({"id"})),
+    "aws:ec2/getNetworkInterfaces:getNetworkInterfaces": (_get_network_interfaces, frozenset({"filters"})),
+    "aws:ec2/getRouteTable:getRouteTable": (_get_route_table, frozenset({"filters", "subnetId", "vpcId"})),
     "aws:ec2/getSubnet:getSubnet": (_get_subnet, frozenset({"filters", "id"})),
     "aws:ec2/getSubnets:getSubnets": (_get_subnets, frozenset({"filters"})),
     "aws:index/getAvailabilityZones:getAvailabilityZones": (

@@ -921,6 +921,43 @@ def function(name: str) -> str:
     return f"aws:{name}:{name.split('/')[1]}"
 
 
+def test_functions_find_interfaces_and_routes(amazon: Amazon) -> None:
+    client = AwsClient(settings(amazon))
+    (vpc,) = amazon.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    network: Properties = {"vpcId": vpc["VpcId"], "cidrBlock": "172.31.97.0/24"}
+    with existing(client, BY_TOKEN["aws:ec2/subnet:Subnet"], network) as subnet:
+        placed = machine(amazon, subnetId=subnet, privateIp="172.31.97.9")
+        with existing(client, INSTANCE, placed) as instance:
+            in_subnet: Value = {"name": "subnet-id", "values": [subnet]}
+            address: Value = {
+                "name": "addresses.private-ip-address",
+                "values": ["172.31.97.8", "172.31.97.9"],
+            }
+            attached: Value = {"name": "attachment.instance-id", "values": [instance]}
+            (id,) = find_interfaces(client, in_subnet, address)
+            assert find_interfaces(client, in_subnet, attached) == [id]
+            other: Value = {"name": "attachment.instance-id", "values": ["i-00000000000000000"]}
+            assert find_interfaces(client, in_subnet, other) == []
+            interface = call(client, function("ec2/getNetworkInterface"), {"id": id})
+            assert interface["privateIps"] == ["172.31.97.9"]
+            (attachment,) = as_list(interface["attachments"])
+            assert attachment["instanceId"] == instance
+        with pytest.raises(ProviderError, match="query returned no results"):
+            call(client, function("ec2/getRouteTable"), {"subnetId": subnet})
+    main: Value = {"name": "association.main", "values": ["true"]}
+    table = call(client, function("ec2/getRouteTable"), {"vpcId": vpc["VpcId"], "filters": [main]})
+    assert all(route["gatewayId"] != "local" for route in as_list(table["routes"]))
+
+
+def find_interfaces(client: AwsClient, *filters: Value) -> list[Any]:
+    return as_list(call(client, function("ec2/getNetworkInterfaces"), {"filters": [*filters]})["ids"])
+
+
+def as_list(value: Value) -> list[Any]:
+    assert isinstance(value, list)
+    return value
+
+
 def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -> None:
     client = AwsClient(settings(amazon))
     named: Value = {"name": "tag:Name", "values": ["found"]}

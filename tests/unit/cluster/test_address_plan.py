@@ -104,3 +104,15 @@ def test_a_subnet_can_be_filled_completely():
         "subnet 10.1.0.0/28 has addresses for 7 nodes, but the cluster has 4 origins and 4 edges: "
         "give a larger network or fewer nodes"
     )
+
+
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_every_machine_knows_its_addresses_in_other_zones(before: int, after: int):
+    old, new = (
+        list_machines(plan_addresses(OwnNetwork(cidr="10.0.0.0/16", zones=zones), 5, 5))
+        for zones in (before, after)
+    )
+    for machine, moved in zip(old, new, strict=True):
+        assert machine.addresses == moved.addresses
+        assert machine.address in moved.addresses
+    assert len(frozenset().union(*(machine.addresses for machine in new))) == 8 * len(new)

@@ -14,6 +14,8 @@ from tests.project import PROJECT
 
 LANGUAGE_HOST = f"language-python-v{version('pulumi')}"
 PROJECT_FILE = "name: plugins\nruntime: python\n"
+# The engine interrupts the program when an update fails. With this line at its start it ends without a traceback.
+END_ON_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
 PASSPHRASE = "the tests' passphrase"
 
 

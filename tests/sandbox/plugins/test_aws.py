@@ -21,7 +21,7 @@ from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.properties import UNKNOWN, Properties, Value
 from sandbox.plugins.provider import ProviderError, ResourceInitFailedError
 from tests.project import PROJECT
-from tests.sandbox.plugins.plugin_stack import Stack
+from tests.sandbox.plugins.plugin_stack import END_ON_INTERRUPT, Stack
 
 BY_TOKEN = {resource_type.token: resource_type for resource_type in RESOURCE_TYPES}
 INSTANCE = BY_TOKEN["aws:ec2/instance:Instance"]
@@ -874,7 +874,7 @@ def test_a_machine_without_a_profile_gets_one_in_place(aws: Stack, amazon: Amazo
 def test_an_unknown_type_or_property_in_a_program_is_an_error_that_names_it(
     aws: Stack, program: str, error: str
 ) -> None:
-    shown = aws.program(f"import pulumi_aws as aws\n{program}\n").up(fails=True)
+    shown = aws.program(f"{END_ON_INTERRUPT}import pulumi_aws as aws\n{program}\n").up(fails=True)
     assert error in shown
     assert "Traceback" not in shown
 

@@ -18,7 +18,7 @@ from sandbox.plugins.properties import Properties
 from sandbox.plugins.provider import Operation, ProviderError
 from tests.project import PROJECT
 from tests.sandbox.plugins.plugin_sshd import PASSWORD, Sshd
-from tests.sandbox.plugins.plugin_stack import Stack
+from tests.sandbox.plugins.plugin_stack import END_ON_INTERRUPT, Stack
 
 T = TypeVar("T")
 
@@ -310,7 +310,7 @@ def test_an_unknown_type_or_property_is_an_error_that_names_it(remote: Stack) ->
     program = "remote.CopyToRemote('c', connection=connection, source=pulumi.FileAsset('Pulumi.yaml'), remote_path='/x')\n"
     assert "command:remote:CopyToRemote" in remote.program(HEADER + program).up(fails=True)
     program = "local.Command('c', create='true', archive_paths=['*'])\n"
-    shown = remote.program(HEADER + program).up(fails=True)
+    shown = remote.program(END_ON_INTERRUPT + HEADER + program).up(fails=True)
     assert "property archivePaths value" in shown
     assert "unknown property of command:local:Command" in shown
     assert "Traceback" not in shown

@@ -8,7 +8,7 @@ import pytest
 
 from sandbox.plugins.language.plugin import ALREADY_REPORTED
 from sandbox.plugins.language.run_program import ALREADY_REPORTED as REPORTED_BY_PROGRAM
-from tests.sandbox.plugins.plugin_stack import Stack
+from tests.sandbox.plugins.plugin_stack import END_ON_INTERRUPT, Stack
 
 
 def diagnostics(printed: str) -> str:
@@ -66,7 +66,7 @@ local.Command("later", create=failed.stdout)
 
 @pytest.mark.parametrize(
     ("signal_handler", "shows_traceback"),
-    [("", True), ("import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)", False)],
+    [("", True), (END_ON_INTERRUPT, False)],
     ids=["python's own", "default action"],
 )
 def test_a_failing_update_interrupts_the_program(

@@ -74,6 +74,8 @@ class Preview:
     """The whole stack as it would be after the update."""
     protected: Sequence[str] = ()
     """Protected resources that the update would replace or delete. The engine then reports an error too."""
+    warnings: Sequence[str] = ()
+    """The program's warnings, such as stopped machines that an update would need."""
 
 
 def parse_preview(text: str) -> Preview:
@@ -110,6 +112,7 @@ def parse_preview(text: str) -> Preview:
         resources_before=[parse_resource(step, step["oldState"]) for step in steps if step.get("oldState")],
         resources_after=[parse_resource(step, step["newState"]) for step in steps if step.get("newState")],
         protected=_find_protected(diagnostics),
+        warnings=[" ".join(line["message"].split()) for line in diagnostics if line["severity"] == "warning"],
     )
 
 

@@ -45,6 +45,10 @@ def render_comment(stack: str, preview: Preview, policies: PolicyResult, cost: C
         return render_failure(stack, preview.error)
     full_command = inline_code(f"pulumi preview --diff --show-full-output --stack {stack}")
     head = f"{_marker(stack)}\n### {inline_code(stack)}: {_format_headline(preview, policies)}\n"
+    head += "".join(
+        f"\n> [!WARNING]\n> {inline_code(warning)}\n"
+        for warning in take_fitting(preview.warnings, LIMIT // 8)
+    )
     head += _render_warnings(find_warnings(preview.steps), full_command)
     head += _render_policies(policies, full_command)
     head += _render_cost(cost) if cost else ""

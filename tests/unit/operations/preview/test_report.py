@@ -148,6 +148,16 @@ def test_violations_come_first_and_are_counted_in_the_headline() -> None:
     )
 
 
+def test_warnings_of_the_program_come_first() -> None:
+    warning = {"severity": "warning", "message": "Stopped machines: dev-edge1 (i-1).\nStart them\n"}
+    text = render_comment("dev", parse_preview(json.dumps({"diagnostics": [warning]})), NO_VIOLATIONS)
+    assert text == (
+        "<!-- ant-media-cluster preview: dev -->\n### `dev`: nothing changes\n"
+        "\n> [!WARNING]\n> `Stopped machines: dev-edge1 (i-1). Start them`\n"
+        "\n**Policies: 12 rules checked, none violated**\n"
+    )
+
+
 def test_cost_shows_its_change_and_what_has_no_price() -> None:
     lines = [CostLine("c5.large", 10, 12, Decimal(100)), CostLine("GiB of volumes", 30, 30, Decimal("0.1"))]
     text = render_comment("dev", load_preview("nothing"), NO_VIOLATIONS, Cost("USD", lines, ["m7i.large"]))

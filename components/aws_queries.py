@@ -236,7 +236,8 @@ def _ask(query: Callable[[], T]) -> T | None:
     except Exception as error:
         if _NOT_FOUND.search(str(error)):
             return None
-        raise AwsError(str(error)) from error
+        # The provider puts the reason behind "invoking TOKEN: 1 error occurred:\n\t* ".
+        raise AwsError(str(error).rpartition("\n\t* ")[2].strip()) from error
 
 
 def _require(query: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """Checks that SSH from the operator's machine can reach the load balancer."""
 
+import os
 import socket
 import urllib.request
 from collections.abc import Sequence
@@ -55,3 +56,19 @@ def answers_ssh(address: str) -> bool:
             return False
         return True
     return False
+
+
+def find_agent_problem() -> str | None:
+    """Returns why this session's SSH agent makes every remote command fail, or `None`.
+
+    The command provider connects to the agent first, also if it has a key (pulumi-command 1.2.1).
+    """
+    path = os.environ.get("SSH_AUTH_SOCK")
+    if not path:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.connect(path)
+    except OSError:
+        return f"SSH_AUTH_SOCK is {path}, where no SSH agent answers, so every SSH connection would fail. Run: unset SSH_AUTH_SOCK"
+    return None

@@ -9,7 +9,7 @@ from cluster.account import Account, Image, Subnet, assign_subnet_zones, find_ac
 from cluster.address_plan import Machine
 from cluster.plan import ClusterPlan
 from components import aws_queries
-from components.operator_access import find_access_problem
+from components.operator_access import find_access_problem, find_agent_problem
 from components.program_end import refuse
 
 
@@ -57,8 +57,9 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         )
     if stopped:
         problems += _report_stopped(stopped)
-    if not pulumi.runtime.is_dry_run() and (problem := find_access_problem(admin_cidrs, load_balancer_ip)):
-        problems.append(problem)
+    if not pulumi.runtime.is_dry_run():
+        # A preview needs no SSH.
+        problems += filter(None, (find_agent_problem(), find_access_problem(admin_cidrs, load_balancer_ip)))
     if problems:
         refuse("\n".join(["Nothing was changed:", *(f"  {problem}" for problem in problems)]))
     found_type = account.instance_types[plan.load_balancer.instance_type]

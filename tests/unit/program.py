@@ -243,6 +243,7 @@ def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object
         patch.object(pulumi.log, "warn", cloud.warnings.append),
         # No test asks the internet for this machine's address.
         patch("urllib.request.urlopen", side_effect=OSError),
+        patch.dict("os.environ", {"SSH_AUTH_SOCK": ""}),
     ):
         program()
     return cloud

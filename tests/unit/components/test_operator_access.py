@@ -2,11 +2,12 @@
 
 import io
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.operator_access import find_access_problem
+from components.operator_access import find_access_problem, find_agent_problem
 
 BALANCER = "198.51.100.1"
 
@@ -74,3 +75,17 @@ def test_unknown_address_is_a_problem_only_if_the_load_balancer_does_not_answer(
     assert problem
     assert problem.startswith(f"SSH at {BALANCER} does not answer")
     assert problem.endswith("pulumi config set --path 'ant-media-cluster:adminCidrs[1]' ADDRESS/32")
+
+
+def test_stale_agent_socket_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent"
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    assert find_agent_problem() is None
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+        agent.listen()
+        assert find_agent_problem() is None
+    assert find_agent_problem() == (
+        f"SSH_AUTH_SOCK is {path}, where no SSH agent answers, so every SSH connection would fail. Run: unset SSH_AUTH_SOCK"
+    )

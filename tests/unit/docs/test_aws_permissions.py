@@ -192,6 +192,8 @@ READS: dict[str, str] = {
     "getAmi": "ec2:DescribeImages",
     "getSubnet and getSubnets": "ec2:DescribeSubnets",
     "getInstances": "ec2:DescribeInstances",
+    "getRouteTable": "ec2:DescribeRouteTables",
+    "getNetworkInterface and getNetworkInterfaces": "ec2:DescribeNetworkInterfaces",
     "getInstance": "ec2:DescribeInstances DescribeInstanceTypes DescribeInstanceAttribute DescribeVolumes DescribeInstanceCreditSpecifications",
     "getEips": "ec2:DescribeAddresses",
     "getServiceQuota": "servicequotas:GetAWSDefaultServiceQuota GetServiceQuota",

@@ -1,11 +1,11 @@
 """Finds the problems of a cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from operations.instances import Instance, start_command
 from operations.status.certificate import PLACEHOLDER, Certificate
-from operations.status.cluster import LOAD_BALANCER, Cluster, Renewal, Unreachable
+from operations.status.cluster import LOAD_BALANCER, Cluster, Renewal, Server, Unreachable
 
 PANEL_PORT = 4444
 STATISTICS_PORT = 6080
@@ -23,8 +23,7 @@ def find_problems(cluster: Cluster, now: datetime) -> list[str]:
     if isinstance(statistics, Certificate) and statistics.distrust is None:
         problems += _find_unreadable_pages(cluster)
     if not isinstance(cluster.servers, Unreachable):
-        down = {server.name for server in cluster.servers if server.state.startswith("DOWN")}
-        problems += [f"{name} is DOWN." for name in sorted(down - stopped)]
+        problems += _find_servers_out_of_service(cluster.servers, stopped)
     for certificate, ports in cluster.ports_by_certificate.items():
         faults = _find_faults(certificate, cluster.names, now)
         problems += [f"The certificate on {ports} {fault}." for fault in faults]
@@ -41,6 +40,12 @@ def _find_stopped_machines(stopped: Sequence[Instance]) -> Iterator[str]:
         names = ", ".join(f"{instance.name} ({instance.id})" for instance in stopped)
         command = start_command(instance.id for instance in stopped)
         yield f"Stopped machines: {names}. An update needs them running. Start them: {command}"
+
+
+def _find_servers_out_of_service(servers: Iterable[Server], stopped: Collection[str]) -> list[str]:
+    """Returns one sentence for each node that gets no new clients: DOWN, MAINT or DRAIN, for example."""
+    states = {server.name: server.state.split()[0] for server in servers if not server.state.startswith("UP")}
+    return [f"{name} is {state}." for name, state in sorted(states.items()) if name not in stopped]
 
 
 def _find_closed_ports(cluster: Cluster) -> Iterator[str]:

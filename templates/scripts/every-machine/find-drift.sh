@@ -70,8 +70,8 @@ report_haproxy_state() {
   done
   # Bits of the administrative state in "show servers state": 1 is maintenance, 8 is drain, both set through the socket.
   ask_haproxy "show servers state" | awk '
-    $7 ~ /^[0-9]+$/ && $7 % 2 == 1 { print "Server " $2 "/" $4 " was put into maintenance by hand." }
-    $7 ~ /^[0-9]+$/ && int($7 / 8) % 2 == 1 { print "Server " $2 "/" $4 " was drained by hand." }
+    $7 ~ /^[0-9]+$/ && $7 % 2 == 1 { print "Server " $2 "/" $4 " is in maintenance. An update that was interrupted, or somebody, took it out of service." }
+    $7 ~ /^[0-9]+$/ && int($7 / 8) % 2 == 1 { print "Server " $2 "/" $4 " is drained. An update that was interrupted, or somebody, took it out of service." }
     $8 ~ /^[0-9]+$/ && $8 != $9 { print "Server " $2 "/" $4 " has weight " $8 ", set by hand. It was deployed with " $9 "." }'
 }
 

@@ -109,6 +109,11 @@ def test_port_with_another_certificate_has_its_own_section() -> None:
             "edge2 is DOWN.",
         ),
         (
+            replace(HEALTHY, servers=[Server("edges", "edge2", "MAINT (via edges/edge2)", 0)]),
+            "edge2 is MAINT.",
+        ),
+        (replace(HEALTHY, servers=[Server("edges", "edge2", "DRAIN", 3)]), "edge2 is DRAIN."),
+        (
             replace(HEALTHY, servers=Unreachable("/x answers 503")),
             "The statistics cannot be read: /x answers 503.",
         ),

@@ -37,6 +37,7 @@ ORDER = (
     "test_edge_scaling",
     "test_machine_lifecycle",
     "test_single_node",
+    "test_network_move",
     "test_teardown",
     "test_sandbox_down",
 )

@@ -6,6 +6,7 @@ from cluster.haproxy_config import render_haproxy_cfg
 from cluster.plan import plan_cluster, plan_haproxy
 from components.balancer_identity import BalancerIdentity, BalancerIdentityArgs
 from components.cluster_database import ClusterDatabase, ClusterDatabaseArgs
+from components.failures import explain_failures
 from components.haproxy_service import HAProxyService, HAProxyServiceArgs
 from components.load_balancer import HAProxyLoadBalancer, HAProxyLoadBalancerArgs
 from components.media_nodes import MediaNodes, MediaNodesArgs, NodeSetup
@@ -24,7 +25,7 @@ haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, account.
 
 network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
-site = Site(plan.name, network, groups, account.images, plan.ssh)
+site = Site(plan.name, network, groups, account.images, plan.ssh, explain_failures())
 
 identity = settings.acme and BalancerIdentity(
     "load-balancer-identity",

@@ -54,7 +54,9 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             f"{name}-ip",
             domain="vpc",
             tags={"Name": f"{args.machine.cluster}-{name}"},
-            opts=pulumi.ResourceOptions(parent=self, protect=args.entry.protect_address),
+            opts=pulumi.ResourceOptions(
+                parent=self, protect=args.entry.protect_address, hooks=args.machine.hooks
+            ),
         )
         association = aws.ec2.EipAssociation(
             f"{name}-ip",

@@ -33,6 +33,8 @@ class MachineArgs:
     subnet_id: pulumi.Input[str]
     security_group_ids: Sequence[pulumi.Input[str]]
     ssh: SshKeys
+    hooks: pulumi.ResourceHookBinding
+    """Run when AWS does not create the instance."""
     instance_profile: pulumi.Input[str] | None = None
     """Name of the IAM instance profile."""
     protect: bool = False
@@ -115,6 +117,7 @@ class Machine(pulumi.ComponentResource):
                 parent=self,
                 delete_before_replace=True,
                 protect=args.protect,
+                hooks=args.hooks,
                 # Of a changed default tag, the provider would only remove the old one from the volume
                 # (terraform-provider-aws, issue 38301).
                 ignore_changes=[

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pulumi
+
 from cluster.account import Image
 from cluster.host_keys import SshKeys
 from cluster.plan import MachinePlan
@@ -23,6 +25,8 @@ class Site:
     images: Mapping[str, Image]
     """By their names in the settings."""
     ssh: SshKeys
+    hooks: pulumi.ResourceHookBinding
+    """Explains failures of AWS."""
 
     def machine_args(self, plan: MachinePlan, identity: BalancerIdentity | None = None) -> MachineArgs:
         """Returns the arguments of one machine; `identity` is its IAM role."""
@@ -35,6 +39,7 @@ class Site:
             subnet_id=self.network.subnet_ids[plan.place.subnet],
             security_group_ids=[self.groups.ids[group] for group in plan.security_groups],
             ssh=self.ssh,
+            hooks=self.hooks,
             instance_profile=identity.instance_profile if identity else None,
             protect=plan.protect,
         )

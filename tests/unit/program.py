@@ -1,5 +1,6 @@
 """Runs the whole program with Pulumi's mocks and records the resources that it registers."""
 
+import asyncio
 import json
 import runpy
 from collections.abc import Mapping
@@ -69,6 +70,9 @@ class Run(mocks.Mocks):
     """By resource name."""
     dependencies: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     """Names of the resources that a resource depends on, by type and name."""
+    error_hooks: list[pulumi.ErrorHook] = field(default_factory=list[pulumi.ErrorHook])
+    hooked: set[str] = field(default_factory=set[str])
+    """Names of the resources whose failures a hook explains."""
     rerun_after_failure: set[str] = field(default_factory=set[str])
     """Names of resources that the engine deletes before it creates them again, whatever input changes."""
     errors: list[str] = field(default_factory=list[str])
@@ -88,6 +92,12 @@ class Run(mocks.Mocks):
         if args.typ == "aws:ec2/instance:Instance":
             outputs |= {"publicIp": "198.51.100.2"}
         return f"{args.name}-id", outputs
+
+    def register_error_hook(self, hook: pulumi.ErrorHook) -> "asyncio.Future[None]":
+        self.error_hooks.append(hook)
+        registered: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        registered.set_result(None)
+        return registered
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         if self.error:
@@ -212,6 +222,8 @@ class Monitor(mocks.MockMonitor):
         self.run.dependencies.setdefault(f"{request.type} {request.name}", set()).update(names)
         if request.deleteBeforeReplace and "*" in request.replaceOnChanges:
             self.run.rerun_after_failure.add(request.name)
+        if request.hooks.on_error:
+            self.run.hooked.add(request.name)
         if request.ignoreChanges:
             self.run.ignored_changes[request.name] = list(request.ignoreChanges)
         return super().RegisterResource(request)
@@ -244,6 +256,8 @@ def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object
         # No test asks the internet for this machine's address.
         patch("urllib.request.urlopen", side_effect=OSError),
         patch.dict("os.environ", {"SSH_AUTH_SOCK": ""}),
+        # Mocks have no server for callbacks.
+        patch("pulumi.resource_hooks.register_error_hook", cloud.register_error_hook),
     ):
         program()
     return cloud

@@ -5,7 +5,9 @@ import re
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 
+import pulumi
 import pytest
 
 from cluster.plan import plan_cluster
@@ -384,6 +386,15 @@ def test_failure_of_aws_is_reported_once_as_such(error: str) -> None:
     assert message.startswith("Nothing was changed, because AWS refused or did not answer: ")
     assert message.count(error) == 1
     assert "ant-media-cluster:" not in message
+
+
+def test_failures_of_machines_and_address_are_explained(two_and_two: Run) -> None:
+    assert two_and_two.hooked == {*two_and_two.of_type(INSTANCE), "load-balancer-ip"}
+    (hook,) = two_and_two.error_hooks
+    failure = pulumi.ErrorHookArgs("", "", "edge1", INSTANCE, errors=["api error VcpuLimitExceeded: …"])
+    with patch.object(pulumi.log, "error") as error:
+        assert hook.callback(failure) is False
+    assert error.call_args.args[0].startswith("ant-media-cluster:edges.instanceType: ")
 
 
 def test_stopped_machine_is_never_replaced_but_stops_the_update() -> None:

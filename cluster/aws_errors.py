@@ -1,0 +1,38 @@
+"""Explains errors of AWS that only the creation of a resource shows: which setting causes them, and what to do."""
+
+_SETTINGS = {"load-balancer": "loadBalancer", "database": "database", "origin": "origins", "edge": "edges"}
+
+# Codes of the EC2 API ("Error codes for the Amazon EC2 API").
+_REMEDIES = {
+    "VcpuLimitExceeded": (
+        "ant-media-cluster:{setting}.instanceType: the account's vCPU quota does not allow another machine of this type. "
+        "Request more in Service Quotas (L-1216C47A for most types), or give a smaller type or fewer nodes."
+    ),
+    "InstanceLimitExceeded": (
+        "ant-media-cluster:{setting}.instanceType: the account may not run another machine of this type. "
+        "Request more in Service Quotas, or give another type or fewer nodes."
+    ),
+    "InsufficientInstanceCapacity": (
+        "ant-media-cluster:{setting}.instanceType: AWS has no free capacity for this type in this zone. "
+        "Run the update again later, or give another type."
+    ),
+    "OptInRequired": (
+        "ant-media-cluster:{image}: this account is not subscribed to the image. Accept its terms in AWS Marketplace "
+        "(the error has the link), then run the update again; or set the image to ubuntu or to an AMI id."
+    ),
+    "AddressLimitExceeded": (
+        "The load balancer needs an Elastic IP, and the account may not have another in this region. "
+        "Release one that is not in use, or request more in Service Quotas (L-0263D0A3)."
+    ),
+}
+
+
+def explain_aws_error(resource: str, error: str) -> str | None:
+    """Returns setting and remedy for an error in the creation of a machine or an Elastic IP, or `None` if it explains itself.
+
+    `resource` is the resource's name in the program: `edge3` or `load-balancer-ip`, for example.
+    """
+    setting = next((key for name, key in _SETTINGS.items() if resource.startswith(name)), "")
+    image = "mediaImage" if setting in ("origins", "edges") else "linuxImage"
+    remedy = next((text for code, text in _REMEDIES.items() if code in error), None)
+    return remedy and remedy.format(setting=setting, image=image)

@@ -1,0 +1,30 @@
+import pytest
+
+from cluster.aws_errors import explain_aws_error
+
+RUN_INSTANCES = "creating EC2 Instance: operation error EC2: RunInstances, https response error StatusCode: 400, api error "
+
+
+@pytest.mark.parametrize(
+    ("resource", "code", "begin"),
+    [
+        ("edge12", "VcpuLimitExceeded", "ant-media-cluster:edges.instanceType: the account's vCPU quota "),
+        (
+            "load-balancer",
+            "InstanceLimitExceeded",
+            "ant-media-cluster:loadBalancer.instanceType: the account ",
+        ),
+        ("database", "InsufficientInstanceCapacity", "ant-media-cluster:database.instanceType: AWS has no "),
+        ("origin1", "OptInRequired", "ant-media-cluster:mediaImage: this account is not subscribed "),
+        ("load-balancer", "OptInRequired", "ant-media-cluster:linuxImage: this account is not subscribed "),
+        ("load-balancer-ip", "AddressLimitExceeded", "The load balancer needs an Elastic IP, "),
+    ],
+)
+def test_limit_of_the_account_names_the_setting(resource: str, code: str, begin: str) -> None:
+    explanation = explain_aws_error(resource, f"{RUN_INSTANCES}{code}: words of AWS")
+    assert explanation
+    assert explanation.startswith(begin)
+
+
+def test_other_errors_explain_themselves() -> None:
+    assert explain_aws_error("edge1", f"{RUN_INSTANCES}UnauthorizedOperation: You are not authorized") is None

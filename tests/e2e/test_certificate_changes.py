@@ -154,7 +154,8 @@ def test_preview_of_further_names_shows_the_command_and_the_records(further_name
     )
     assert commands[1].replace(f" {DOMAIN} ", f" {DOMAIN} {WATCH} {STUDIO} ") == commands[3]
     assert list_operations(preview, "+") == [f"load-balancer-record-{name}" for name in (STUDIO, WATCH)]
-    assert list_operations(preview, "-") == list_operations(preview, "+-") == []
+    assert list_operations(preview, "-") == []
+    assert list_operations(preview, "+-") == ["service-certificate", "service-certificate-in-service"]
 
 
 def test_further_names_are_in_the_zone_and_in_the_served_certificate(

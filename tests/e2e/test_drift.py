@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, WebSocket
 from tests.e2e.cluster_certificate import ClusterCertificate
-from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult
+from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult, wait_until
 
 OPENED_PORT, DELETED_RULE = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"
@@ -100,7 +100,8 @@ def repair(
     group = SecurityGroup(cluster, account)
     group.change_rules()
     certificate.run_on_balancer(MANUAL_CHANGES)
-    assert certificate.get_served().serial_number != serial
+    # The reload returns before the new worker serves.
+    wait_until(lambda: certificate.get_served().serial_number != serial, timeout=30)
     report = report_drift(cluster)
     stop = Event()
     with ThreadPoolExecutor(1) as pool:

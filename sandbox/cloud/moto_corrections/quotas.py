@@ -1,10 +1,12 @@
 """The account's quotas: what Service Quotas returns, and what EC2 enforces."""
 
+import json
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.servicequotas.models import ServiceQuotasBackend
+from moto.servicequotas.responses import ServiceQuotasResponse
 
 from sandbox.cloud.moto_corrections.correction import correct
 
@@ -26,6 +28,15 @@ def get_quota(get: Any, backend: Any, service_code: str, quota_code: str) -> dic
     if service_code != "ec2" or quota_code not in _QUOTAS:
         return get(backend, service_code, quota_code)
     return _describe_quota(backend, quota_code)
+
+
+def serve_default_quota(response: Any) -> str:
+    """GetAWSDefaultServiceQuota returns the default value of a quota; moto does not serve it."""
+    code = str(json.loads(response.body).get("QuotaCode"))
+    return json.dumps({"Quota": _describe_quota(response.backend, code)})
+
+
+setattr(ServiceQuotasResponse, "get_aws_default_service_quota", serve_default_quota)  # noqa: B010  (a class without the name)
 
 
 @correct(ServiceQuotasBackend, "list_aws_default_service_quotas")

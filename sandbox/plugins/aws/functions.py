@@ -293,7 +293,9 @@ def _get_service_quota(client: AwsClient, arguments: Properties) -> Properties:
     """Returns the account's quota. If it never changed, only the default exists."""
     service, code = str(arguments["serviceCode"]), str(arguments["quotaCode"])
     with translate_errors(f"getting Default Service Quota for ({service}/{code})"):
-        default = _default_quota(client, service, code)
+        default = _describe_quota(
+            lambda: client.quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)
+        )
     if default is None:
         raise ProviderError(f"getting Default Service Quota for ({service}/{code}): couldn't find resource")
     with translate_errors(f"getting Service Quota for ({service}/{code})"):
@@ -321,19 +323,6 @@ def _describe_quota(describe: Callable[[], dict[str, Any]]) -> dict[str, Any] | 
         if error_code(problem) == "NoSuchResourceException":
             return None
         raise
-
-
-def _default_quota(client: AwsClient, service: str, code: str) -> dict[str, Any] | None:
-    try:
-        return _describe_quota(
-            lambda: client.quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)
-        )
-    except ClientError as problem:
-        if error_code(problem) != "UnsupportedOperation":
-            raise
-    # The local cloud has only the list of the defaults.
-    quotas = client.quotas.list_aws_default_service_quotas(ServiceCode=service)["Quotas"]
-    return next((quota for quota in quotas if quota["QuotaCode"] == code), None)
 
 
 def _get_instance_type_offerings(client: AwsClient, arguments: Properties) -> Properties:

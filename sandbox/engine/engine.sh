@@ -2,8 +2,6 @@
 # shellcheck shell=bash disable=SC2154  # root, cache, venv and step are setup's
 
 readonly engine_version=3.259.0 aws_version=7.51.1 command_version=1.2.1
-# Touched when a download was tried.
-readonly download_tried=$cache/download-tried-$engine_version-$aws_version-$command_version
 
 # Prefers the engine on PATH if it is new enough, then the official release, then a build from Go modules.
 find_engine() {
@@ -43,15 +41,12 @@ install_engine() {
   mv "$engine.new" "$engine"
 }
 
-# Succeeds at most once a day, and only with the internet: an offline machine must not wait at every set-up.
+# Succeeds only with the internet. Asked once in a set-up, so that an offline machine waits three seconds at most.
 can_download() {
   if [[ -z ${downloads:-} ]]; then
     downloads=no
-    if [[ -z $(find "$download_tried" -mmin -1440 2>/dev/null) ]]; then
-      touch "$download_tried"
-      if curl --silent --head --connect-timeout 3 --max-time 5 --output /dev/null https://github.com; then
-        downloads=yes
-      fi
+    if curl --silent --head --connect-timeout 2 --max-time 3 --output /dev/null https://github.com; then
+      downloads=yes
     fi
   fi
   [[ $downloads == yes ]]

@@ -135,6 +135,11 @@ def test_jobs_that_change_a_stack_run_alone_and_end_before_the_runner_stops_them
     assert timeout, line
     # 10 minutes for the setup. The role's credentials last an hour.
     assert int(timeout[1]) + int(timeout[2]) + 10 <= limit <= 60
+    if job.targets & {"up", "cluster"}:
+        # An interrupted run waits for the script that it runs.
+        sources = "".join(path.read_text() for path in (PROJECT / "components").glob("*.py"))
+        longest = max(int(seconds) for seconds in re.findall(r"\btimeout=(\d+)", sources))
+        assert int(timeout[1]) * 60 > longest
 
 
 @_parametrize([job for job in JOBS if job.file == "test-cluster.yml" and job.name != "fork"])

@@ -32,8 +32,9 @@ def get_quota(get: Any, backend: Any, service_code: str, quota_code: str) -> dic
 
 def serve_default_quota(response: Any) -> str:
     """GetAWSDefaultServiceQuota returns the default value of a quota; moto does not serve it."""
-    code = str(json.loads(response.body).get("QuotaCode"))
-    return json.dumps({"Quota": _describe_quota(response.backend, code)})
+    request = json.loads(response.body)
+    quota = response.backend.get_service_quota(request.get("ServiceCode"), request.get("QuotaCode"))
+    return json.dumps({"Quota": quota})
 
 
 setattr(ServiceQuotasResponse, "get_aws_default_service_quota", serve_default_quota)  # noqa: B010  (a class without the name)

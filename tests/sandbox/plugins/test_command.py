@@ -471,9 +471,9 @@ def test_an_interrupted_run_waits_for_its_remote_command(remote: Stack, sshd: Ss
 def test_an_interrupted_run_stops_connecting(remote: Stack, sshd: Sshd) -> None:
     (remote.folder / "machine.json").write_text(json.dumps({**sshd.connection, "port": 9}))
     remote.program(HEADER + "remote.Command('c', connection=connection, create='true')\n")
-    shown, seconds = interrupt_up(remote, "Dial 3/10 failed: retrying")
-    assert seconds < 4
+    shown, _ = interrupt_up(remote, "Dial 3/10 failed: retrying")
     assert "context canceled" in shown
+    assert "Dial 10/10" not in shown
 
 
 # ---- local commands

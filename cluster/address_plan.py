@@ -51,7 +51,7 @@ class Machine:
     address: str
     """Private IPv4 address."""
     addresses: frozenset[str]
-    """Its address in each subnet. It has another of these before a change of `zones` moves it."""
+    """Its address in each subnet. A change of `zones` moves the machine from one of these to another."""
     subnet: int
     """Index of the machine's `PlannedSubnet`."""
 

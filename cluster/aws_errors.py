@@ -27,7 +27,7 @@ _REMEDIES = {
 }
 
 
-def explain_aws_error(resource: str, error: str) -> str | None:
+def explain_creation_error(resource: str, error: str) -> str | None:
     """Returns setting and remedy for an error in the creation of a machine or an Elastic IP, or `None` if it explains itself.
 
     `resource` is the resource's name in the program: `edge3` or `load-balancer-ip`, for example.

@@ -14,9 +14,9 @@ class BalancerIdentityArgs:
 
     cluster: str
     """First part of every name and `Name` tag. IAM policies of the user can match it."""
-    zone_id: str | None = None
+    zone_id: str | None
     """Hosted zone of the challenge records."""
-    challenge_records: Sequence[str] = ()
+    challenge_records: Sequence[str]
     """Names of the TXT records that certbot writes for dns-01: `_acme-challenge.live.your-domain.org`."""
 
 

@@ -2,14 +2,14 @@
 
 import pulumi
 
-from cluster.aws_errors import explain_aws_error
+from cluster.aws_errors import explain_creation_error
 
 
 def explain_failures() -> pulumi.ResourceHookBinding:
     """Returns the hook of resources whose creation may exceed what the account allows. It never retries."""
 
     def explain(args: pulumi.ErrorHookArgs) -> bool:
-        explanation = explain_aws_error(args.name, args.errors[0] if args.errors else "")
+        explanation = explain_creation_error(args.name, args.errors[0] if args.errors else "")
         if explanation:
             pulumi.log.error(explanation)
         return False

@@ -35,9 +35,9 @@ class MachineArgs:
     ssh: SshKeys
     hooks: pulumi.ResourceHookBinding
     """Run when AWS does not create the instance."""
-    instance_profile: pulumi.Input[str] | None = None
+    instance_profile: pulumi.Input[str] | None
     """Name of the IAM instance profile."""
-    protect: bool = False
+    protect: bool
     """Whether Pulumi refuses to delete or replace the instance."""
 
     @property

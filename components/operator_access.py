@@ -4,6 +4,7 @@ import os
 import socket
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from ipaddress import IPv4Address, IPv4Network
 
 _CHECK_IP = "https://checkip.amazonaws.com"
@@ -12,7 +13,7 @@ _CHECK_IP = "https://checkip.amazonaws.com"
 def find_access_problem(admin_cidrs: Sequence[str], load_balancer: str | None) -> str | None:
     """Returns why SSH cannot reach the load balancer, or `None`. Takes at most 20 s.
 
-    `load_balancer` is its address, if it exists. Where it answers, everything is in order, whatever the settings are.
+    `load_balancer` is its address, if it exists. If SSH answers there, returns `None` without regard to `admin_cidrs`.
     """
     own = find_own_address()
     if own and any(own in IPv4Network(cidr) for cidr in admin_cidrs):
@@ -39,7 +40,7 @@ def find_own_address() -> IPv4Address | None:
     try:
         with urllib.request.urlopen(_CHECK_IP, timeout=5) as answer:
             return IPv4Address(answer.read(64).decode().strip())
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
 
 

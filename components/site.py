@@ -1,4 +1,4 @@
-"""Adds what all machines share (network, security groups, images, SSH keys) to the arguments of each planned machine."""
+"""Builds the `MachineArgs` of planned machines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

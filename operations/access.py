@@ -4,7 +4,8 @@ import json
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from http.client import HTTPException
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, cast
 
 from cluster.port_table import SecurityGroup
@@ -30,7 +31,7 @@ class OperatorAccess:
     def find_problem(self, ports: Iterable[int], own: IPv4Address | None) -> "AccessProblem | None":
         """Returns why ports do not admit this machine, with the command that changes it.
 
-        `own` is this machine's address as AWS sees it. If it is unknown, only a port that is open to all is no problem.
+        `own` is this machine's address as AWS sees it. If it is unknown, reports every port that is not open to all.
         """
         closed = [port for port in ports if port in self.admitted and not self._admits(port, own)]
         return AccessProblem(closed, self._explain(closed, own)) if closed else None
@@ -110,5 +111,5 @@ def find_own_address() -> IPv4Address | None:
     try:
         with urllib.request.urlopen(_CHECK_IP, timeout=5) as answer:
             return IPv4Address(answer.read(64).decode().strip())
-    except (OSError, AddressValueError, UnicodeDecodeError):
+    except (OSError, ValueError, HTTPException):
         return None

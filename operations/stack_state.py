@@ -155,8 +155,7 @@ def _recording_scripts(deployed_files: str) -> Iterator[str]:
     """Yields the names of the scripts that record what they did."""
     for text in re.split(r"(?m)^=== ", deployed_files)[1:]:
         name, _, body = text.partition("\n")
-        # Older deployments named the function `keep`.
-        if re.search(r"(?m)^[^#\n]*\b(save_record|keep)( <<|$)", body) and name != "prelude.sh":
+        if re.search(r"(?m)^[^#\n]*\bsave_record( <<|$)", body) and name != "prelude.sh":
             yield name
 
 

@@ -15,7 +15,7 @@ _URL_USER = re.compile(r"://[^\s/]*@")
 
 
 def redact_passwords(line: str) -> str:
-    """Removes what looks like a password or key from a line. Values entered by hand are in no state."""
+    """Removes what looks like a password or key from a line. `redact_secrets` does not know passwords that were entered by hand."""
     return _ASSIGNMENT.sub(rf"\1{_REDACTED}", _URL_USER.sub(f"://{_REDACTED}@", line))
 
 

@@ -7,7 +7,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -100,12 +100,12 @@ def _read_error_message(body: bytes) -> str:
     return " ".join(str(message).split())[:200]
 
 
-def retry_while_unavailable(action: Callable[[], T], delays: Sequence[float] = _RETRY_DELAYS) -> T:
+def retry_while_unavailable(action: Callable[[], T]) -> T:
     """Calls `action` again from its beginning while the forge is unavailable.
 
     A failed POST may still have created a comment. The repeated action then finds and updates it.
     """
-    for delay in delays:
+    for delay in _RETRY_DELAYS:
         try:
             return action()
         except UnavailableError:

@@ -1,20 +1,18 @@
 """Prints a preview as text: `pulumi preview --diff` with every changed line whole.
 
-By default the engine cuts each line after 150 characters, also changed lines of haproxy.cfg. With `--show-full-output` it
-cuts nothing: a new machine then has its scripts, 20,000 characters, in one line. This command passes that option and
-shortens only such lines: the text of a property of a new resource, or of one that does not change.
-
-usage: python -m operations.preview.text pulumi preview [OPTION]...
+Passes `--show-full-output`, because the engine cuts lines after 150 characters. Then shortens the unchanged text properties
+of resources, such as the scripts of a new machine.
 """
 
 import re
 import signal
 import subprocess
 import sys
+from argparse import REMAINDER
 from collections.abc import Sequence
 from types import FrameType
 
-from operations.command_line import run_command
+from operations.command_line import new_parser, run_command
 
 _MAX_LINE_LENGTH = 300
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,7 +21,16 @@ _UNSIGNED_TEXT = re.compile(r' +(\[\d+\]|[\w./-]+) *: "')
 
 
 def main() -> int:
-    command = [*sys.argv[1:], "--diff", "--show-full-output"]
+    exit_codes = {0: "the preview succeeded", "other": "exit code of COMMAND"}
+    parser = new_parser("operations.preview.text", f"{__doc__}", exit_codes)
+    parser.usage = "%(prog)s [-h] COMMAND ..."
+    parser.add_argument(
+        "command", metavar="COMMAND", nargs=REMAINDER, help="preview to run: pulumi preview and its options"
+    )
+    words: list[str] = parser.parse_args().command
+    if not words:
+        parser.error("COMMAND is missing: give the command to run, pulumi preview")
+    command = [*words, "--diff", "--show-full-output"]
     if sys.stdout.isatty():
         command += ["--color", "always"]
     return print_preview(command)

@@ -64,7 +64,7 @@ def import_created_resources(
 
 
 def _new_entry(pending: Resource, id: str, urns: set[str]) -> Resource:
-    """Returns the state's entry of a created resource. Its outputs are its inputs, which some types are read by."""
+    """Returns the state's entry of a created resource. Copies the inputs to the outputs, because the provider reads some types by them."""
     inputs: dict[str, Any] = pending.get("inputs", {})
     outputs = {key: value for key, value in inputs.items() if not key.startswith("__")}
     entry = {**pending, "id": id, "outputs": {**outputs, "id": id}}

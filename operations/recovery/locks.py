@@ -59,8 +59,8 @@ class Backend:
     def read_locks(self, stack: str) -> list[Lock]:
         """Returns the stack's locks.
 
-        Leaves out incomplete ones in a folder: Pulumi moves a lock to its place when it is complete, so its host has failed
-        since. In a bucket, exits with an error.
+        Skips incomplete locks in a folder: Pulumi never leaves one there unless its host failed. Exits with an error for one
+        in a bucket.
         """
         folder = self._lock_folder(stack)
         if self.folder:

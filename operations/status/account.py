@@ -29,7 +29,7 @@ class AccountCheck:
     def find_access_problem(
         self, ports: Sequence[int], configuration: Mapping[str, Any]
     ) -> AccessProblem | None:
-        """Returns why AWS does not admit this machine to ports, or None if it does or does not answer."""
+        """Returns why AWS does not admit this machine to ports, or None if AWS admits this machine, or does not answer."""
         try:
             rules = describe_rules(Account(self._state.provider), self._state)
         except (BotoCoreError, ClientError):

@@ -169,7 +169,7 @@ def add_applications(server: Archive | None, settings: Mapping[str, Any]) -> dic
 def find_cluster_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns a remedy for each setting that makes a cluster of the stack.
 
-    `settings` are files of which the first has the numbers of nodes, and any may have `databaseUrl`.
+    Reads the numbers of nodes from the first file, and `databaseUrl` from all.
     """
     configs = [cast(dict[str, Any], file.get("config") or {}) for file in settings]
     remedies = [

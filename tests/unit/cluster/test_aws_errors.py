@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.aws_errors import explain_aws_error
+from cluster.aws_errors import explain_creation_error
 
 RUN_INSTANCES = "creating EC2 Instance: operation error EC2: RunInstances, https response error StatusCode: 400, api error "
 
@@ -21,10 +21,13 @@ RUN_INSTANCES = "creating EC2 Instance: operation error EC2: RunInstances, https
     ],
 )
 def test_limit_of_the_account_names_the_setting(resource: str, code: str, begin: str) -> None:
-    explanation = explain_aws_error(resource, f"{RUN_INSTANCES}{code}: words of AWS")
+    explanation = explain_creation_error(resource, f"{RUN_INSTANCES}{code}: words of AWS")
     assert explanation
     assert explanation.startswith(begin)
 
 
 def test_other_errors_explain_themselves() -> None:
-    assert explain_aws_error("edge1", f"{RUN_INSTANCES}UnauthorizedOperation: You are not authorized") is None
+    assert (
+        explain_creation_error("edge1", f"{RUN_INSTANCES}UnauthorizedOperation: You are not authorized")
+        is None
+    )

@@ -26,7 +26,7 @@ echo found
 === prelude.sh
 save_record() {
 === set-statistics-password.sh
-  keep <<END
+  save_record <<END
 === wait-for-servers.sh
 # does not call save_record
 """

@@ -23,9 +23,10 @@ plan = plan_cluster(f"{pulumi.get_project()}-{pulumi.get_stack()}", settings)
 account = check_account(plan, settings.route53_zone, settings.admin_cidrs)
 haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, account.memory_mib))
 
-network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id))
+hooks = explain_failures()
+network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id, hooks))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
-site = Site(plan.name, network, groups, account.images, plan.ssh, explain_failures())
+site = Site(plan.name, network, groups, account.images, plan.ssh, hooks)
 
 identity = settings.acme and BalancerIdentity(
     "load-balancer-identity",

@@ -20,6 +20,18 @@ _REMEDIES = {
         "ant-media-cluster:{image}: this account is not subscribed to the image. Accept its terms in AWS Marketplace "
         "(the error has the link), then run the update again; or set the image to ubuntu or to an AMI id."
     ),
+    "not eligible for Free Tier": (
+        "ant-media-cluster:{setting}: an AWS account on the free plan may not run this type or image. "
+        "Upgrade the account to the paid plan (Billing and Cost Management), then run the update again."
+    ),
+    "PendingVerification": (
+        "AWS is still verifying this account for this region. It sends an e-mail when that is done, within hours; "
+        "then run the update again."
+    ),
+    "VpcLimitExceeded": (
+        "ant-media-cluster:network: the account may not have another VPC in this region. Delete one that is not in use, "
+        "request more in Service Quotas (L-F678F1CE), or give existing subnets in network.subnets."
+    ),
     "AddressLimitExceeded": (
         "The load balancer needs an Elastic IP, and the account may not have another in this region. "
         "Release one that is not in use, or request more in Service Quotas (L-0263D0A3)."

@@ -18,7 +18,8 @@ _NOT_FOUND = re.compile(
     re.IGNORECASE,
 )
 
-_MAX_FILTER_VALUES = 200
+# AWS takes 200 values in all filters of a call together. 20 are left for subnets and states.
+_MAX_FILTER_VALUES = 180
 
 # The states of instances that have their private address.
 _EXISTING = ["pending", "running", "shutting-down", "stopping", "stopped"]
@@ -82,7 +83,11 @@ def find_image(name: str) -> Image | None:
     pinned = name.startswith("ami-")
     if pinned:
         found = _ask(
-            lambda: aws.ec2.get_ami(filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[name])])
+            lambda: aws.ec2.get_ami(
+                # DescribeImages hides deprecated images of other owners, also from filters by id.
+                filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[name])],
+                include_deprecated=True,
+            )
         )
     else:
         publisher = PUBLISHERS[name]
@@ -108,7 +113,12 @@ def find_image(name: str) -> Image | None:
 
 def find_hosted_zone(name: str) -> str | None:
     """Returns the id of a public Route 53 hosted zone, or `None` if the account has none of that name."""
-    found = _ask(lambda: aws.route53.get_zone(name=name))
+    try:
+        found = _ask(lambda: aws.route53.get_zone(name=name))
+    except AwsError as error:
+        if "multiple" in str(error):  # zones of this name
+            return None
+        raise
     return found and found.zone_id
 
 

@@ -102,7 +102,8 @@ class MediaNodes(pulumi.ComponentResource):
             "return-server.sh",
             setup.balancer.host,
             args=[node],
-            triggers=[restart, *database_starts, *machine.starts],
+            # After each drain, whatever caused it: nothing else returns the node to service.
+            triggers=[drained.id, *machine.starts],
             opts=self._after(set_up),
         )
         self.machines.append(machine)

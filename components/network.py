@@ -20,6 +20,8 @@ class NetworkArgs:
     """The availability zone of each subnet to create."""
     vpc_id: str | None
     """The VPC of existing subnets."""
+    hooks: pulumi.ResourceHookBinding
+    """Explains why AWS does not create a VPC."""
 
 
 class Network(pulumi.ComponentResource):
@@ -47,7 +49,11 @@ class Network(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         tags = {"Name": args.cluster}
         vpc = aws.ec2.Vpc(
-            f"{name}-vpc", cidr_block=vpc_cidr, enable_dns_hostnames=True, tags=tags, opts=child
+            f"{name}-vpc",
+            cidr_block=vpc_cidr,
+            enable_dns_hostnames=True,
+            tags=tags,
+            opts=pulumi.ResourceOptions(parent=self, hooks=args.hooks),
         )
         gateway = aws.ec2.InternetGateway(
             f"{name}-gateway",

@@ -37,8 +37,10 @@ def find_access_problem(admin_cidrs: Sequence[str], load_balancer: str | None) -
 
 def find_own_address() -> IPv4Address | None:
     """Returns the public IPv4 address of this machine, as AWS sees it."""
+    # SSH does not use the proxy of HTTPS, so its address would be another.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(_CHECK_IP, timeout=5) as answer:
+        with opener.open(_CHECK_IP, timeout=5) as answer:
             return IPv4Address(answer.read(64).decode().strip())
     except (OSError, ValueError, HTTPException):
         return None

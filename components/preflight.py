@@ -38,17 +38,19 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         zone_id = aws_queries.find_hosted_zone(hosted_zone) if hosted_zone else None
         if hosted_zone and zone_id is None:
             problems.append(
-                f'ant-media-cluster:route53Zone is "{hosted_zone}": give a public hosted zone of this account'
+                f'ant-media-cluster:route53Zone is "{hosted_zone}": give a public hosted zone of this account, and only one of that name'
             )
         # Names of another stack may begin with the same words.
         names = {f"{plan.name}-{place.name}": place for place in _list_places(plan)}
         found = aws_queries.find_stopped_instances(f"{plan.name}-")
         stopped = {name: instance_id for name, instance_id in found.items() if name in names}
         addresses = aws_queries.find_instance_addresses(f"{plan.name}-")
+        # Without its machine, the address leads nowhere: this update creates the machine.
+        load_balancer_runs = bool(plan.load_balancer.place.addresses & addresses)
         load_balancer_ip = (
-            None
-            if pulumi.runtime.is_dry_run()
-            else aws_queries.find_elastic_ip(f"{plan.name}-{plan.load_balancer.place.name}")
+            aws_queries.find_elastic_ip(f"{plan.name}-{plan.load_balancer.place.name}")
+            if load_balancer_runs and not pulumi.runtime.is_dry_run()
+            else None
         )
     except aws_queries.AwsError as error:
         refuse(

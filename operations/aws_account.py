@@ -1,7 +1,7 @@
 """Calls AWS as a stack's provider does."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -52,5 +52,15 @@ def _describe(
     account: Account, operation: str, filter: str, ids: Iterable[str], key: str
 ) -> list[Mapping[str, Any]]:
     ec2 = account("ec2")
-    pages = ec2.get_paginator(operation).paginate(Filters=[{"Name": filter, "Values": sorted(ids)}])
-    return [item for page in pages for item in page[key]]
+    found: list[Mapping[str, Any]] = []
+    # AWS takes 200 values in all filters of a call together.
+    for values in batched(sorted(ids), 180):
+        pages = ec2.get_paginator(operation).paginate(Filters=[{"Name": filter, "Values": values}])
+        found += [item for page in pages for item in page[key]]
+    return found
+
+
+def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Yields the items in parts of at most `size`; one empty part if there are none."""
+    for start in range(0, max(len(items), 1), size):
+        yield items[start : start + size]

@@ -254,7 +254,7 @@ def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object
         patch.object(pulumi.log, "error", cloud.errors.append),
         patch.object(pulumi.log, "warn", cloud.warnings.append),
         # No test asks the internet for this machine's address.
-        patch("urllib.request.urlopen", side_effect=OSError),
+        patch("urllib.request.OpenerDirector.open", side_effect=OSError),
         patch.dict("os.environ", {"SSH_AUTH_SOCK": ""}),
         # Mocks have no server for callbacks.
         patch("pulumi.resource_hooks.register_error_hook", cloud.register_error_hook),

@@ -210,6 +210,11 @@ def test_node_is_drained_exactly_when_its_machine_or_its_server_restarts(
     assert {node for node in nodes if fingerprint(cloud, node) != fingerprint(two_and_two, node)} == restarts
 
 
+def test_node_returns_to_service_after_each_drain(two_and_two: Run) -> None:
+    for node in ("origin1", "origin2", "edge1", "edge2"):
+        assert two_and_two.of_type(REMOTE)[f"{node}-in-service"]["triggers"][2] == f"{node}-drain-id"
+
+
 def test_running_node_is_replaced_only_after_its_drain() -> None:
     cloud = run(Run(running_addresses=("10.0.31.254",)))
     machine, script = "ant-media:machine:Machine", REMOTE
@@ -389,7 +394,7 @@ def test_failure_of_aws_is_reported_once_as_such(error: str) -> None:
 
 
 def test_failures_of_machines_and_address_are_explained(two_and_two: Run) -> None:
-    assert two_and_two.hooked == {*two_and_two.of_type(INSTANCE), "load-balancer-ip"}
+    assert two_and_two.hooked == {*two_and_two.of_type(INSTANCE), "load-balancer-ip", "network-vpc"}
     (hook,) = two_and_two.error_hooks
     failure = pulumi.ErrorHookArgs("", "", "edge1", INSTANCE, errors=["api error VcpuLimitExceeded: …"])
     with patch.object(pulumi.log, "error") as error:

@@ -411,7 +411,7 @@ def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
 
 
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
-    "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "mostRecent", "owners"})),
+    "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "includeDeprecated", "mostRecent", "owners"})),
     "aws:ec2/getEips:getEips": (_get_eips, frozenset({"filters"})),
     "aws:ec2/getInstance:getInstance": (_get_instance, frozenset({"filters", "instanceId"})),
     "aws:ec2/getInstances:getInstances": (_get_instances, frozenset({"filters", "instanceStateNames"})),

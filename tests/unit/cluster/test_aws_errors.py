@@ -17,6 +17,16 @@ RUN_INSTANCES = "creating EC2 Instance: operation error EC2: RunInstances, https
         ("database", "InsufficientInstanceCapacity", "ant-media-cluster:database.instanceType: AWS has no "),
         ("origin1", "OptInRequired", "ant-media-cluster:mediaImage: this account is not subscribed "),
         ("load-balancer", "OptInRequired", "ant-media-cluster:linuxImage: this account is not subscribed "),
+        (
+            "edge1",
+            "is not eligible for Free Tier",
+            "ant-media-cluster:edges: an AWS account on the free plan ",
+        ),
+        (
+            "network-vpc",
+            "VpcLimitExceeded",
+            "ant-media-cluster:network: the account may not have another VPC ",
+        ),
         ("load-balancer-ip", "AddressLimitExceeded", "The load balancer needs an Elastic IP, "),
     ],
 )

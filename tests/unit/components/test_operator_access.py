@@ -19,7 +19,7 @@ class Internet:
         self.own_address: str | None = "203.0.113.20"
         self.ssh: type[OSError] | None = None
         """How connections fail; `None` if they are accepted."""
-        monkeypatch.setattr("urllib.request.urlopen", self._answer)
+        monkeypatch.setattr("urllib.request.OpenerDirector.open", self._answer)
         monkeypatch.setattr(socket, "create_connection", self._connect)
 
     def _answer(self, url: str, timeout: float) -> io.BytesIO:

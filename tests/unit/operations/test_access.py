@@ -108,10 +108,10 @@ def test_wide_rule_admits(wide: dict[str, Any]) -> None:
 def test_own_address_is_what_aws_answers(
     answer: bytes | None, address: IPv4Address | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_url(url: str, timeout: float) -> io.BytesIO:
+    def open_url(_: object, url: str, timeout: float) -> io.BytesIO:
         if answer is None:
             raise OSError("unreachable")
         return io.BytesIO(answer)
 
-    monkeypatch.setattr("urllib.request.urlopen", open_url)
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", open_url)
     assert find_own_address() == address

@@ -15,6 +15,9 @@ from tests.e2e.streams import get_playlist, publishing, wait_for_stream
 ADDRESS = "10.0.31.252"
 """Address of the third edge: the next from the top of the first subnet."""
 
+EDGE3 = ["edge3", "edge3", "edge3-ant-media", "edge3-drain", "edge3-in-service", "edge3-scripts"]
+SERVICE = ["service-configuration", "service-endpoints", "service-servers"]
+
 
 @dataclass(frozen=True)
 class Connections:
@@ -68,11 +71,10 @@ def assert_server_lines(preview: str, sign: str) -> None:
 
 def test_preview_of_third_edge_shows_only_its_machine_and_server_lines(scaled_up: Scaling) -> None:
     assert_server_lines(scaled_up.preview, "+")
-    assert list_operations(scaled_up.preview, "+") == ["edge3", "edge3", "edge3-ant-media", "edge3-scripts"]
-    assert list_operations(scaled_up.preview, "-") == []
-    assert list_operations(scaled_up.preview, "~") == ["service-configuration"]
-    # Both check every node, so a further node replaces them.
-    assert list_operations(scaled_up.preview, "+-") == ["service-endpoints", "service-servers"]
+    assert list_operations(scaled_up.preview, "+") == EDGE3
+    assert list_operations(scaled_up.preview, "-") == list_operations(scaled_up.preview, "~") == []
+    # The last two check every node.
+    assert list_operations(scaled_up.preview, "+-") == SERVICE
 
 
 def test_third_edge_serves(cluster: Cluster, operator_client: Client, scaled_up: Scaling) -> None:
@@ -99,9 +101,9 @@ def test_scaling_up_leaves_existing_machines_unchanged(scaled_up: Scaling) -> No
 
 def test_preview_of_scaling_down_shows_what_is_deleted(scaled_down: Scaling) -> None:
     assert_server_lines(scaled_down.preview, "-")
-    assert list_operations(scaled_down.preview, "-") == ["edge3", "edge3", "edge3-ant-media", "edge3-scripts"]
-    assert list_operations(scaled_down.preview, "+") == []
-    assert list_operations(scaled_down.preview, "~") == ["service-configuration"]
+    assert list_operations(scaled_down.preview, "-") == EDGE3
+    assert list_operations(scaled_down.preview, "+") == list_operations(scaled_down.preview, "~") == []
+    assert list_operations(scaled_down.preview, "+-") == SERVICE
 
 
 def test_scaling_down_restores_the_former_cluster(

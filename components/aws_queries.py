@@ -8,6 +8,7 @@ from typing import TypeVar
 import pulumi_aws as aws
 
 from cluster.account import Image, InstanceType, Subnet
+from cluster.aws_filters import split_filter_values
 
 T = TypeVar("T")
 
@@ -17,9 +18,6 @@ _NOT_FOUND = re.compile(
     r"no matching|returned no results|couldn't find resource|empty result|InvalidInstanceType|\.NotFound|\.Malformed",
     re.IGNORECASE,
 )
-
-# AWS takes 200 values in all filters of a call together. 20 are left for subnets and states.
-_MAX_FILTER_VALUES = 180
 
 # The states of instances that have their private address.
 _EXISTING = ["pending", "running", "shutting-down", "stopping", "stopped"]
@@ -167,7 +165,7 @@ def find_used_addresses(
     if not using:
         return {}
     instances: list[str] = []
-    for chunk in _split(names):
+    for chunk in split_filter_values(names):
         tagged = aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=chunk)
         instances += _require(
             lambda tagged=tagged: aws.ec2.get_instances(instance_state_names=_EXISTING, filters=[tagged])
@@ -185,7 +183,7 @@ def _find_interfaces(
     of_subnets: aws.ec2.GetNetworkInterfacesFilterArgs, name: str, values: Collection[str]
 ) -> set[str]:
     found: set[str] = set()
-    for chunk in _split(values):
+    for chunk in split_filter_values(values):
         filters = [of_subnets, aws.ec2.GetNetworkInterfacesFilterArgs(name=name, values=chunk)]
         found.update(_require(lambda filters=filters: aws.ec2.get_network_interfaces(filters=filters)).ids)
     return found
@@ -232,12 +230,6 @@ def find_vcpu_quota() -> int:
     """Returns how many vCPUs of standard on-demand instances the account may run in this region."""
     quota = _require(lambda: aws.servicequotas.get_service_quota(service_code="ec2", quota_code=VCPU_QUOTA))
     return int(quota.value)
-
-
-def _split(values: Collection[str]) -> list[list[str]]:
-    """Returns the values in lists that a filter takes."""
-    ordered = sorted(values)
-    return [ordered[i : i + _MAX_FILTER_VALUES] for i in range(0, len(ordered), _MAX_FILTER_VALUES)]
 
 
 def _ask(query: Callable[[], T]) -> T | None:

@@ -1,12 +1,13 @@
 """Calls AWS as a stack's provider does."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
+from cluster.aws_filters import split_filter_values
 from operations.stack_state import StackState
 
 # boto3's own limits add up to minutes when an endpoint does not answer.
@@ -53,14 +54,7 @@ def _describe(
 ) -> list[Mapping[str, Any]]:
     ec2 = account("ec2")
     found: list[Mapping[str, Any]] = []
-    # AWS takes 200 values in all filters of a call together.
-    for values in batched(sorted(ids), 180):
+    for values in split_filter_values(ids):
         pages = ec2.get_paginator(operation).paginate(Filters=[{"Name": filter, "Values": values}])
         found += [item for page in pages for item in page[key]]
     return found
-
-
-def batched(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """Yields the items in parts of at most `size`; one empty part if there are none."""
-    for start in range(0, max(len(items), 1), size):
-        yield items[start : start + size]

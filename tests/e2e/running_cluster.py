@@ -18,11 +18,12 @@ import boto3
 from sandbox.cloud import addresses
 from tests.project import PROJECT
 
-STATE = Path("/var/lib/ant-media-sandbox-e2e")
+# A second run beside the first needs E2E_STATE and E2E_ADDRESS. SANDBOX_STATE may hold a cluster that is in use.
+STATE = Path(os.environ.get("E2E_STATE", "/var/lib/ant-media-sandbox-e2e"))
 SETTINGS_FOLDER = STATE / "pulumi"
 SETTINGS_FILE = SETTINGS_FOLDER / "Pulumi.sandbox.yaml"
 CA_FILE = STATE / "operator/ca-certificates.crt"
-LOOPBACK = "127.77.0.2"
+LOOPBACK = os.environ.get("E2E_ADDRESS", "127.77.0.2")
 DOMAIN = addresses.DOMAIN
 STACK = "ant-media-cluster-sandbox"
 SCRIPTS = "/usr/local/lib/ant-media-cluster"

@@ -52,9 +52,9 @@ service = HAProxyService(
     ),
 )
 
-for name, url in plan.urls.items():
-    pulumi.export(name, url)
-pulumi.export("certificate_names", list(settings.certificate_names))
+for name, value in plan.outputs.items():
+    pulumi.export(name, value)
+pulumi.export("srt_urls", pulumi.Output.all(*origins.public_ips).apply(plan.list_srt_urls))
 pulumi.export("load_balancer_ip", balancer.public_ip)
 pulumi.export("nodes", [machine.as_output() for machine in origins.machines + edges.machines])
 pulumi.export("haproxy_cfg", service.haproxy_cfg)

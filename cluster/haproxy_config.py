@@ -43,6 +43,8 @@ class HAProxyConfig:
     """Nodes that play streams; if empty, the origins also play."""
     applications: tuple[str, ...]
     """The only AMS applications that the media ports serve; at least one."""
+    rtmps_port: int
+    """The port of RTMP over TLS; 0 for none."""
     memory_mib: int
     """Memory of the load balancer, in MiB."""
     hsts_max_age: int

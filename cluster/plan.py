@@ -1,6 +1,6 @@
 """The cluster that the settings describe: its machines, ports, certificate and URLs, known before any resource exists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -76,8 +76,8 @@ class EndpointCheck:
     """What the check of the public endpoints requests after an update."""
 
     applications: tuple[str, ...]
-    rtmp: bool
-    """True if `publisherCidrs` admits every address. Only then is the operator certain to reach RTMP."""
+    rtmp_ports: tuple[int, ...]
+    """RTMP's and RTMPS's, in this order; empty unless `publisherCidrs` admits every address, so that the operator reaches them."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,16 @@ class ClusterPlan:
     origins: tuple[MachinePlan, ...]
     edges: tuple[MachinePlan, ...]
     endpoint_check: EndpointCheck
-    urls: dict[str, str]
-    """By the name of their stack output. RTMP, publish and play URLs are those of the first application."""
+    srt: bool
+    """Whether the origins accept SRT."""
+    outputs: Mapping[str, str | list[str]]
+    """Stack outputs by name. RTMP, publish and play URLs are those of the first application."""
+
+    def list_srt_urls(self, origins: Sequence[str]) -> list[str]:
+        """Returns an SRT URL for each origin, given by its public address: HAProxy does not balance UDP. Without SRT, none."""
+        # AMS takes application and stream from the stream id (Ant-Media-Server issue 6032). stream1 is an example.
+        stream = f"{self.node.applications[0]}/stream1"
+        return [f"srt://{origin}:4200?streamid={stream}" for origin in origins] if self.srt else []
 
     @property
     def machines(self) -> dict[str, tuple[MachinePlan, ...]]:
@@ -165,13 +173,18 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.drain_seconds,
         ),
         load_balancer=machine(
-            addresses.load_balancer, settings.load_balancer, linux, SecurityGroup.LOAD_BALANCER
+            addresses.load_balancer,
+            settings.load_balancer,
+            linux,
+            SecurityGroup.LOAD_BALANCER,
+            SecurityGroup.RTMP,
         ),
         database=database if settings.needs_database else None,
         origins=tuple(map(origin, addresses.origins)),
         edges=tuple(map(edge, addresses.edges)),
-        endpoint_check=EndpointCheck(settings.applications, "0.0.0.0/0" in settings.publisher_cidrs),
-        urls=_plan_urls(settings.domain, settings.applications[0]),
+        endpoint_check=EndpointCheck(settings.applications, _list_open_rtmp_ports(settings)),
+        srt=settings.srt,
+        outputs=_plan_outputs(settings),
     )
 
 
@@ -182,6 +195,7 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
         origins=_servers(addresses.origins),
         edges=_servers(addresses.edges),
         applications=settings.applications,
+        rtmps_port=settings.rtmps_port,
         memory_mib=memory_mib,
         hsts_max_age=settings.hsts_max_age,
     )
@@ -198,11 +212,20 @@ def _plan_certificate(settings: Settings) -> AcmePlan | TlsSettings:
     return AcmePlan(certificate, settings.certificate_names)
 
 
-def _plan_urls(domain: str, application: str) -> dict[str, str]:
+def _list_open_rtmp_ports(settings: Settings) -> tuple[int, ...]:
+    ports = (1935, settings.rtmps_port) if settings.rtmps_port else (1935,)
+    return ports if "0.0.0.0/0" in settings.publisher_cidrs else ()
+
+
+def _plan_outputs(settings: Settings) -> dict[str, str | list[str]]:
+    domain, application = settings.domain, settings.applications[0]
+    rtmps = {"rtmps_url": f"rtmps://{domain}:{settings.rtmps_port}/{application}"}
     return {
         "rtmp_url": f"rtmp://{domain}:1935/{application}",
+        **(rtmps if settings.rtmps_port else {}),
         "publish_url": f"https://{domain}/{application}/",
         "play_url": f"https://{domain}:5443/{application}/",
         "panel_url": f"https://{domain}:4444/",
         "statistics_url": f"https://{domain}:6080/haproxy_stats",
+        "certificate_names": list(settings.certificate_names),
     }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # policy/ imports this module in an environment without pydan
 
 class SecurityGroup(StrEnum):
     LOAD_BALANCER = "load-balancer"
+    RTMP = "rtmp"  # also on the load balancer: AWS allows 60 rules in a security group
     NODES = "nodes"  # origins and edges
     ORIGINS = "origins"
     DATABASE = "database"
@@ -65,7 +66,7 @@ class PortTable:
 def plan_ports(settings: "Settings") -> PortTable:
     """Returns the port table of the cluster that the settings describe."""
     return PortTable(
-        ingress_rules(settings.srt, settings.needs_database),
+        ingress_rules(settings.rtmps_port, settings.srt, settings.needs_database),
         egress_rules(settings.needs_database),
         {
             Source.WORLD: ("0.0.0.0/0",),
@@ -75,9 +76,10 @@ def plan_ports(settings: "Settings") -> PortTable:
     )
 
 
-def ingress_rules(srt: bool, database: bool) -> tuple[IngressRule, ...]:
-    """Returns all ingress rules of a cluster, with or without SRT and a database machine."""
-    load_balancer, nodes, origins = SecurityGroup.LOAD_BALANCER, SecurityGroup.NODES, SecurityGroup.ORIGINS
+def ingress_rules(rtmps_port: int, srt: bool, database: bool) -> tuple[IngressRule, ...]:
+    """Returns all ingress rules of a cluster, with or without RTMPS (0: without), SRT and a database machine."""
+    load_balancer, rtmp = SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP
+    nodes, origins = SecurityGroup.NODES, SecurityGroup.ORIGINS
 
     def tcp(name: str, group: SecurityGroup, port: int, source: Source, description: str) -> IngressRule:
         return IngressRule(name, group, Protocol.TCP, port, port, source, description)
@@ -92,7 +94,7 @@ def ingress_rules(srt: bool, database: bool) -> tuple[IngressRule, ...]:
         tcp("publish", load_balancer, 443, Source.WORLD, "Publish and application REST, to the origins"),
         tcp("play-http", load_balancer, 5080, Source.WORLD, "Redirect to HTTPS on 5443"),
         tcp("play", load_balancer, 5443, Source.WORLD, "Play, from the edges"),
-        tcp("rtmp", load_balancer, 1935, Source.PUBLISHERS, "RTMP, to the origins"),
+        tcp("rtmp", rtmp, 1935, Source.PUBLISHERS, "RTMP, to the origins"),
         tcp("panel", load_balancer, 4444, Source.ADMINS, "Ant Media web panel"),
         tcp("statistics", load_balancer, 6080, Source.ADMINS, "HAProxy statistics and metrics"),
         tcp("ssh", load_balancer, 22, Source.ADMINS, "SSH, and the jump to every other machine"),
@@ -103,6 +105,8 @@ def ingress_rules(srt: bool, database: bool) -> tuple[IngressRule, ...]:
         udp("webrtc", nodes, (50000, 60000), Source.WORLD, "WebRTC media, past HAProxy"),
         tcp("rtmp", origins, 1935, Source.LOAD_BALANCER, "RTMP from HAProxy"),
     ]
+    if rtmps_port:
+        table += [tcp("rtmps", rtmp, rtmps_port, Source.PUBLISHERS, "RTMP over TLS, to the origins")]
     if srt:
         table += [udp("srt", origins, (4200, 4200), Source.PUBLISHERS, "SRT, past HAProxy")]
     if database:

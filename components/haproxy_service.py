@@ -142,7 +142,7 @@ class HAProxyService(pulumi.ComponentResource):
                 "ADDRESS": args.balancer.public_ip,
                 "APPLICATIONS": " ".join(args.endpoint_check.applications),
                 "TRUST": _trust_anchors(args.certificate),
-                "RTMP": "yes" if args.endpoint_check.rtmp else "no",
+                "RTMP_PORTS": " ".join(map(str, args.endpoint_check.rtmp_ports)),
                 "HAPROXY_CFG": digest,
             },
             triggers=[*args.balancer.machine.starts, *node_starts],

@@ -44,6 +44,7 @@ class MediaNodes(pulumi.ComponentResource):
     """
 
     machines: list[Machine]
+    public_ips: list[pulumi.Output[str]]
     ready: list[RemoteScript]
     """One for each machine, in the same order: complete when the node serves."""
 
@@ -55,6 +56,7 @@ class MediaNodes(pulumi.ComponentResource):
         for index, machine in enumerate(args.machines):
             previous = self.ready[index - at_once : index - at_once + 1] if index >= at_once else []
             self._create_node(machine, args.setup, previous, machine.place.name in args.running)
+        self.public_ips = [machine.public_ip for machine in self.machines]
         self.register_outputs({"private_ips": [machine.private_ip for machine in self.machines]})
 
     def _create_node(

@@ -10,6 +10,7 @@ from cluster.port_table import IngressRule, PortTable, SecurityGroup
 
 DESCRIPTIONS: Mapping[SecurityGroup, str] = {
     SecurityGroup.LOAD_BALANCER: "The HAProxy load balancer",
+    SecurityGroup.RTMP: "What publishers reach on the load balancer",
     SecurityGroup.NODES: "All media nodes, origins and edges",
     SecurityGroup.ORIGINS: "What origins accept beyond other media nodes",
     SecurityGroup.DATABASE: "The cluster database",

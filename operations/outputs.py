@@ -14,7 +14,7 @@ def format_outputs(outputs: Mapping[str, Any]) -> str:
     shown = [
         (name, ", ".join(cast(list[str], value)) if isinstance(value, list) else str(value))
         for name, value in outputs.items()
-        if name not in ("haproxy_cfg", "nodes")
+        if name not in ("haproxy_cfg", "nodes") and value != []
     ]
     nodes = [
         (node["name"], node["private_address"], node["public_address"]) for node in outputs.get("nodes", [])

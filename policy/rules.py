@@ -142,9 +142,11 @@ def _check_port_table(resources: Sequence[Resource], config: Config) -> Findings
             yield resource, f"is a security group that {_TABLE} does not list; add it there"
     for rule in read_ingress_rules(resources):
         group = rule.security_group or "its security group"
+        # The port of RTMPS is a setting, so every port of its group is listed.
+        rtmps_port = rule.from_port if groups.get(group) == SecurityGroup.RTMP else 0
         entries = [
             entry
-            for entry in ingress_rules(srt=True, database=True)
+            for entry in ingress_rules(rtmps_port, srt=True, database=True)
             if (entry.protocol, entry.from_port, entry.to_port)
             == (rule.protocol, rule.from_port, rule.to_port)
             # While the security group is unknown, an entry of any group matches.

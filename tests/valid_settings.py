@@ -59,6 +59,7 @@ def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, M
         "origins": {"count": draw(up_to(1, most_nodes[0]))},
         "edges": {"count": draw(up_to(0, most_nodes[1]))},
         "network": {"zones": draw(up_to(1, 6))},
+        "rtmpsPort": draw(st.sampled_from([65535, 1936, 1, 0])),
         "srt": draw(st.just(True) | st.booleans()),
         "hstsMaxAge": draw(up_to(0, 63_072_000)),
         "acme": draw(certificates(challenge, len(domain))),

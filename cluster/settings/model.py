@@ -123,6 +123,7 @@ class Settings:
         # They are on one line of haproxy.cfg, which may have 64 words.
         rules.at_most_items(50),
     ] = ("LiveApp", "WebRTCAppEE", "live")
+    rtmps_port: Annotated[StrictInt, FromJson, AfterValidator(rules.validate_rtmps_port)] = 1936
     srt: Annotated[StrictBool, FromJson] = False
     protect: Annotated[StrictBool, FromJson] = False
     linux_image: Annotated[StrictStr, rules.image_name("debian-13")] = "debian-13"

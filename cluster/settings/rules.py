@@ -34,6 +34,9 @@ _RESERVED_APPLICATIONS = frozenset(
     {"root", "rest", "openapi", "static", "assets", "metrics", "haproxy_stats"}
 )
 
+# SSH, HAProxy's other ports, certbot's challenge server and node-exporter.
+_LOAD_BALANCER_PORTS = frozenset({22, 80, 443, 1935, 4444, 5080, 5443, 6080, 8888, 9100})
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _INSTANCE_TYPE = re.compile(
     r"[a-z][a-z0-9-]*\.(nano|micro|small|medium|large|([1-9]\d*)?xlarge|metal(-\d+xl)?)"
@@ -91,6 +94,17 @@ def integer_between(minimum: int, maximum: int) -> AfterValidator:
         return number
 
     return AfterValidator(validate)
+
+
+def validate_rtmps_port(port: int) -> int:
+    """Returns the port; 0 stands for none. Refuses the ports of the load balancer's other services."""
+    if not 0 <= port <= 65535:
+        raise ValueError("give a port from 1 to 65535, or 0 for no RTMPS")
+    if port in _LOAD_BALANCER_PORTS:
+        raise ValueError(
+            "the load balancer uses this port for something else: give another one, such as 1936"
+        )
+    return port
 
 
 def validate_host_name(text: str) -> str:

@@ -19,7 +19,7 @@ from sandbox.cloud.apt import Upstream
 from sandbox.cloud.network import package_address
 from sandbox.cloud.process_tree import CLONE_NEWNET, setns
 
-FORWARDED_PORTS = (80, 443, 1935, 4444, 5080, 5443, 6080)
+FORWARDED_PORTS = (80, 443, 1935, 1936, 4444, 5080, 5443, 6080)
 STACK_ADDRESSES = host.STATE / "stack-addresses"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -40,6 +40,8 @@ class Viewpoint:
 def list_security_groups(name: str) -> set[SecurityGroup]:
     if name.startswith("origin"):
         return {SecurityGroup.NODES, SecurityGroup.ORIGINS}
+    if name == "load-balancer":
+        return {SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP}
     return {SecurityGroup.NODES if name.startswith("edge") else SecurityGroup(name)}
 
 
@@ -68,7 +70,7 @@ def list_permitted_ports(target: Machine, sources: Iterable[Source], protocol: P
     """Returns the ports of a machine that the port table opens to any of the sources."""
     return {
         port
-        for rule in ingress_rules(srt=False, database=True)
+        for rule in ingress_rules(rtmps_port=1936, srt=False, database=True)
         if rule.protocol == protocol
         and rule.source in set(sources)
         and rule.security_group in list_security_groups(target.name)

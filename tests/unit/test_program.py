@@ -79,7 +79,8 @@ def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
     }
     world, admin = "0.0.0.0/0", "203.0.113.20/32"
     assert opened == {
-        *(("load-balancer", "tcp", (port, port), world) for port in (80, 443, 1935, 5080, 5443)),
+        *(("load-balancer", "tcp", (port, port), world) for port in (80, 443, 5080, 5443)),
+        *(("rtmp", "tcp", (port, port), world) for port in (1935, 1936)),
         *(("load-balancer", "tcp", (port, port), admin) for port in (22, 4444, 6080)),
         ("nodes", "tcp", (22, 22), "load-balancer"),
         ("nodes", "tcp", (5080, 5080), "load-balancer"),
@@ -99,7 +100,7 @@ def test_machines_are_in_the_security_groups_of_their_role(two_and_two: Run) -> 
         for name, inputs in two_and_two.of_type(INSTANCE).items()
     }
     assert groups == {
-        "load-balancer": ["load-balancer"],
+        "load-balancer": ["load-balancer", "rtmp"],
         "database": ["database"],
         "origin1": ["nodes", "origins"],
         "origin2": ["nodes", "origins"],
@@ -108,8 +109,19 @@ def test_machines_are_in_the_security_groups_of_their_role(two_and_two: Run) -> 
     }
 
 
+def test_rtmps_port_opens_to_publishers_and_0_closes_it() -> None:
+    def opened(port: int) -> list[tuple[str, int]]:
+        result = run(rtmpsPort=port, publisherCidrs=["203.0.113.0/24"])
+        rules = result.of_type(INGRESS).values()
+        return [(r["cidrIpv4"], r["fromPort"]) for r in rules if r["securityGroupId"] == "firewall-rtmp-id"]
+
+    assert opened(2936) == [("203.0.113.0/24", 1935), ("203.0.113.0/24", 2936)]
+    assert opened(0) == [("203.0.113.0/24", 1935)]
+
+
 def test_srt_opens_4200_on_origins_to_publishers() -> None:
-    rules = run(srt=True, publisherCidrs=["203.0.113.0/24"]).of_type(INGRESS)
+    result = run(srt=True, publisherCidrs=["203.0.113.0/24"])
+    rules = result.of_type(INGRESS)
     assert [
         (rule["securityGroupId"], rule["cidrIpv4"]) for rule in rules.values() if rule["fromPort"] == 4200
     ] == [("firewall-origins-id", "203.0.113.0/24")]
@@ -135,7 +147,8 @@ def test_names_in_aws_begin_with_project_and_stack(two_and_two: Run) -> None:
     }
     groups = two_and_two.of_type("aws:ec2/securityGroup:SecurityGroup").values()
     assert {group["namePrefix"] for group in groups} == {
-        f"ant-media-cluster-unit-{group}-" for group in ("load-balancer", "nodes", "origins", "database")
+        f"ant-media-cluster-unit-{group}-"
+        for group in ("load-balancer", "rtmp", "nodes", "origins", "database")
     }
 
 

@@ -26,7 +26,7 @@ port_serves_certificate() {
 # Tries a busy port three times.
 all_ports_serve_certificate() {
   local port
-  for port in 443 5443 4444 5080 6080; do
+  for port in $(list_tls_ports); do
     port_serves_certificate "$port" || { sleep 1 && port_serves_certificate "$port"; } || { sleep 2 && port_serves_certificate "$port"; } || return
   done
 }

@@ -49,7 +49,7 @@ compare_served_certificate() {
   local port ports=()
   [[ $(systemctl is-active haproxy) == active ]] || return 0
   grep -E '^(subject|issuer|serial|notAfter)=' "$1" >"$deployed/expected-certificate"
-  for port in 443 5443 4444 5080 6080; do
+  for port in $(list_tls_ports); do
     timeout 5 openssl s_client -connect "127.0.0.1:$port" </dev/null 2>/dev/null | print_certificate_facts >"$deployed/now" || true
     if ! cmp -s "$deployed/expected-certificate" "$deployed/now"; then
       ports+=("$port")

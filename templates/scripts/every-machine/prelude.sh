@@ -93,6 +93,9 @@ describe() {
   esac
 }
 
+# Prints the ports of haproxy.cfg that accept TLS: all but HTTP's and RTMP's.
+list_tls_ports() { sed -n 's/^ *bind :\([0-9]*\).*/\1/p' /etc/haproxy/haproxy.cfg | grep -vxE '80|1935'; }
+
 print_digest() { sha256sum | sed 's/^\([0-9a-f]*\).*/sha256 \1/'; }
 
 print_certificate_facts() { openssl x509 -noout -subject -issuer -serial -enddate 2>/dev/null || echo "no certificate"; }

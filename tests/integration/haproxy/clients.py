@@ -110,9 +110,9 @@ def open_websocket(port: int, target: str, headers: str = "") -> tuple[ssl.SSLSo
     return connection, greeting.decode()
 
 
-def open_rtmp() -> tuple[socket.socket, str]:
-    """Returns a connection after the first half of RTMP's handshake, and the name of its node."""
-    connection = connect(1935)
+def open_rtmp(port: int = 1935) -> tuple[socket.socket, str]:
+    """Returns a connection after the first half of RTMP's handshake, and the name of its node. Port 1936 has TLS."""
+    connection = connect_tls(port) if port == 1936 else connect(port)
     connection.sendall(b"\x03" + bytes(1536))
     answer = connection.recv(4096)
     assert answer[:1] == b"\x03"

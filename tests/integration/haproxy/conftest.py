@@ -19,6 +19,7 @@ CLUSTER = HAProxyConfig(
     origins=ORIGINS,
     edges=EDGES[:2],
     applications=("LiveApp", "WebRTCAppEE", "live"),
+    rtmps_port=1936,
     memory_mib=1024,
     hsts_max_age=31536000,
 )

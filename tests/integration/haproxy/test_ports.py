@@ -1,7 +1,9 @@
 """The responses of each port, and the nodes that serve it."""
 
 import base64
+import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -123,18 +125,22 @@ def test_websocket_opens_over_http2(balancer: Balancer) -> None:
     client.close()
 
 
-def test_rtmp_reaches_origins_only(balancer: Balancer) -> None:
+@pytest.mark.parametrize("port", [1935, 1936])
+def test_rtmp_reaches_origins_only(balancer: Balancer, port: int) -> None:
     names: set[str] = set()
     for _ in range(6):
-        connection, node = open_rtmp()
+        connection, node = open_rtmp(port)
         with connection:
             assert echoes(connection)
             names.add(node)
     assert names == {"origin1", "origin2"}
 
 
-def test_other_protocols_on_1935_are_rejected(balancer: Balancer) -> None:
-    with connect(1935) as connection:
+@pytest.mark.parametrize("open_connection", [lambda: connect(1935), lambda: connect_tls(1936)])
+def test_other_protocols_on_the_rtmp_ports_are_rejected(
+    balancer: Balancer, open_connection: Callable[[], socket.socket]
+) -> None:
+    with open_connection() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(1) == b""
 

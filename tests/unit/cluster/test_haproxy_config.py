@@ -27,6 +27,7 @@ def config_of(origins: int, edges: int) -> HAProxyConfig:
         origins=tuple(Server(f"origin{n}", f"10.0.{n // 200}.{8 + n % 200}") for n in range(1, origins + 1)),
         edges=tuple(Server(f"edge{n}", f"10.1.{n // 200}.{8 + n % 200}") for n in range(1, edges + 1)),
         applications=("LiveApp", "WebRTCAppEE", "live"),
+        rtmps_port=1936,
         memory_mib=4096,
         hsts_max_age=0,
     )
@@ -64,6 +65,11 @@ def test_each_node_has_one_health_check_and_is_tracked_elsewhere(origins: int, e
     checked = [line.split()[1] for line in lines if " check " in line]
     assert sorted(checked) == sorted(node.name for node in (*config.origins, *config.edges))
     assert all(" track " in line for line in lines if " check " not in line)
+
+
+def test_rtmps_port_is_bound_unless_it_is_0() -> None:
+    assert "    bind :2936 " in render_haproxy_cfg(replace(config_of(1, 1), rtmps_port=2936))
+    assert "rtmps" not in render_haproxy_cfg(replace(config_of(1, 1), rtmps_port=0))
 
 
 def test_without_edges_no_directive_names_them() -> None:

@@ -6,7 +6,7 @@ load-balancer  80/tcp           world          http
 load-balancer  443/tcp          world          publish
 load-balancer  5080/tcp         world          play-http
 load-balancer  5443/tcp         world          play
-load-balancer  1935/tcp         publishers     rtmp
+rtmp           1935/tcp         publishers     rtmp
 load-balancer  4444/tcp         admins         panel
 load-balancer  6080/tcp         admins         statistics
 load-balancer  22/tcp           admins         ssh
@@ -17,6 +17,7 @@ nodes          5000/tcp         nodes          cluster
 nodes          50000-60000/udp  world          webrtc
 origins        1935/tcp         load-balancer  rtmp
 """
+RTMPS = "rtmp           1936/tcp         publishers     rtmps\n"
 SRT = "origins        4200/udp         publishers     srt\n"
 DATABASE = """\
 database       22/tcp           load-balancer  ssh
@@ -24,9 +25,9 @@ database       6379/tcp         nodes          registry
 """
 
 
-def format_rules(srt: bool, database: bool) -> str:
+def format_rules(rtmps_port: int, srt: bool, database: bool) -> str:
     lines = [""]
-    for rule in ingress_rules(srt, database):
+    for rule in ingress_rules(rtmps_port, srt, database):
         ports = f"{rule.from_port}-{rule.to_port}" if rule.from_port != rule.to_port else f"{rule.from_port}"
         lines.append(
             f"{rule.security_group:14} {ports + '/' + rule.protocol:16} {rule.source:14} {rule.name}"
@@ -35,12 +36,12 @@ def format_rules(srt: bool, database: bool) -> str:
 
 
 def test_ingress_rules_for_each_option():
-    assert format_rules(srt=False, database=False) == WITHOUT_OPTIONS
-    assert format_rules(srt=True, database=True) == WITHOUT_OPTIONS + SRT + DATABASE
+    assert format_rules(0, srt=False, database=False) == WITHOUT_OPTIONS
+    assert format_rules(1936, srt=True, database=True) == WITHOUT_OPTIONS + RTMPS + SRT + DATABASE
 
 
 def test_rule_names_are_unique_and_aws_allows_the_descriptions():
-    every_rule = ingress_rules(srt=True, database=True)
+    every_rule = ingress_rules(1936, srt=True, database=True)
     assert len({(rule.security_group, rule.name) for rule in every_rule}) == len(every_rule)
     allowed = set(" ._-:/()#,@[]+=&;{}!$*")
     for rule in (*every_rule, *egress_rules(database=True)):

@@ -12,6 +12,7 @@ def test_outputs_are_printed_as_tables_without_haproxy_cfg() -> None:
         "haproxy_cfg": "global\n",
         "nodes": nodes,
         "names": ["a", "b"],
+        "srt_urls": [],
     }
     assert format_outputs(outputs).splitlines() == [
         "play_url  https://a.test:5443",

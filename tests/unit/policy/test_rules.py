@@ -187,6 +187,10 @@ CASES = {
                 ingress_rule(5080, group="nodes", referencedSecurityGroupId="sg-1"),
                 "to sg-1",
             ),
+            "a group instead of addresses": (
+                ingress_rule(2936, group="rtmp", source_group="nodes"),
+                "allows only publishers",
+            ),
             "a prefix list": (ingress_rule(22, prefixListId="pl-1"), "to pl-1"),
             "an ingress block": (
                 security_group(ingress_block(9000, cidrBlocks=["10.0.0.0/8"])),
@@ -204,7 +208,8 @@ CASES = {
         },
         allowed={
             "a listed port": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
-            "narrower networks": ingress_rule(1935, cidrIpv4="203.0.113.0/24"),
+            "narrower networks": ingress_rule(1935, group="rtmp", cidrIpv4="203.0.113.0/24"),
+            "RTMPS on another port": ingress_rule(2936, group="rtmp", cidrIpv4="0.0.0.0/0"),
             "a source group": ingress_rule(5080, group="nodes", source_group="load-balancer"),
             "a group as its own source": security_group(ingress_block(5000, self=True)),
             "a listed range": ingress_rule(

@@ -161,7 +161,7 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
         origins = (Server("origin1", "10.0.0.8"),)
         return {
             "stdin": render_haproxy_cfg(
-                HAProxyConfig("a.org", origins, (), applications, 1024, hsts_max_age=0)
+                HAProxyConfig("a.org", origins, (), applications, 1936, 1024, hsts_max_age=0)
             )
         }
 

@@ -9,7 +9,6 @@ from cluster.settings.reader import read_settings
 from tests.unit.program import SECRETS as SECRET_VALUES
 from tests.unit.program import SETTINGS
 
-
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 

@@ -196,7 +196,7 @@ def test_all_problems_are_reported_at_once():
             "without spaces, quotes, \\, # or $",
             'ant-media-cluster:route53Zone is "*.ant-media.test": give a full host name such as '
             "live.your-domain.org, without scheme, port, path or wildcard",
-            "ant-media-cluster:rtmpsPort is 443: the load balancer uses this port for something else: "
+            'ant-media-cluster:rtmpsPort is "443": the load balancer uses this port for something else: '
             "give another one, such as 1936",
             'ant-media-cluster:srt is "yes": give true or false',
         ]

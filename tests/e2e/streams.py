@@ -38,9 +38,11 @@ TEST_STREAM = [
 
 
 @contextmanager
-def publishing(cluster: Cluster, stream: str, domain: str = DOMAIN) -> Generator[subprocess.Popen[str]]:
-    """Publishes a stream from the sandbox's internet."""
-    url = f"rtmp://{domain}:1935/LiveApp/{stream}"
+def publishing(
+    cluster: Cluster, stream: str, domain: str = DOMAIN, tls: bool = False
+) -> Generator[subprocess.Popen[str]]:
+    """Publishes a stream from the sandbox's internet, by RTMP or RTMPS."""
+    url = f"rtmps://{domain}:1936/LiveApp/{stream}" if tls else f"rtmp://{domain}:1935/LiveApp/{stream}"
     with running_process(cluster.operator_command("ffmpeg", "-v", "warning", *TEST_STREAM, url)) as process:
         yield process
 

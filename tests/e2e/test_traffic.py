@@ -27,10 +27,10 @@ def edges(cluster: Cluster) -> set[str]:
     return list_host_names(cluster, "edge")
 
 
-def test_rtmp_stream_plays_as_hls_from_edges_on_5443_and_from_origins_on_443(
+def test_rtmps_stream_plays_as_hls_from_edges_on_5443_and_from_origins_on_443(
     cluster: Cluster, operator_client: Client, host_client: Client, origins: set[str], edges: set[str]
 ) -> None:
-    with publishing(cluster, "e2e"):
+    with publishing(cluster, "e2e", tls=True):
         wait_for_stream(operator_client, "e2e")
         for port, nodes in ((5443, edges), (443, origins)):
             base = f"https://{DOMAIN}:{port}/LiveApp/streams"

@@ -96,6 +96,23 @@ def request_http(port: int, target: str, host: str | None = DOMAIN) -> Response:
         return send_request(connection, head)
 
 
+def request_node(address: str, target: str, headers: str = "", method: str = "GET") -> Response:
+    """Sends a request straight to a node."""
+    with socket.create_connection((address, 5080), timeout=20) as connection:
+        return send_request(
+            connection, f"{method} {target} HTTP/1.1\r\nHost: {DOMAIN}:5443\r\n{headers}", method=method
+        )
+
+
+def request_plain(port: int, target: str) -> Response | None:
+    """Sends a GET request to a port of this machine. Returns None if nothing listens."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            return send_request(connection, f"GET {target} HTTP/1.1\r\nHost: {DOMAIN}\r\n")
+    except ConnectionRefusedError:
+        return None
+
+
 def open_websocket(port: int, target: str, headers: str = "") -> tuple[ssl.SSLSocket, str]:
     """Returns an upgraded connection and the name of its node."""
     connection = connect_tls(port)

@@ -2,16 +2,25 @@
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import json
+import re
 import socket
 import threading
 import time
+import uuid
 from http.server import BaseHTTPRequestHandler
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from urllib.parse import parse_qs, urlsplit
 
 _WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+# web.xml of AMS's applications sets the age of these types (ExpiresFilter). Other files have only Last-Modified and ETag.
+_MAX_AGE = {"m3u8": 0, "mpd": 0, "ts": 10, "m4s": 10}
+_FILES = ("m3u8", "mpd", "ts", "m4s", "fmp4", "mp4", "png", "html")
+_ETAG = 'W/"300-1764149000000"'
+_LAST_MODIFIED = "Thu, 20 Nov 2025 09:00:00 GMT"
 
 
 class _Server(ThreadingTCPServer):
@@ -60,6 +69,9 @@ class Node:
         """Number of HTTP connections, without those of health checks."""
         self.dropped_methods: list[str] = []
         """Methods of the requests that the node read and did not answer."""
+        self.served_files: list[str] = []
+        """Paths of the requests for files."""
+        self._whip_sessions: set[str] = set()
         self._servers = [_Server(self, http, _HTTP)]
         if rtmp:
             self._servers.append(_Server(self, rtmp, _RTMP))
@@ -100,32 +112,90 @@ class _HTTP(BaseHTTPRequestHandler):
         if self._upgrade():
             return
         self._read_body()
+        if path.split("/")[2:3] in (["whip"], ["whep"]):
+            self._serve_whip(path)
+            return
+        if path.split("/")[2:3] in (["streams"], ["previews"]) and path.rpartition(".")[2] in _FILES:
+            time.sleep(self._seconds(target))
+            self._serve_file(path)
+            return
         if path == "/LiveApp/drop":
             node.dropped_methods.append(self.command)
             self.close_connection = True
             return
-        seconds = parse_qs(urlsplit(target).query).get("seconds")
-        time.sleep(float(seconds[0]) if seconds else 0)
+        time.sleep(self._seconds(target))
         at_root = application in ("", "rest")
-        headers = [
-            ("Set-Cookie", f"JSESSIONID={node.name}; Path={'/' if at_root else f'/{application}'}; HttpOnly")
-        ]
+        headers = [("Access-Control-Allow-Origin", "*"), *self._start_session("/")] if at_root else []
         if at_root and self.headers.get("X-Forwarded-Proto") == "https":
             headers.append(("Strict-Transport-Security", "max-age=31536000;includeSubDomains"))
-        if "/streams/" in path:
-            headers.append(("Cache-Control", "max-age=10"))
         received = {
             "node": node.name,
             "target": target,
             "method": self.command,
             "headers": self.headers.items(),
         }
-        self._answer(404 if path.endswith("/missing.m3u8") else 200, json.dumps(received).encode(), headers)
+        self._answer(200, json.dumps(received).encode(), headers)
 
-    do_POST = do_PUT = do_OPTIONS = do_DELETE = do_GET  # noqa: N815 - the base class's convention
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - the base class's convention
 
     def _read_body(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    @staticmethod
+    def _seconds(target: str) -> float:
+        return float(parse_qs(urlsplit(target).query).get("seconds", ["0"])[0])
+
+    def _start_session(self, path: str) -> list[tuple[str, str]]:
+        """AMS's TokenFilterManager starts a session for any request below /APP/streams that has none, segments included."""
+        if "JSESSIONID=" in (self.headers.get("Cookie") or ""):
+            return []
+        return [("Set-Cookie", f"JSESSIONID={self.server.node.name}; Path={path}; HttpOnly")]
+
+    def _serve_file(self, path: str) -> None:
+        """Serves a file of 300 bytes as Tomcat's DefaultServlet does, and .m4s in chunks as AMS's ChunkedTransferServlet does."""
+        self.server.node.served_files.append(path)
+        suffix = path.rpartition(".")[2]
+        headers = [("Access-Control-Allow-Origin", "*")]
+        if "/streams/" in path:
+            headers += self._start_session("/" + path.split("/")[1])
+        if "/missing" in path:
+            self._answer(404, b"not found", headers)
+            return
+        if suffix != "m4s":
+            headers += [("ETag", _ETAG), ("Accept-Ranges", "bytes")]
+            if self.headers.get("If-None-Match") == _ETAG:
+                self._answer(304, b"", headers)
+                return
+            headers += [("Last-Modified", _LAST_MODIFIED)]
+        if suffix in _MAX_AGE:
+            headers += [("Cache-Control", f"max-age={_MAX_AGE[suffix]}"), ("Expires", self.date_time_string())]
+        body = (path.encode() + b"#" * 300)[:300]
+        status = 200
+        if suffix == "m3u8" and "gzip" in (self.headers.get("Accept-Encoding") or ""):
+            body = gzip.compress(body, mtime=0)
+            headers += [("Content-Encoding", "gzip"), ("Vary", "accept-encoding")]
+        if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
+            first, last = int(part[1]), int(part[2])
+            headers += [("Content-Range", f"bytes {first}-{last}/{len(body)}")]
+            status, body = 206, body[first : last + 1]
+        self._answer(status, body, headers, chunked=suffix == "m4s")
+
+    def _serve_whip(self, path: str) -> None:
+        """Answers as AMS's WhipEndpoint does: an absolute Location without a port, because Tomcat sees only the scheme."""
+        sessions = self.server.node._whip_sessions  # noqa: SLF001
+        headers = [("Access-Control-Allow-Origin", "*")]
+        if self.command == "POST":
+            session = str(uuid.uuid4())
+            sessions.add(f"{path}/{session}")
+            host = self.headers["Host"].partition(":")[0]
+            location = f"{self.headers.get('X-Forwarded-Proto', 'http')}://{host}{self.path}/{session}"
+            self._answer(201, b"v=0", [*headers, ("Location", location), ("ETag", session)])
+        elif self.command == "DELETE":
+            found = path in sessions
+            sessions.discard(path)
+            self._answer(200 if found else 404, b"{}", headers)
+        else:
+            self._answer(405, b"", headers)
 
     def _upgrade(self) -> bool:
         """Answers an upgrade with 101, then sends the node's name and echoes. AMS upgrades to h2c as well as to WebSocket."""
@@ -144,16 +214,23 @@ class _HTTP(BaseHTTPRequestHandler):
         _greet_and_echo(self.connection, self.server.node.name.encode())
         return True
 
-    def _answer(self, status: int, body: bytes, headers: list[tuple[str, str]]) -> None:
+    def _answer(
+        self, status: int, body: bytes, headers: list[tuple[str, str]], chunked: bool = False
+    ) -> None:
         self.send_response(status)
-        for name, value in headers:
+        for name, value in (("X-Node", self.server.node.name), ("X-Target", self.path), *headers):
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        elif status != 304:
+            self.send_header("Content-Length", str(len(body)))
         if status >= 500:
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 class _RTMP(BaseRequestHandler):

@@ -1,11 +1,12 @@
 """An HAProxy configuration that fails never replaces one that works."""
 
+import shlex
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.e2e.clients import Client, WebSocket
-from tests.e2e.running_cluster import DOMAIN, Cluster
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, wait_until
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 
@@ -62,11 +63,33 @@ def test_failed_configuration_is_rolled_back_and_the_reason_printed(
     assert applied.exit_code != 0
     assert message in applied.output
     assert read_config() == config
-    assert list_files() - files <= {"haproxy.cfg.previous"}
+    assert list_files() == files
     assert operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/")
     assert operator_client.get(f"https://{DOMAIN}/LiveApp/").node
     assert cluster.run_on("load-balancer", "systemctl", "is-active", "haproxy").check() == "active\n"
     assert websocket.responds_to_ping()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_killed_apply_is_rolled_back_also_by_a_start_of_haproxy(
+    cluster: Cluster, operator_client: Client, reboot: bool
+) -> None:
+    """The apply is killed after its reload. Then a unit rolls it back, or a start of HAProxy without that unit."""
+    config = cluster.run_on("load-balancer", "cat", "/etc/haproxy/haproxy.cfg").check()
+    kill = """
+        systemd-run() { [[ $REBOOT ]] || command systemd-run "$@"; }
+        trap '[[ $BASH_COMMAND != verify_ports* ]] || { kill -KILL $$; }' DEBUG"""
+    apply = f"REBOOT={'1' if reboot else ''} BASH_ENV=<(echo {shlex.quote(kill)}) {SCRIPTS}/apply-haproxy-config.sh"
+    killed = cluster.run_on("load-balancer", "bash", "-c", apply, input=remove_redirect(config))
+    assert killed.exit_code == 137, killed.output
+    if reboot:
+        assert operator_client.get(f"http://{DOMAIN}/").status == 200
+        cluster.run_on("load-balancer", "systemctl", "restart", "haproxy").check()
+    wait_until(
+        lambda: operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/"), timeout=60
+    )
+    assert cluster.run_on("load-balancer", "cat", "/etc/haproxy/haproxy.cfg").check() == config
+    assert cluster.apply_haproxy_config(config).exit_code == 0
 
 
 def test_current_configuration_can_be_applied_again(cluster: Cluster) -> None:

@@ -1,23 +1,80 @@
 #!/usr/bin/env bash
-# Applies a new haproxy.cfg: validates it, swaps the file, reloads HAProxy and verifies the ports.
-# Restores the previous configuration if any of these fails.
+# Applies a new haproxy.cfg: validates and rehearses it, swaps the file, reloads HAProxy and verifies the ports.
+# Restores the last good configuration if any of these fails. If this script is killed, restore-haproxy-config.sh does.
 # usage: apply-haproxy-config.sh < haproxy.cfg
 source "$(dirname "$0")/prelude.sh"
+source "$(dirname "$0")/haproxy-servers.sh"
 current=/etc/haproxy/haproxy.cfg
-previous=$current.previous
+# The last configuration that passed this script.
+last_good=$current.last-good
+# Exists while the configuration is not verified.
 new=$current.new
+# Seconds. Nodes that serve pass their health checks in the first few; no viewer waits for it.
+readonly rehearsal_limit=30
 
-validate_new_config() {
+# Ends the script before anything changed. Standard input says why.
+reject() {
+  rm -f "$new" "$current.staged"
+  fail "$1 HAProxy still serves the previous one. $2:"
+}
+
+# After this, no step needs disk space.
+write_new_config() {
   local message
-  if ! message=$(haproxy -c -f "$new" -f /etc/haproxy/credentials.cfg 2>&1); then
-    rm "$new"
-    tail -n 20 <<<"$message" | fail "HAProxy rejected the new configuration and still serves the previous one. HAProxy reports:"
+  if ! message=$({ cat >"$new" && chmod 0644 "$new" && cp -p "$new" "$current.staged" && sync "$new" "$current.staged"; } 2>&1); then
+    reject "The new configuration could not be written." "The error is" <<<"$message"
   fi
 }
 
+validate_new_config() {
+  local message
+  message=$(haproxy -c -f "$new" -f /etc/haproxy/credentials.cfg 2>&1) ||
+    tail -n 20 <<<"$message" | reject "HAProxy rejected the new configuration." "HAProxy reports"
+}
+
+# Prints the backends of a table of `show stat` with a server that is up and that HAProxy checks itself. Backup servers do not count.
+list_serving_backends() { select_columns pxname act status tracked check_status | awk -F '\t' '$2 == 1 && $3 ~ /^UP/ && $4 == "-" && $5 != "-" { print $1 }' | sort -u; }
+
+# Prints those of the backends in $1 that are in a table of `show stat` without a server that passed a health check.
+list_failing_backends() {
+  select_columns pxname act status check_status | awk -F '\t' -v wanted="$1" '
+    BEGIN { split(wanted, names, "\n"); for (i in names) is_wanted[names[i]] = 1 }
+    $1 in is_wanted { found[$1] = 1 }
+    $2 == 1 && $3 == "UP" && $4 ~ /OK$/ { passed[$1] = 1 }
+    END { for (backend in found) if (!(backend in passed)) print backend }' | sort
+}
+
+# Starts a second HAProxy with the new configuration and without its ports. So a configuration fails before viewers meet it
+# if this machine does not allow its limits, or if no server of a backend passes its health checks although one is up now.
+rehearse_new_config() {
+  local folder=/run/haproxy-rehearsal end=$((SECONDS + rehearsal_limit)) process serving answer failing=''
+  rm -rf "$folder"
+  install -d -m 0700 "$folder"
+  sed -E "/^ *(bind|log) /d; s|^( *stats socket) [^ ]+|\1 $folder/socket|" "$new" >"$folder/haproxy.cfg"
+  serving=$({ ask_haproxy "$(list_workers | head -n 1)" "show stat -1 4 -1" || true; } | list_serving_backends)
+  # It ends with this script, and does not keep its lock.
+  setpriv --pdeathsig TERM timeout "$((2 * rehearsal_limit))" \
+    haproxy -db -f "$folder/haproxy.cfg" -f /etc/haproxy/credentials.cfg >"$folder/output" 2>&1 9>&- &
+  process=$!
+  until answer=$(socat -t 10 - "UNIX-CONNECT:$folder/socket" <<<"show stat -1 4 -1" 2>/dev/null) &&
+    failing=$(list_failing_backends "$serving" <<<"$answer") && [[ -z $failing ]]; do
+    if ! kill -0 "$process" 2>/dev/null; then
+      tail -n 20 "$folder/output" | reject "HAProxy could not start with the new configuration." "HAProxy reports"
+    elif [[ -n $failing ]] && ((SECONDS > end)); then
+      select_columns pxname svname status check_status last_chk <<<"$answer" | grep -E "^(${failing//$'\n'/|})"$'\t' | head -n 20 |
+        reject "With the new configuration no server of ${failing//$'\n'/, } passes its health checks." "Server, state, last check"
+    fi
+    sleep 0.1
+  done
+  kill "$process"
+  wait "$process" || true
+  rm -r "$folder"
+}
+
 roll_back() {
-  cp -p "$previous" "$current"
-  if "$(dirname "$0")/reload-haproxy.sh"; then
+  # restore-haproxy-config.sh takes the lock.
+  exec 9>&-
+  if "$(dirname "$0")/restore-haproxy-config.sh" >/dev/null; then
     echo "HAProxy serves the previous configuration again." >&2
   else
     echo "HAProxy could not return to the previous configuration. See journalctl -u haproxy on the load balancer." >&2
@@ -42,16 +99,20 @@ verify_ports() {
   return "$failed"
 }
 
+# After an apply that was killed. If this fails, the new configuration may be the remedy.
+"$(dirname "$0")/restore-haproxy-config.sh" || true
 exec 9>/run/lock/haproxy
 flock 9
-cat >"$new"
-chmod 0644 "$new"
+# Waits for the lock: it restores the last good configuration if this script is killed.
+systemd-run --quiet --collect "$(dirname "$0")/restore-haproxy-config.sh" ||
+  echo "Nothing will restore the last good configuration if this update is killed: systemd-run failed." >&2
+write_new_config
 validate_new_config
-[[ -e $previous ]] || cp -p "$current" "$previous"
-mv "$new" "$current"
+rehearse_new_config
+[[ -e $last_good || ! -e $current ]] || ln "$current" "$last_good"
+mv "$current.staged" "$current"
 "$(dirname "$0")/reload-haproxy.sh" || roll_back
 verify_ports || roll_back
-# From here on a rollback returns to this configuration.
-cp -p "$current" "$previous"
+mv "$new" "$last_good"
 save_record <<<"file $current"
 echo "HAProxy serves the new configuration"

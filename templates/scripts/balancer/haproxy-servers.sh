@@ -24,14 +24,15 @@ list_workers() { ask_haproxy master "show proc" | awk '$2 == "worker" { print $1
 # Prints the backends that have the server $2 in the worker $1.
 list_backends() { ask_haproxy "$1" "show servers state" | awk -v name="$2" '$4 == name { print $2 }'; }
 
-# Prints the rows of a worker's servers with the columns of `show stat` named in $2…, separated by tabs; "-" for an empty value.
-list_servers() {
-  local worker=$1
-  shift
-  ask_haproxy "$worker" "show stat -1 4 -1" | awk -F, -v OFS='\t' -v columns="$*" '
+# Prints the columns named in $1… of a table of `show stat`, separated by tabs; "-" for an empty value.
+select_columns() {
+  awk -F, -v OFS='\t' -v columns="$*" '
     NR == 1 { sub("^# *", ""); for (i = 1; i <= NF; i++) number[$i] = i; count = split(columns, wanted, " "); next }
     NF > 1 { for (i = 1; i <= count; i++) printf "%s%s", ($number[wanted[i]] == "" ? "-" : $number[wanted[i]]), (i < count ? OFS : "\n") }'
 }
+
+# Prints the rows of a worker's servers with the columns named in $2….
+list_servers() { ask_haproxy "$1" "show stat -1 4 -1" | select_columns "${@:2}"; }
 
 # Sets the administrative state (ready, drain or maint) of the server $2 in all backends of the worker $1.
 set_state() {

@@ -25,13 +25,21 @@ create_placeholder_certificate() {
 load_credentials_file() {
   local credentials=/etc/haproxy/credentials.cfg defaults=/etc/default/haproxy
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
-  install -m 0644 /dev/stdin "$defaults" <<<"EXTRAOPTS=\"-S /run/haproxy-master.sock -f $credentials\""
+  write_file "$defaults" <<<"EXTRAOPTS=\"-S /run/haproxy-master.sock -f $credentials\""
   systemctl unmask --quiet haproxy
   systemctl enable --quiet haproxy
   if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
     # HAProxy does not start while other files of it are broken. The scripts that write those files start it later.
     systemctl restart haproxy || [[ -s $credentials ]]
   fi
+}
+
+# After a reboot in the middle of an update HAProxy starts with the last good configuration.
+restore_config_before_start() {
+  add_unit_file haproxy.service.d/last-good.conf <<'END'
+[Service]
+ExecStartPre=-/usr/local/lib/ant-media-cluster/restore-haproxy-config.sh before-start
+END
 }
 
 # Creates the ticket keys before HAProxy starts and rotates them twice a day. Workers share the file, so TLS sessions resume after a reload.
@@ -86,6 +94,7 @@ END
 
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
+restore_config_before_start
 configure_metrics
 configure_renewals
 install_packages "${packages[@]}"
@@ -103,6 +112,7 @@ unit certbot.timer
 unit prometheus-node-exporter.service
 file /etc/default/haproxy
 file /etc/haproxy/certs
+file /etc/systemd/system/haproxy.service.d/last-good.conf
 file /etc/systemd/system/haproxy-ticket-keys.service
 file /etc/systemd/system/haproxy-ticket-keys.timer
 file /etc/systemd/system/certbot.service.d/deploy.conf

@@ -9,6 +9,8 @@ if ! message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credential
   exit 1
 fi
 if ! systemctl --quiet is-active haproxy; then
+  # After some failed starts systemd refuses more.
+  systemctl reset-failed haproxy 2>/dev/null || true
   systemctl start haproxy
   exit
 fi

@@ -5,26 +5,32 @@ source "$(dirname "$0")/prelude.sh"
 user=$1
 credentials=/etc/haproxy/credentials.cfg
 
+config_is_valid() { haproxy -c -f /etc/haproxy/haproxy.cfg -f "$1" 2>&1; }
+
 read -r password
+"$(dirname "$0")/restore-haproxy-config.sh" || true
 exec 9>/run/lock/haproxy
 flock 9
 umask 077
-previous=$(cat "$credentials" 2>/dev/null) || true
-config_is_valid() { haproxy -c -f /etc/haproxy/haproxy.cfg -f "$credentials" >/dev/null 2>&1; }
-was_valid=$(config_is_valid && echo yes) || true
 cat >"$credentials.new" <<END
 # Statistics and metrics on port 6080; haproxy.cfg refers to this list.
 userlist statistics
     user $user password $(openssl passwd -6 -stdin <<<"$password")
 END
-mv "$credentials.new" "$credentials"
-if ! message=$("$(dirname "$0")/reload-haproxy.sh" 2>&1); then
-  # If HAProxy rejected its files before, the error is in another file. The script that writes that file reloads HAProxy.
-  if [[ -n $was_valid ]]; then
-    echo "$previous" >"$credentials"
-    echo "$message" >&2
-    exit 1
+# If HAProxy rejects its files already, the error is in another one. The script that writes that file reloads HAProxy.
+if config_is_valid "$credentials" >/dev/null; then
+  message=$(config_is_valid "$credentials.new") || fail "HAProxy rejected the new statistics password:" <<<"$message"
+  # A hard link needs no disk space.
+  ln -f "$credentials" "$credentials.previous"
+  mv "$credentials.new" "$credentials"
+  if ! message=$("$(dirname "$0")/reload-haproxy.sh" 2>&1); then
+    mv "$credentials.previous" "$credentials"
+    fail "$message" </dev/null
   fi
+  rm "$credentials.previous"
+else
+  mv "$credentials.new" "$credentials"
+  "$(dirname "$0")/reload-haproxy.sh" >/dev/null 2>&1 || true
 fi
 save_record <<<"secret $credentials"
 echo "Set the statistics password of $user"

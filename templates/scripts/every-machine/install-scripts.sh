@@ -17,5 +17,10 @@ mkdir -p "$directory.new"
 cd "$directory.new"
 awk '/^=== / { file = $2; next } { print > file }'
 chmod 0755 ./*.sh
-rm -rf "$directory"
-mv "$directory.new" "$directory"
+# One by one: units run these scripts, also after a reboot in the middle.
+mkdir -p "$directory"
+for file in "$directory"/*; do
+  [[ -e ${file##*/} ]] || rm -rf "$file"
+done
+mv ./*.sh "$directory"
+rmdir "$directory.new"

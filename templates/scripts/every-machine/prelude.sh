@@ -32,12 +32,18 @@ run_certbot() {
   return "$status"
 }
 
+# Replaces a file with standard input. The previous content stays if the disk is full or the script is killed.
+write_file() {
+  install -D -m 0644 /dev/stdin "$1.new"
+  mv "$1.new" "$1"
+}
+
 # Writes standard input to a file of systemd's configuration: add_unit_file haproxy.service.d/restart.conf
 add_unit_file() {
   local file=/etc/systemd/system/$1 text before
   text=$(cat)
   before=$(cat "$file" 2>/dev/null) || true
-  install -D -m 0644 /dev/stdin "$file" <<<"$text"
+  write_file "$file" <<<"$text"
   [[ $text == "$before" ]] || systemctl daemon-reload
 }
 

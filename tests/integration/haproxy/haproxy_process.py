@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,11 +19,10 @@ BALANCER = "10.0.0.4"
 USER, PASSWORD = "admin", "correct horse"
 CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWORD}"\n'
 
-# Mounted at the path at which they are installed on a machine.
-_FOLDER = PROJECT / "templates/scripts"
-SCRIPTS = f"{_FOLDER}/every-machine:{_FOLDER}/balancer"
-_INSTALLED_SCRIPTS = "usr/local/lib/ant-media-cluster"
-_ROTATE_SCRIPT = f"/{_INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
+# Installed where they are on a machine.
+SCRIPTS = PROJECT / "templates/scripts"
+INSTALLED_SCRIPTS = "/usr/local/lib/ant-media-cluster"
+_ROTATE_SCRIPT = f"{INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
 
 # Mounts an overlay for this process alone, and /dev/log into the chroot, as the unit does.
 _START = f"""
@@ -29,7 +30,7 @@ set -euo pipefail
 mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 mount -t proc proc "$FOLDER/root/proc"
 mount --bind "$FOLDER/log" "$FOLDER/root/var/lib/haproxy/dev"
-mount -t overlay overlay -o "lowerdir=$SCRIPTS" "$FOLDER/root/{_INSTALLED_SCRIPTS}"
+install -m 0755 -t "$FOLDER/root{INSTALLED_SCRIPTS}" {SCRIPTS}/every-machine/*.sh {SCRIPTS}/balancer/*.sh
 chroot "$FOLDER/root" bash {_ROTATE_SCRIPT}
 exec setpriv --pdeathsig TERM chroot "$FOLDER/root" haproxy "$@"
 """
@@ -69,7 +70,7 @@ class HAProxy:
         for part in (
             "upper/etc/haproxy/certs",
             "upper/run/haproxy",
-            f"upper/{_INSTALLED_SCRIPTS}",
+            f"upper{INSTALLED_SCRIPTS}",
             "work",
             "root",
             "log",
@@ -116,7 +117,6 @@ class HAProxy:
                 "PATH": os.environ["PATH"],
                 "LAYERS": self._layers,
                 "FOLDER": str(self._folder),
-                "SCRIPTS": SCRIPTS,
             },
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -171,26 +171,42 @@ class HAProxy:
         command = ["chroot", str(self.root), "bash", _ROTATE_SCRIPT]
         return subprocess.run(command, capture_output=True, text=True, timeout=20)
 
-    def start_script(self, name: str, *arguments: str) -> subprocess.Popen[str]:
-        """Starts one of the balancer's scripts. `systemctl` succeeds and `systemd-run` writes its arguments to /run/timers."""
+    def start_script(
+        self, name: str, *arguments: str, input: str = "", environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]:
+        """Starts one of the balancer's scripts, in a process group of its own.
+
+        `systemctl` succeeds, and `systemd-run` writes its arguments to /run/timers.
+        """
         for stub, text in (("systemctl", "exit 0"), ("systemd-run", 'echo "$*" >>/run/timers')):
             file = self.root / "usr/local/bin" / stub
             file.write_text(f"#!/bin/sh\n{text}\n")
             file.chmod(0o755)
-        return subprocess.Popen(
-            ["chroot", str(self.root), "bash", f"/{_INSTALLED_SCRIPTS}/{name}", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with tempfile.TemporaryFile("w+") as file:
+            file.write(input)
+            file.seek(0)
+            return subprocess.Popen(
+                ["chroot", str(self.root), "bash", f"{INSTALLED_SCRIPTS}/{name}", *arguments],
+                env=os.environ | (environment or {}),
+                stdin=file,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                process_group=0,
+            )
 
-    def run_script(self, name: str, *arguments: str) -> str:
+    def run_script(self, name: str, *arguments: str, input: str = "") -> str:
         """Runs one of the balancer's scripts, which must succeed, and returns its output."""
-        process = self.start_script(name, *arguments)
+        process = self.start_script(name, *arguments, input=input)
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
         return output
+
+    def run_shell(self, script: str) -> None:
+        """Runs shell commands in its file system, with its mounts."""
+        assert self._process
+        target = f"--target={self._process.pid}"
+        subprocess.run(["nsenter", target, "--mount", "--root", "bash", "-ec", script], check=True)
 
     def stop(self) -> None:
         if self._process:

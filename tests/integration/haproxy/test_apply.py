@@ -1,0 +1,233 @@
+"""apply-haproxy-config.sh: whatever stops it, HAProxy serves the last good configuration. The tests share one HAProxy."""
+
+import re
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.haproxy_config import render_haproxy_cfg
+from tests.integration.haproxy.clients import connect, read_response, request_https
+from tests.integration.haproxy.conftest import CLUSTER, Balancer
+from tests.integration.haproxy.haproxy_process import INSTALLED_SCRIPTS, SCRIPTS
+
+APPLIED = (0, "HAProxy serves the new configuration\n")
+FAST_CHECKS = {"inter 600ms": "inter 50ms"}
+REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
+
+# Bash reads this file before a script. It appends each line that runs to the file POINTS, and runs ACTION before the line AT.
+TRACE = """
+trap 'at=${BASH_SOURCE[0]##*/}:$LINENO; case $at in
+  apply-*|restore-*|reload-*) [ "$at" != "$AT" ] || eval "$ACTION"; [ -z "$POINTS" ] || echo "$at" >>"$POINTS" ;; esac' DEBUG
+set -T
+"""
+KILL = "kill -KILL 0"
+"""Kills the script and its children."""
+FILL_DISK = "head -c 1M /dev/zero >/etc/haproxy/filler 2>/dev/null || true"
+
+
+def render(version: int, **replacements: str) -> str:
+    """Returns a configuration that is recognized by its Strict-Transport-Security header."""
+    text = render_haproxy_cfg(replace(CLUSTER, hsts_max_age=version))
+    for old, new in (FAST_CHECKS | replacements).items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def without_redirect(version: int) -> str:
+    """Returns a configuration that HAProxy runs and that the script refuses after the reload."""
+    return render(version, **{REDIRECT: "    http-request return status 200 unless acme\n"})
+
+
+class Target:
+    """The load balancer that the script changes."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        self.haproxy = balancer.haproxy
+        self.nodes = balancer.nodes
+        self.folder = self.haproxy.root / "etc/haproxy"
+        (self.haproxy.root / "trace").write_text(TRACE)
+
+    def start(self, text: str, at: str = "", action: str = "", points: str = "") -> "subprocess.Popen[str]":
+        trace = {"BASH_ENV": "/trace", "AT": at, "ACTION": action, "POINTS": points} if at or points else {}
+        return self.haproxy.start_script("apply-haproxy-config.sh", input=text, environment=trace)
+
+    def apply(self, text: str, at: str = "", action: str = "", points: str = "") -> tuple[int, str]:
+        """Returns the exit code and the output of an apply."""
+        process = self.start(text, at, action, points)
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
+
+    def list_points(self, text: str) -> list[str]:
+        """Returns each line of the scripts that an apply runs, in the order of their first runs."""
+        self.apply(text, points="/points")
+        return list(dict.fromkeys((self.haproxy.root / "points").read_text().split()))
+
+    def find_point(self, command: str) -> str:
+        """Returns the only line of the script that holds a command."""
+        lines = (SCRIPTS / "balancer/apply-haproxy-config.sh").read_text().splitlines()
+        (number,) = [number for number, line in enumerate(lines, 1) if command in line]
+        return f"apply-haproxy-config.sh:{number}"
+
+    def restore(self, *arguments: str) -> None:
+        self.haproxy.run_script("restore-haproxy-config.sh", *arguments)
+
+    def read_file(self) -> str:
+        return (self.folder / "haproxy.cfg").read_text()
+
+    def list_files(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+    @property
+    def version(self) -> int:
+        response = request_https(443, "/LiveApp/")
+        assert response.status == 200
+        return int((response.header("Strict-Transport-Security") or "").removeprefix("max-age="))
+
+    @property
+    def redirects(self) -> bool:
+        with connect(80) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: live.example.com\r\n\r\n")
+            return read_response(connection).status == 301
+
+    @property
+    def worker(self) -> str:
+        """PID of the current worker."""
+        processes = self.haproxy.ask_master("show proc").splitlines()
+        return next(line.split()[0] for line in processes if line.split()[1:2] == ["worker"])
+
+
+@pytest.fixture(scope="module")
+def target(balancer: Balancer) -> Target:
+    # The script looks for the machine's address on the way to this network.
+    subprocess.run(["ip", "route", "add", "192.0.2.0/24", "dev", "nodes"], check=True)
+    target = Target(balancer)
+    assert target.apply(render(1)) == APPLIED
+    assert target.version == 1
+    return target
+
+
+def test_apply_killed_at_any_line_leaves_the_last_good_configuration(target: Target) -> None:
+    """In the running HAProxy, in the file that a reboot reads, and for the next apply."""
+    before = target.list_files()
+    points = target.list_points(without_redirect(2))
+    assert len([point for point in points if point.startswith("apply-")]) > 30
+    assert any(point.startswith("restore-") for point in points)
+    good = target.read_file()
+    for point in points:
+        assert target.apply(without_redirect(2), point, KILL)[0] == -signal.SIGKILL, point
+        assert request_https(443, "/LiveApp/").status == 200, point
+        remains = {path: path.read_bytes() for path in target.folder.glob("haproxy.cfg*")}
+        target.restore("before-start")
+        assert target.read_file() == good, point
+        # A machine that is not rebooted.
+        for path, content in remains.items():
+            path.write_bytes(content)
+        target.restore()
+        assert target.read_file() == good, point
+        assert (target.version, target.redirects) == (1, True), point
+    assert target.apply(render(3)) == APPLIED
+    assert target.version == 3
+    assert target.list_files() == before
+
+
+def test_apply_after_a_killed_one_converges_and_rolls_back_to_the_last_good_configuration(
+    target: Target,
+) -> None:
+    good = target.read_file()
+    after_reload = target.find_point("verify_ports ||")
+    target.apply(without_redirect(4), after_reload, KILL)
+    assert not target.redirects
+    code, output = target.apply(without_redirect(5))
+    assert code == 1
+    assert output.splitlines()[-2:] == [
+        "Port 80 does not redirect to HTTPS.",
+        "HAProxy serves the previous configuration again.",
+    ]
+    assert (target.read_file(), target.redirects) == (good, True)
+    target.apply(without_redirect(4), after_reload, KILL)
+    assert target.apply(render(6))[0] == 0
+    assert (target.version, target.redirects) == (6, True)
+
+
+def test_start_of_haproxy_within_an_apply_keeps_the_new_configuration(target: Target) -> None:
+    """The apply starts HAProxy if it does not run; the unit then runs restore-haproxy-config.sh."""
+    restore = f"bash {INSTALLED_SCRIPTS}/restore-haproxy-config.sh before-start"
+    assert target.apply(render(7), target.find_point("verify_ports ||"), restore)[0] == 0
+    assert (target.version, target.read_file()) == (7, render(7))
+
+
+def test_limits_that_the_machine_does_not_allow_are_refused_before_a_reload(target: Target) -> None:
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    limits = {"maxconn 8192": f"maxconn {most}", "ulimit-n 18432": f"ulimit-n {3 * most}"}
+    before = target.version, target.worker
+    assert target.haproxy.validate(render(20, **limits)) == (0, "")
+    code, output = target.apply(render(20, **limits))
+    assert code == 1
+    assert (
+        "HAProxy could not start with the new configuration. HAProxy still serves the previous one." in output
+    )
+    assert "Cannot raise FD limit" in output
+    assert (target.version, target.worker) == before
+
+
+def test_configuration_with_which_no_server_of_a_backend_comes_up_reaches_no_viewer(target: Target) -> None:
+    before = target.version, target.worker
+    process = target.start(render(21, **{"rstatus ^([23]|404)": "rstatus ^5"}))
+    while process.poll() is None:
+        assert {request_https(port, "/LiveApp/").status for port in (443, 5443)} == {200}
+    output = process.communicate()[0]
+    assert process.returncode == 1
+    assert "With the new configuration no server of edges, origins passes its health checks." in output
+    assert re.search(r"(?m)^edges\tedge1\tDOWN\tL7STS", output)
+    assert (target.version, target.worker) == before
+
+
+def test_backend_that_is_down_already_does_not_stop_a_new_configuration(target: Target) -> None:
+    edges = [server.name for server in CLUSTER.edges]
+    for edge in edges:
+        target.nodes[edge].liveness = 500
+    while {target.haproxy.server_states()[f"edges/{edge}"] for edge in edges} != {"DOWN"}:
+        time.sleep(0.05)
+    assert target.apply(render(22)) == APPLIED
+    for edge in edges:
+        target.nodes[edge].liveness = 200
+    target.haproxy.run_script("wait-for-servers.sh", "digest")
+
+
+def test_first_configuration_needs_no_server(target: Target) -> None:
+    """The machine has the configuration of Debian's package, and no node serves yet."""
+    for node in target.nodes.values():
+        node.liveness = 500
+    target.haproxy.reload("global\n    stats socket /run/haproxy/admin.sock mode 660 level admin\n")
+    (target.folder / "haproxy.cfg.last-good").unlink()
+    assert target.apply(render(23)) == APPLIED
+    for node in target.nodes.values():
+        node.liveness = 200
+    target.haproxy.run_script("wait-for-servers.sh", "digest")
+
+
+def test_full_disk_leaves_the_last_good_configuration(target: Target) -> None:
+    target.haproxy.run_shell(
+        "cd /etc/haproxy; cp -a . /run/copy; mount -t tmpfs -o size=256k disk .; cp -a /run/copy/. /etc/haproxy"
+    )
+    files, good, before = target.list_files(), target.read_file(), (target.version, target.worker)
+    target.haproxy.run_shell(FILL_DISK)
+    code, output = target.apply(render(24))
+    assert code == 1
+    assert "The new configuration could not be written. HAProxy still serves the previous one." in output
+    assert "No space left on device" in output
+    assert (target.version, target.worker) == before
+    (target.folder / "filler").unlink()
+
+    code, output = target.apply(without_redirect(25), target.find_point('mv "$current.staged"'), FILL_DISK)
+    assert code == 1
+    assert output.splitlines()[-1] == "HAProxy serves the previous configuration again."
+    assert (target.version, target.redirects, target.read_file()) == (before[0], True, good)
+    (target.folder / "filler").unlink()
+    assert target.list_files() == files
+    assert target.apply(render(26)) == APPLIED

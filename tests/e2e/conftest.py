@@ -1,7 +1,7 @@
-"""Fixtures of the one cluster that all tests share. Tests that only read run before tests that change it."""
+"""Fixtures of a cluster. The tests in a folder share one; tests that only read run before tests that change it."""
 
-import time
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -11,7 +11,6 @@ from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, SandboxInternet, loopback_client
 from tests.e2e.cluster_certificate import ClusterCertificate
 from tests.e2e.host_snapshot import HostSnapshot, take_snapshot
-from tests.e2e.process_monitor import monitoring_processes
 from tests.e2e.running_cluster import (
     DOMAIN,
     LOOPBACK,
@@ -22,6 +21,7 @@ from tests.e2e.running_cluster import (
 )
 
 ORDER = (
+    # serving
     "test_secrets",
     "test_traffic",
     "test_ports",
@@ -29,41 +29,57 @@ ORDER = (
     "test_tags_and_protection",
     "test_expiring_clusters",
     "test_config_apply",
+    "test_tls",
+    # certificates
     "test_certificate_renewal",
     "test_certificate_failures",
-    "test_tls",
     "test_certificate_changes",
+    # machines
     "test_drift",
     "test_edge_scaling",
     "test_machine_lifecycle",
     "test_single_node",
+    # stacks
     "test_network_move",
     "test_teardown",
+    # every folder
     "test_sandbox_down",
 )
 
 
+def pytest_configure() -> None:
+    # On SIGTERM, as on SIGINT, pytest removes the cluster before it ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = {item.path.parent.name for item in items if item.path.parent.parent.name == "e2e"}
+    if len(folders) > 1:
+        raise pytest.UsageError(
+            f"a run has one cluster: give the tests of one folder of {', '.join(folders)}"
+        )
     items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+
+
+BringUp = Callable[[Cluster], CommandResult]
+
+
+@pytest.fixture(scope="session")
+def bring_up() -> BringUp:
+    """Brings the cluster up. A folder's `conftest.py` may have another way."""
+    return Cluster.bring_up
 
 
 @dataclass(frozen=True)
 class Startup:
-    """The first `make up` and what was recorded meanwhile."""
-
     host_before: HostSnapshot
     """The host before the sandbox existed."""
     up: CommandResult
-    canary: str
-    """Marker that appeared in the arguments and the environment of a machine's processes."""
-    seen: set[bytes]
-    """Every recorded command line and environment of a machine's process."""
-    sweeps: int
-    seconds: float
+    """The first `make up`."""
 
 
 @pytest.fixture(scope="session")
-def startup() -> Iterator[Startup]:
+def startup(bring_up: BringUp) -> Iterator[Startup]:
     if problem := host.find_unmet_requirement():
         pytest.fail(problem)
     cluster = Cluster()
@@ -71,16 +87,9 @@ def startup() -> Iterator[Startup]:
         cluster.tear_down()  # remains of a killed run
         host_before = take_snapshot()
         try:
-            canary = "a-canary-for-the-process-monitor"
-            started = time.monotonic()
-            with monitoring_processes() as monitor:
-                up = cluster.bring_up()
-                up.check()
-                cluster.run_on("edge1", "env", f"CANARY={canary}-in-environment", "sleep", "0.3")
-                cluster.run_on(
-                    "edge1", "python3", "-c", "import time; time.sleep(0.3)", f"{canary}-as-argument"
-                )
-            yield Startup(host_before, up, canary, monitor.seen, monitor.sweeps, time.monotonic() - started)
+            up = bring_up(cluster)
+            up.check()
+            yield Startup(host_before, up)
         finally:
             cluster.tear_down()
 

@@ -97,7 +97,7 @@ def scan_tcp_ports(
     sweeps += [["-p", ",".join(map(str, sorted(expected))), "--max-retries", "2"]] if expected else []
     for sweep in sweeps:
         command = viewpoint.command(cluster, "nmap", *options, *sweep, "-oX", "-", *names)
-        for host in ElementTree.fromstring(cluster.check_output(*command, timeout=120)).iter("host"):
+        for host in ElementTree.fromstring(cluster.check_output(*command)).iter("host"):
             assert {rest.attrib["state"] for rest in host.iter("extraports")} <= {"filtered"}
             found[names[next(host.iter("address")).attrib["addr"]]] |= {
                 int(port.attrib["portid"]): state.attrib["state"]

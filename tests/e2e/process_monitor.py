@@ -1,7 +1,6 @@
 """Records command lines and environments of the processes on the sandbox's machines."""
 
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ class ProcessMonitor:
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
-        self.sweeps = 0
         self._depths: dict[str, int] = {}
         self._stopped = threading.Event()
 
@@ -25,27 +23,24 @@ class ProcessMonitor:
         for pid, depth in self._depths.items():
             if depth >= MACHINE_DEPTH:
                 self.seen |= {_read(pid, "cmdline"), _read(pid, "environ")}
-        self.sweeps += 1
 
-    def run(self) -> None:
-        while not self._stopped.is_set():
+    def has_seen(self, *texts: str) -> bool:
+        """True if a command line or an environment contained all of the texts."""
+        return any(all(text.encode() in seen for text in texts) for seen in tuple(self.seen))
+
+    @contextmanager
+    def running(self) -> Generator[None]:
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.02):
             self.sweep()
-            time.sleep(0.005)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-
-@contextmanager
-def monitoring_processes() -> Generator[ProcessMonitor]:
-    monitor = ProcessMonitor()
-    thread = threading.Thread(target=monitor.run, daemon=True)
-    thread.start()
-    try:
-        yield monitor
-    finally:
-        monitor.stop()
-        thread.join()
 
 
 def _read_depth(pid: str) -> int:

@@ -26,6 +26,8 @@ CA_FILE = STATE / "operator/ca-certificates.crt"
 LOOPBACK = os.environ.get("E2E_ADDRESS", "127.77.0.2")
 DOMAIN = addresses.DOMAIN
 STACK = "ant-media-cluster-sandbox"
+PATIENCE = 600
+"""Seconds after which a command or a condition has failed. No test depends on the speed of the machine."""
 SCRIPTS = "/usr/local/lib/ant-media-cluster"
 """Folder of the program's scripts on each machine."""
 
@@ -104,9 +106,7 @@ class Cluster:
         "AMS_ZIP": "",
     }
 
-    def run(
-        self, *command: str | Path, input: str | None = None, timeout: float = 60, stack: str = "sandbox"
-    ) -> CommandResult:
+    def run(self, *command: str | Path, input: str | None = None, stack: str = "sandbox") -> CommandResult:
         """Runs a command in the checkout with the environment of this sandbox."""
         completed = subprocess.run(
             command,
@@ -117,23 +117,29 @@ class Cluster:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=timeout,
+            timeout=PATIENCE,
             check=False,
         )
         return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
-    def check_output(self, *command: str | Path, input: str | None = None, timeout: float = 60) -> str:
+    def check_output(self, *command: str | Path, input: str | None = None) -> str:
         """Returns the standard output of a command that must succeed."""
-        return self.run(*command, input=input, timeout=timeout).check()
+        return self.run(*command, input=input).check()
 
     def bring_up(self, *arguments: str) -> CommandResult:
-        return self.run("sandbox/bin/up", *arguments, timeout=400)
+        return self.run("sandbox/bin/up", *arguments)
+
+    def merge_settings(self, stack: str, settings: str) -> CommandResult:
+        """Writes settings to a stack's file in the state folder, as `make up` does."""
+        file, acme_root = SETTINGS_FOLDER / f"Pulumi.{stack}.yaml", STATE / "acme/roots.pem"
+        merge = (".venv/bin/python", "-m", "operations.stack_file", "merge", "/dev/stdin", file)
+        return self.run(*merge, "--acme-root", acme_root, input=settings)
 
     def tear_down(self) -> CommandResult:
-        return self.run("sandbox/bin/down", timeout=120)
+        return self.run("sandbox/bin/down")
 
     def pulumi(self, *arguments: str, input: str | None = None, stack: str = "sandbox") -> CommandResult:
-        return self.run("sandbox/bin/pulumi", *arguments, input=input, timeout=300, stack=stack)
+        return self.run("sandbox/bin/pulumi", *arguments, input=input, stack=stack)
 
     def update(self, *arguments: str) -> str:
         """Runs `pulumi up`, which must succeed, and returns its output."""
@@ -251,9 +257,9 @@ def recording(command: Sequence[str | Path]) -> Generator[Callable[[], Any]]:
         yield stop
 
 
-def wait_until(condition: Callable[[], object], timeout: float, interval: float = 0.3) -> None:
+def wait_until(condition: Callable[[], object], interval: float = 0.3) -> None:
     """Waits until a condition is true. An AssertionError or OSError in the condition counts as false."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             if condition():
@@ -262,5 +268,5 @@ def wait_until(condition: Callable[[], object], timeout: float, interval: float 
         except (AssertionError, OSError) as error:
             problem = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"the condition was not met within {timeout:.0f} s") from problem
+            raise AssertionError(f"the condition was not met within {PATIENCE} s") from problem
         time.sleep(interval)

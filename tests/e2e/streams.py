@@ -54,7 +54,7 @@ def get_playlist(client: Client, stream: str, domain: str = DOMAIN) -> str:
 
 
 def wait_for_stream(client: Client, stream: str, segments: int = 2, domain: str = DOMAIN) -> None:
-    wait_until(lambda: get_playlist(client, stream, domain).count(".ts") >= segments, timeout=25)
+    wait_until(lambda: get_playlist(client, stream, domain).count(".ts") >= segments)
 
 
 def probe_stream(cluster: Cluster, url: str) -> dict[str, Any]:

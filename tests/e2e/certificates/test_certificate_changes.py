@@ -394,7 +394,7 @@ def replacement(stack: Stack, internet: SandboxInternet, wildcard: Change) -> Re
     before, account = stack.take_snapshot(), stack.get_acme_account()
     (address,) = before.records[DOMAIN, "A"]
     stack.account.call("ec2", "terminate_instances", InstanceIds=[before.machines["load-balancer"].id])
-    wait_until(lambda: "load-balancer" not in cluster.list_machines(), timeout=30)
+    wait_until(lambda: "load-balancer" not in cluster.list_machines())
     cluster.refresh()
     with recording_certificates(internet, address) as seen:
         cluster.update()

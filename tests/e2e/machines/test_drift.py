@@ -37,7 +37,7 @@ class Repair:
 
 
 def report_drift(cluster: Cluster) -> CommandResult:
-    return cluster.run("make", "--silent", "drift", timeout=60)
+    return cluster.run("make", "--silent", "drift")
 
 
 class SecurityGroup:
@@ -101,7 +101,7 @@ def repair(
     group.change_rules()
     certificate.run_on_balancer(MANUAL_CHANGES)
     # The reload returns before the new worker serves.
-    wait_until(lambda: certificate.get_served().serial_number != serial, timeout=30)
+    wait_until(lambda: certificate.get_served().serial_number != serial)
     report = report_drift(cluster)
     stop = Event()
     with ThreadPoolExecutor(1) as pool:

@@ -123,4 +123,4 @@ def test_open_connections_survive_both_changes(
         assert websocket.responds_to_ping()
     assert connections.publisher.poll() is None  # ffmpeg exits when its connection ends
     last = get_playlist(operator_client, "survivor")
-    wait_until(lambda: get_playlist(operator_client, "survivor") not in ("", last), timeout=10)
+    wait_until(lambda: get_playlist(operator_client, "survivor") not in ("", last))

@@ -46,8 +46,8 @@ def test_rebooted_edge_keeps_its_disk_and_no_request_fails(
         responses.append(operator_client.get(f"https://{DOMAIN}:5443/LiveApp/"))
         return cluster.run_on("edge1", "test", "!", "-e", "/run/not-kept").exit_code == 0
 
-    wait_until(has_rebooted, timeout=30)
-    wait_until(lambda: has_rebooted() and is_healthy(cluster, "edges/edge1"), timeout=40)
+    wait_until(has_rebooted)
+    wait_until(lambda: has_rebooted() and is_healthy(cluster, "edges/edge1"))
     assert all(response.node for response in responses)
     assert count_failed_checks(cluster, "edges/edge1") > before
     cluster.run_on("edge1", "cat", "/root/kept").check()
@@ -61,14 +61,14 @@ def test_stopped_origin_is_marked_down_and_serves_again_after_its_start(
     origin = cluster.list_machines()["origin1"]
     cluster.run_on("origin1", "touch", "/root/kept").check()
     account.call("ec2", "stop_instances", InstanceIds=[origin.id])
-    wait_until(lambda: cluster.get_server_statistics()["origins/origin1"]["status"] == "DOWN", timeout=30)
-    wait_until(lambda: not is_running(cluster, "origin1"), timeout=30)
+    wait_until(lambda: cluster.get_server_statistics()["origins/origin1"]["status"] == "DOWN")
+    wait_until(lambda: not is_running(cluster, "origin1"))
     assert cluster.get_server_statistics()["rtmp/origin1"]["status"].startswith("DOWN")
     assert {operator_client.get(f"https://{DOMAIN}/LiveApp/").node for _ in range(4)} == {
         cluster.list_machines()["origin2"].hostname
     }
     account.call("ec2", "start_instances", InstanceIds=[origin.id])
-    wait_until(lambda: is_healthy(cluster, "origins/origin1"), timeout=40)
+    wait_until(lambda: is_healthy(cluster, "origins/origin1"))
     restarted = cluster.list_machines()["origin1"]
     assert (restarted.id, restarted.private_address) == (origin.id, origin.private_address)
     cluster.run_on("origin1", "cat", "/root/kept").check()
@@ -79,7 +79,7 @@ def test_terminated_edge_is_found_by_refresh_and_recreated_by_up(
 ) -> None:
     before = cluster.list_machines()
     account.call("ec2", "terminate_instances", InstanceIds=[before["edge2"].id])
-    wait_until(lambda: "edge2" not in cluster.list_machines(), timeout=30)
+    wait_until(lambda: "edge2" not in cluster.list_machines())
     assert "- 1 deleted" in cluster.refresh()
     cluster.update()
     assert_only_one_replaced(before, cluster.list_machines(), "edge2")

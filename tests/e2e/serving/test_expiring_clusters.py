@@ -42,7 +42,7 @@ def clusters(cluster: Cluster, account: AwsAccount) -> Iterator[TwoClusters]:
     small.write_text(yaml.safe_dump(settings))
     machines, resources = cluster.list_machines(), account.list_resources()
     try:
-        up = cluster.run("env", "LIKE=small", "TTL=4h", "sandbox/bin/up", stack=NAME, timeout=300)
+        up = cluster.run("env", "LIKE=small", "TTL=4h", "sandbox/bin/up", stack=NAME)
         output = up.check()
         address = (STATE / "stack-addresses" / NAME).read_text().split()[0]
         assert f"rtmp://{address}:1935/LiveApp/test" in output
@@ -50,7 +50,7 @@ def clusters(cluster: Cluster, account: AwsAccount) -> Iterator[TwoClusters]:
     finally:
         small.unlink()
         # Also after a failed test, so that later tests find no other cluster.
-        cluster.run("make", "-s", "cluster-down", f"NAME={NAME}", timeout=60)
+        cluster.run("make", "-s", "cluster-down", f"NAME={NAME}")
         for name in (NAME, "busy", "unexpired"):
             cluster.pulumi("stack", "rm", "--yes", "--force", name, stack=name)
 
@@ -142,7 +142,7 @@ def test_only_expired_clusters_are_deleted(
     import_state(cluster, "unexpired", UNEXPIRED)
     job_lock = write_lock("busy", hours=0)
 
-    deletion = cluster.run("make", "-s", "clusters-down-expired", timeout=200)
+    deletion = cluster.run("make", "-s", "clusters-down-expired")
     assert deletion.exit_code != 0
     assert "could not be deleted: busy." in deletion.stderr
     left = cluster.check_output("make", "-s", "clusters")

@@ -126,7 +126,7 @@ def test_make_up_applies_a_reviewed_plan(cluster: Cluster, tmp_path: Path) -> No
     cluster.set_config("adminCidrs[1]", "203.0.113.21/32")
     comment = cluster.run("make", "preview", "FORMAT=markdown", f"PLAN={plan}").check()
     assert "### `sandbox`: 3 to create\n" in comment
-    output = cluster.run("make", "up", f"PLAN={plan}", timeout=120).check()
+    output = cluster.run("make", "up", f"PLAN={plan}").check()
     assert re.search(
         r"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 3 created\n +\d+ unchanged\n", output
     )

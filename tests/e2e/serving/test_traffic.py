@@ -51,7 +51,7 @@ def test_commands_printed_by_make_up_work(startup: Startup, cluster: Cluster, ho
     publish, watch, statistics = re.findall(r"(?m)^  ((?:ffmpeg|curl) .*)$", startup.up.stdout)
     with running_process(["bash", "-c", f"exec {publish}"]):
         wait_for_stream(host_client, "test", segments=3)
-        watched = cluster.run("bash", "-c", watch, timeout=30)
+        watched = cluster.run("bash", "-c", watch)
         watched.check()
         assert "time=00:00:0" in watched.output or "time=00:00:1" in watched.output
     assert "Statistics Report" in cluster.check_output("bash", "-c", statistics)

@@ -25,4 +25,4 @@ def test_stack_moves_to_another_vpc_in_one_update_and_leaves_nothing_behind(
     assert moved["network-vpc"] != ids["network-vpc"]
     moved_resources = account.list_resources() - others
     assert Counter(kind for kind, _ in moved_resources) == Counter(kind for kind, _ in resources)
-    stack.recover_and_destroy(timeout=45)
+    stack.recover_and_destroy()

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TextIO
 
 import botocore.session
@@ -75,9 +76,22 @@ def _list_permissions(document: str) -> set[str]:
 def _get_iam_action(service: str, method: str, path: str, name: str = "") -> str:
     """Returns the IAM action of a call. Route 53's calls carry no name, so method and path identify them."""
     if not name:
-        model: Any = botocore.session.get_session().get_service_model(service)
-        for operation in map(model.operation_model, model.operation_names):
-            uri = re.sub(r"\{\w+\}", "[^/]+", operation.http["requestUri"].partition("?")[0].rstrip("/"))
-            if operation.http["method"] == method and re.fullmatch(uri, path.rstrip("/")):
-                name = str(operation.name)
+        for operation, operation_method, uri in _list_operations(service):
+            if operation_method == method and uri.fullmatch(path.rstrip("/")):
+                name = operation
     return f"{service}:{name}"
+
+
+@cache
+def _list_operations(service: str) -> list[tuple[str, str, re.Pattern[str]]]:
+    """Returns name, HTTP method and URI of each operation."""
+    model: Any = botocore.session.get_session().get_service_model(service)
+    requests = {name: model.operation_model(name).http for name in model.operation_names}
+    return [
+        (
+            name,
+            request["method"],
+            re.compile(re.sub(r"\{\w+\}", "[^/]+", request["requestUri"].partition("?")[0].rstrip("/"))),
+        )
+        for name, request in requests.items()
+    ]

@@ -14,14 +14,21 @@ class ProcessMonitor:
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
-        self._depths: dict[str, int] = {}
+        self._sweeps: dict[str, int] = {}
+        """By PID of a machine's process: the sweeps since it started."""
+        self._others: set[str] = set()
         self._stopped = threading.Event()
 
     def sweep(self) -> None:
         pids = {path.name for path in Path("/proc").iterdir() if path.name.isdecimal()}
-        self._depths = {pid: self._depths.get(pid) or _read_depth(pid) for pid in pids}
-        for pid, depth in self._depths.items():
-            if depth >= MACHINE_DEPTH:
+        self._others &= pids
+        self._others |= {
+            pid for pid in pids - self._sweeps.keys() - self._others if _read_depth(pid) < MACHINE_DEPTH
+        }
+        self._sweeps = {pid: self._sweeps.get(pid, 0) + 1 for pid in pids - self._others}
+        for pid, sweeps in self._sweeps.items():
+            # After two seconds, few processes execute another program.
+            if sweeps < 100 or sweeps % 50 == 0:
                 self.seen |= {_read(pid, "cmdline"), _read(pid, "environ")}
 
     def has_seen(self, *texts: str) -> bool:

@@ -144,13 +144,13 @@ clusters-down-expired: ## Destroy the expired test clusters
 
 # The end-to-end tests in a folder share a cluster, and the clusters run beside each other.
 END_TO_END := machines stacks certificates serving
-TEST_JOBS ?= 4
+TEST_JOBS ?= 6
 
 test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
 	@sandbox/bin/setup
 	@echo "==> Checks and tests, $(TEST_JOBS) in parallel (12 minutes on two cores); the output of each appears when it ends"
 	@tests/with-inotify-instances 1024 $(MAKE) --no-print-directory --jobs=$(TEST_JOBS) --output-sync=target \
-	    check $(END_TO_END:%=test-e2e-%) test-sandbox test-integration test-unit PROGRESS=3 3>&1
+	    check test-sandbox $(END_TO_END:%=test-e2e-%) test-integration test-unit PROGRESS=3 3>&1
 
 export PROGRESS
 

@@ -57,7 +57,7 @@ class Sandbox:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
 
@@ -94,11 +94,11 @@ class Sandbox:
             return thread.submit(call).result()
 
     def read_greeting(self, address: str, port: int, source: str = addresses.OPERATOR) -> str | None:
-        """Returns the first data that a server sends, or None if there is no connection within a second."""
+        """Returns the first data that a server sends, or None if there is no connection within three seconds."""
 
         def connect() -> str | None:
             try:
-                with socket.create_connection((address, port), timeout=1, source_address=(source, 0)) as side:
+                with socket.create_connection((address, port), timeout=3, source_address=(source, 0)) as side:
                     return side.recv(100).decode()
             except OSError:
                 return None
@@ -107,9 +107,9 @@ class Sandbox:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():
-        assert time.monotonic() < deadline, "the condition is not met after 30 seconds"
+        assert time.monotonic() < deadline, "the condition is not met after 300 seconds"
         time.sleep(0.1)
 
 

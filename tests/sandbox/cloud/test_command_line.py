@@ -49,7 +49,7 @@ def run(*arguments: str) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=20,
+        timeout=300,
         check=False,
     )
     return done.returncode, done.stdout

@@ -11,7 +11,7 @@ from tests.sandbox.cloud.instances import instance
 
 def is_accepted_by_nft(text: str) -> bool:
     command = ["unshare", "--net", "nft", "--check", "--file", "-"]
-    return subprocess.run(command, input=text, text=True, check=False, timeout=10).returncode == 0
+    return subprocess.run(command, input=text, text=True, check=False, timeout=300).returncode == 0
 
 
 def test_security_groups_become_nftables_rules() -> None:

@@ -236,7 +236,7 @@ def test_installer_refuses_an_archive_of_something_else(tmp_path: Path) -> None:
         [PROJECT / "sandbox/images/install-ant-media-server.sh", archive],
         stderr=subprocess.PIPE,
         text=True,
-        timeout=10,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1
@@ -268,7 +268,7 @@ def run_in_image(image: Layers, folder: Path, script: str, *files: Path) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=30,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -75,7 +75,7 @@ class Sshd:
         self._process = subprocess.Popen(
             command, env={**os.environ, **environment}, stderr=(self.folder / "log").open("ab")
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 300
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, "sshd does not answer"

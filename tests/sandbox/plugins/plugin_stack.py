@@ -57,7 +57,7 @@ class Stack:
             json.dumps({"encryptionsalt": self.salt, "config": dict(settings)})
         )
 
-    def run(self, *arguments: str, fails: bool = False, timeout: float = 60) -> str:
+    def run(self, *arguments: str, fails: bool = False, timeout: float = 600) -> str:
         """Runs pulumi and returns its output and diagnostics. `fails` is the expected outcome."""
         pulumi = shutil.which("pulumi", path=self.environment["PATH"])
         assert pulumi, "pulumi is not installed: run sandbox/bin/setup"
@@ -75,7 +75,7 @@ class Stack:
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
-    def up(self, *arguments: str, fails: bool = False, timeout: float = 60) -> str:
+    def up(self, *arguments: str, fails: bool = False, timeout: float = 600) -> str:
         return self.run("up", "--yes", "--skip-preview", *arguments, fails=fails, timeout=timeout)
 
     def preview(self, *arguments: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import time
@@ -46,6 +47,9 @@ def marks(sshd: Sshd) -> list[str]:
 
 def mark(text: str) -> str:
     return f"echo {text} >> /scratch/marks"
+
+
+UNTIL_SEEN = "until [ -e /scratch/seen ]; do sleep 0.05; done"
 
 
 class RecordedOperation(Operation):
@@ -106,15 +110,19 @@ def failure(sshd: Sshd, command: str, connection: Properties | None = None, **ot
 
 def test_create_runs_once_and_not_again_while_nothing_changes(remote: Stack, sshd: Sshd) -> None:
     source = (
-        f"c = remote.Command('c', connection=connection, create='cat; echo oops >&2; {mark('created')}', "
+        f"c = remote.Command('c', connection=connection, create='cat; echo oops >&2; {UNTIL_SEEN}; {mark('created')}', "
         "stdin='hello\\nthere\\n')\n"
         "pulumi.export('out', c.stdout)\npulumi.export('err', c.stderr)\npulumi.export('in', c.stdin)\n"
     )
     remote.program(HEADER + source)
     assert "out: [unknown]" in remote.preview()
-    printed = remote.up()
+    with running_up(remote) as update:
+        # The output appears while the command runs: it ends only after that.
+        assert any(re.search(r"creating \(\d+s\) there", line) for line in update.stdout or [])
+        sshd.scratch("seen").touch()
+        update.communicate(timeout=300)
+    assert update.returncode == 0
     assert remote.outputs() == {"out": "hello\nthere", "err": "oops", "in": "hello\nthere\n"}
-    assert "creating (0s) there" in printed, "output must appear while the command runs"
     assert "unchanged" in remote.up("--refresh", "--expect-no-changes")
     assert marks(sshd) == ["created"]
 
@@ -323,7 +331,7 @@ def test_connecting_fails_after_eleven_seconds_by_default(sshd: Sshd) -> None:
     started = time.monotonic()
     message = failure(sshd, "true", {"port": 9})
     assert message == "after 10 failed attempts: dial tcp 127.0.0.1:9: connect: connection refused"
-    assert 10 < time.monotonic() - started < 20
+    assert time.monotonic() - started > 10
 
 
 def test_connecting_waits_for_a_booting_machine(tmp_path: Path) -> None:
@@ -437,9 +445,8 @@ def test_a_line_over_64_kib_hangs_unless_logging_is_off(sshd: Sshd) -> None:
     assert create(sshd, long_line, logging="none")["stdout"] == "x" * 70000
 
 
-def interrupt_up(stack: Stack, when: str) -> tuple[str, float]:
-    """Runs an update and interrupts it when it prints `when`. Returns the rest of its output, and how long it took to end."""
-    process = subprocess.Popen(
+def running_up(stack: Stack) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
         ["pulumi", "--non-interactive", "up", "--yes", "--skip-preview"],
         cwd=stack.folder,
         env=stack.environment,
@@ -448,13 +455,18 @@ def interrupt_up(stack: Stack, when: str) -> tuple[str, float]:
         text=True,
         start_new_session=True,
     )
+
+
+def interrupt_up(stack: Stack, when: str) -> tuple[str, float]:
+    """Runs an update and interrupts it when it prints `when`. Returns the rest of its output, and how long it took to end."""
+    process = running_up(stack)
     assert process.stdout
     for line in process.stdout:
         if when in line:
             break
     process.send_signal(signal.SIGINT)
     interrupted = time.monotonic()
-    shown = process.communicate(timeout=30)[0]
+    shown = process.communicate(timeout=300)[0]
     assert process.returncode != 0
     return shown, time.monotonic() - interrupted
 
@@ -463,7 +475,7 @@ def test_an_interrupted_run_waits_for_its_remote_command(remote: Stack, sshd: Ss
     command = f"echo started; sleep 4; {mark('ended')}"
     remote.program(HEADER + f"remote.Command('c', connection=connection, create='{command}')\n")
     _, seconds = interrupt_up(remote, "started")
-    assert 2 < seconds < 20
+    assert seconds > 2
     assert marks(sshd) == ["ended"]
     assert "c" in remote.resources()
 

@@ -59,6 +59,6 @@ def test_ssh_keygen_reads_the_private_key_file(tmp_path: Path):
     file.touch(mode=0o600)
     file.write_text(key.private_openssh)
     read = subprocess.run(
-        ["ssh-keygen", "-y", "-f", file], capture_output=True, text=True, timeout=20, check=True
+        ["ssh-keygen", "-y", "-f", file], capture_output=True, text=True, timeout=300, check=True
     )
     assert read.stdout.strip() == key.public_openssh

@@ -145,7 +145,7 @@ def test_fingerprint_is_formatted_as_by_openssl(tmp_path: Path):
         ["openssl", "x509", "-in", tmp_path / "leaf.pem", "-noout", "-fingerprint", "-sha256"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=300,
         check=True,
     ).stdout
     tls = read(chain_pem(SERVER, LOW, HIGH), SERVER.key_pem())
@@ -393,7 +393,7 @@ def test_a_sha_1_signature_is_refused(tmp_path: Path):
         ["openssl", *options.split(), *extensions.split()],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=300,
         check=True,
     ).stdout
     (certificate,) = read_certificates(pem)

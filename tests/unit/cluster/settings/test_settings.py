@@ -472,7 +472,7 @@ def test_an_error_gives_key_value_and_remedy(changes: dict[str, object], text: s
 
 def test_an_ssh_key_with_a_passphrase_is_refused(tmp_path: Path):
     file = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", file], timeout=20, check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", file], timeout=300, check=True)
     assert read_error(sshPrivateKey=file.read_text()) == (
         "sshPrivateKey is not valid: give an OpenSSH ed25519 private key without passphrase"
     )

@@ -88,7 +88,7 @@ def test_interrupted_preview_lets_the_engine_finish_and_prints_comment() -> None
     ) as ran:
         os.read(ready_read, 1)
         ran.send_signal(signal.SIGINT)
-        stdout, stderr = ran.communicate(timeout=10)
+        stdout, stderr = ran.communicate(timeout=300)
     os.close(ready_read)
     os.close(ready_write)
     assert (ran.returncode, stderr) == (130, "begun\nengine ended\n")

@@ -149,7 +149,7 @@ TEST_JOBS ?= 6
 test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
 	@sandbox/bin/setup
 	@echo "==> Checks and tests, $(TEST_JOBS) in parallel (12 minutes on two cores); the output of each appears when it ends"
-	@tests/with-inotify-instances 1024 $(MAKE) --no-print-directory --jobs=$(TEST_JOBS) --output-sync=target \
+	@exec tests/with-inotify-instances 1024 $(MAKE) --no-print-directory --jobs=$(TEST_JOBS) --output-sync=target \
 	    check test-sandbox $(END_TO_END:%=test-e2e-%) test-integration test-unit PROGRESS=3 3>&1
 
 export PROGRESS

@@ -33,7 +33,8 @@ SCRIPTS = "/usr/local/lib/ant-media-cluster"
 
 
 ENTER_MACHINE = """\
-exec nsenter --target="$(cat /proc/$0/task/$0/children)" --all --root --wd \\
+read -r machine others </proc/$0/task/$0/children
+exec nsenter --target="$machine" --all --root --wd \\
   env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb "$@"
 """
 

@@ -71,7 +71,8 @@ class Node:
         """Methods of the requests that the node read and did not answer."""
         self.served_files: list[str] = []
         """Paths of the requests for files."""
-        self._whip_sessions: set[str] = set()
+        self.whip_sessions: set[str] = set()
+        """Paths of the WHIP and WHEP sessions that the node has."""
         self._servers = [_Server(self, http, _HTTP)]
         if rtmp:
             self._servers.append(_Server(self, rtmp, _RTMP))
@@ -168,7 +169,10 @@ class _HTTP(BaseHTTPRequestHandler):
                 return
             headers += [("Last-Modified", _LAST_MODIFIED)]
         if suffix in _MAX_AGE:
-            headers += [("Cache-Control", f"max-age={_MAX_AGE[suffix]}"), ("Expires", self.date_time_string())]
+            headers += [
+                ("Cache-Control", f"max-age={_MAX_AGE[suffix]}"),
+                ("Expires", self.date_time_string()),
+            ]
         body = (path.encode() + b"#" * 300)[:300]
         status = 200
         if suffix == "m3u8" and "gzip" in (self.headers.get("Accept-Encoding") or ""):
@@ -182,7 +186,7 @@ class _HTTP(BaseHTTPRequestHandler):
 
     def _serve_whip(self, path: str) -> None:
         """Answers as AMS's WhipEndpoint does: an absolute Location without a port, because Tomcat sees only the scheme."""
-        sessions = self.server.node._whip_sessions  # noqa: SLF001
+        sessions = self.server.node.whip_sessions
         headers = [("Access-Control-Allow-Origin", "*")]
         if self.command == "POST":
             session = str(uuid.uuid4())

@@ -21,7 +21,13 @@ EDGE = CLUSTER.edges[0]
 STICKY = f"Cookie: AMS_EDGE={EDGE.name}\r\n"
 
 # What follows from the headers of the answers, with `proxy_cache_valid` for those without Cache-Control.
-CACHEABLE = ("seg000000001.ts", "0/chunk-stream0-00001.m4s", "seg000000001.fmp4", "vod.mp4", "../previews/s.png")
+CACHEABLE = (
+    "seg000000001.ts",
+    "0/chunk-stream0-00001.m4s",
+    "seg000000001.fmp4",
+    "vod.mp4",
+    "../previews/s.png",
+)
 NOT_CACHEABLE = ("live.m3u8", "live/live.mpd", "missing.mp4", "vod.mp4?token=t")
 
 
@@ -47,7 +53,9 @@ def stream_path(name: str) -> str:
 def test_answer_is_that_of_the_node(balancer: Balancer, method: str, path: str, headers: str) -> None:
     session = "Cookie: JSESSIONID=abc\r\n"
     node = request_node(EDGE.address, stream_path(path), session + headers, method)
-    answer = request_https(5443, stream_path(path), session.strip() + f"; AMS_EDGE={EDGE.name}\r\n" + headers, method)
+    answer = request_https(
+        5443, stream_path(path), session.strip() + f"; AMS_EDGE={EDGE.name}\r\n" + headers, method
+    )
 
     def compare(response: Response) -> tuple[int, list[tuple[str, str]], bytes]:
         own = ("date", "expires", "strict-transport-security")
@@ -76,7 +84,9 @@ def test_cacheable_answer_sets_no_cookie(balancer: Balancer, port: int, name: st
 @pytest.mark.parametrize("name", NOT_CACHEABLE)
 def test_other_answers_set_the_sticky_cookie_beside_the_session_of_ams(balancer: Balancer, name: str) -> None:
     response = request_https(5443, stream_path(name))
-    cookies = {cookie.split("=")[0]: cookie.split("=")[1].split(";")[0] for cookie in response.all("Set-Cookie")}
+    cookies = {
+        cookie.split("=")[0]: cookie.split("=")[1].split(";")[0] for cookie in response.all("Set-Cookie")
+    }
     assert set(cookies) == {"JSESSIONID", "AMS_EDGE"}
     assert cookies["JSESSIONID"] == cookies["AMS_EDGE"]
 
@@ -116,7 +126,9 @@ BALANCED, BALANCED_IGNORING_COOKIES, STRAIGHT_IGNORING_COOKIES = 9001, 9002, 900
 @pytest.fixture(scope="module")
 def nginx(balancer: Balancer) -> Iterator[None]:
     """A caching proxy with three ports: to the balancer, and to a node."""
-    (balancer.haproxy.root / "run/nginx.conf").write_text(NGINX % {"balancer": BALANCER, "node": EDGE.address})
+    (balancer.haproxy.root / "run/nginx.conf").write_text(
+        NGINX % {"balancer": BALANCER, "node": EDGE.address}
+    )
     process = subprocess.Popen(["chroot", str(balancer.haproxy.root), "nginx", "-c", "/run/nginx.conf"])
     while request_plain(BALANCED, "/LiveApp/streams/live.m3u8") is None:
         assert process.poll() is None

@@ -209,7 +209,10 @@ def test_every_request_of_amss_clients_reaches_a_node(balancer: Balancer, port: 
     for line in CLIENT_REQUESTS.strip().splitlines():
         method, path = line.split()[:2]
         body = b"x" if method in ("POST", "PUT", "PATCH") else b""
-        if request_https(port, f"/LiveApp{path}", method=method, body=body).header("X-Target") != f"/LiveApp{path}":
+        if (
+            request_https(port, f"/LiveApp{path}", method=method, body=body).header("X-Target")
+            != f"/LiveApp{path}"
+        ):
             refused.append(line)
     assert not refused
 

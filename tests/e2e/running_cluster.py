@@ -42,6 +42,7 @@ exec nsenter --target="$machine" --all --root --wd \\
 @dataclass(frozen=True)
 class CommandResult:
     exit_code: int
+    """As in a shell: 128 and the number of the signal that ended the command."""
     stdout: str
     stderr: str
 
@@ -127,7 +128,8 @@ class Cluster:
             timeout=PATIENCE,
             check=False,
         )
-        return CommandResult(completed.returncode, completed.stdout, completed.stderr)
+        code = completed.returncode
+        return CommandResult(code if code >= 0 else 128 - code, completed.stdout, completed.stderr)
 
     def check_output(self, *command: str | Path, input: str | None = None) -> str:
         """Returns the standard output of a command that must succeed."""

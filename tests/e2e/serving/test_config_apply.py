@@ -85,9 +85,7 @@ def test_killed_apply_is_rolled_back_also_by_a_start_of_haproxy(
     if reboot:
         assert operator_client.get(f"http://{DOMAIN}/").status == 200
         cluster.run_on("load-balancer", "systemctl", "restart", "haproxy").check()
-    wait_until(
-        lambda: operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/"), timeout=60
-    )
+    wait_until(lambda: operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/"))
     assert cluster.run_on("load-balancer", "cat", "/etc/haproxy/haproxy.cfg").check() == config
     assert cluster.apply_haproxy_config(config).exit_code == 0
 

@@ -23,6 +23,7 @@ from cluster.address_plan import plan_addresses
 from cluster.settings import rules
 from cluster.settings.certificate import AcmeSettings, TlsSettings, current_time
 from cluster.settings.certificate_checks import matches_host
+from cluster.settings.database_url import validate_database_url
 from cluster.settings.network import ExistingSubnets, Network, OwnNetwork
 from cluster.settings.rules import (
     MODEL_CONFIG,
@@ -137,7 +138,7 @@ class Settings:
     tls: Annotated[TlsSettings, FromJson] | None = None
     hsts_max_age: Annotated[StrictInt, FromJson, rules.integer_between(0, 63_072_000)] = 0
     drain_seconds: Annotated[StrictInt, FromJson, rules.integer_between(0, 3600)] = 60
-    database_url: Annotated[SecretStr, rules.secret_validator(rules.validate_database_url)] | None = None
+    database_url: Annotated[SecretStr, rules.secret_validator(validate_database_url)] | None = None
     license_key: (
         Annotated[
             SecretStr,

@@ -254,31 +254,22 @@ def _validate_email(text: str) -> str:
 def validate_acme_directory(text: str) -> str:
     """Returns the URL of an ACME directory, from that URL or a name in `ACME_DIRECTORIES`."""
     url = ACME_DIRECTORIES.get(text, text)
-    if not _is_url_with_host(url, "https") or re.search(r"\s", url):
+    if not _is_https_url(url) or re.search(r"\s", url):
         raise ValueError("give production, staging or the https URL of an ACME directory")
     return url
 
 
-def _is_url_with_host(text: str, *schemes: str) -> bool:
+def _is_https_url(text: str) -> bool:
     try:
         url = urlsplit(text)
-        return url.scheme in schemes and bool(url.hostname)
-    except ValueError:  # Its text may quote the URL, which can hold a password.
+        return url.scheme == "https" and bool(url.hostname)
+    except ValueError:
         return False
 
 
 def secret_validator(validate: Callable[[str], str]) -> AfterValidator:
     """Applies a validator of texts to the text of a secret."""
     return AfterValidator(lambda secret: SecretStr(validate(secret.get_secret_value())))
-
-
-def validate_database_url(url: str) -> str:
-    """Refuses URLs of other databases than MongoDB and Redis, and characters that need percent-encoding."""
-    if not _is_url_with_host(url, "mongodb", "mongodb+srv", "redis", "rediss"):
-        raise ValueError("give a URL with a host: mongodb://…, mongodb+srv://…, redis://… or rediss://…")
-    if not re.fullmatch(r"[!#%&()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+", url):
-        raise ValueError("percent-encode spaces, quotes, $ and every other special character of the URL")
-    return url
 
 
 def validate_ssh_private_key(text: str) -> str:

@@ -30,5 +30,5 @@ install_server() {
   run_in_target systemctl --quiet enable antmedia.service antmedia-first-boot.service
 }
 
-install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-yaml curl
+install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-pymongo python3-yaml curl
 install_server

@@ -4,29 +4,32 @@ import base64
 import hashlib
 import http.client
 import json
-import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from shlex import split as words
 
 import pytest
 
-from sandbox.cloud.images import Layers, build_missing
-from sandbox.cloud.process_tree import CLONE_NEWNET, setns
+from sandbox.cloud.images import build_missing
+from tests.sandbox.images.machines import (
+    FAST_START_FILE,
+    Machines,
+    enter_network,
+    install_valkey,
+    start_database,
+    wait_until,
+)
 
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
 DATABASE_PASSWORD = "pass&word/with\\signs"
 HOME = "/usr/local/antmedia"
 FROM_LOCALHOST = {"X-Forwarded-For": "127.0.0.1"}
-# Tests that do not measure a start use a faster one than the original's.
-FAST_START = "[Service]\nEnvironment=STAND_IN_START_SECONDS=1.5\n"
-FAST_START_FILE = "etc/systemd/system/antmedia.service.d/fast-start.conf"
 LIVENESS, VERSION, NO_STREAM = "/rest/v2/liveness", "/LiveApp/rest/v2/version", "/LiveApp/streams/nope.m3u8"
 
 
@@ -79,112 +82,6 @@ def response_status(address: str, path: str, headers: dict[str, str] | None = No
         return None
 
 
-def wait_until(description: str, condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline, f"not within 300 s: {description}"
-        time.sleep(0.05)
-
-
-class Machines:
-    """Machines in a network, a mount and a PID namespace."""
-
-    def __init__(self, folder: Path, image: Layers) -> None:
-        self.folder = folder
-        self.image = image
-        self.holder = subprocess.Popen(
-            words("unshare --mount --net --pid --fork --kill-child --mount-proc")
-            + words("--propagation private sleep infinity")
-        )
-        children = Path(f"/proc/{self.holder.pid}/task/{self.holder.pid}/children")
-        wait_until("the namespaces exist", lambda: children.read_text().strip())
-        init = children.read_text().split()[0]
-        wait_until(
-            "the process in the namespaces runs sleep",
-            lambda: Path(f"/proc/{init}/comm").read_text().strip() == "sleep",
-        )
-        self.enter = ["nsenter", "--target", init, "--mount", "--net", "--pid"]
-        self.network = Path(f"/proc/{init}/ns/net")
-        self.leaders: dict[str, str] = {}
-        self.run("mount", "-t", "tmpfs", "tmpfs", "/run/netns")
-        self.run("mkdir", "-p", "/run/systemd/nspawn")
-        self.run("mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn")
-        self.run("mount", "-t", "tmpfs", "tmpfs", str(folder))
-        self.ip("link set lo up")
-        self.ip("link add br0 type bridge")
-        self.ip("addr add 10.0.0.1/24 dev br0")
-        self.ip("link set br0 up")
-
-    def run(self, *command: str, text: str = "", check: bool = True) -> str:
-        done = subprocess.run(
-            [*self.enter, *command], input=text, text=True, stdout=subprocess.PIPE, check=check, timeout=300
-        )
-        return done.stdout
-
-    def ip(self, arguments: str) -> None:
-        self.run("ip", *words(arguments))
-
-    def create_machine(self, address: str, image: Layers) -> Path:
-        """Creates the file system and the network interface of a machine, and returns its root."""
-        name = f"m{address.rpartition('.')[2]}"
-        self.ip(f"netns add {name}")
-        self.ip(f"link add v{name} type veth peer name eth0 netns {name}")
-        self.ip(f"link set v{name} master br0 up")
-        self.ip(f"-n {name} link set lo up")
-        self.ip(f"-n {name} addr add {address}/24 dev eth0")
-        self.ip(f"-n {name} link set eth0 up")
-        self.ip(f"-n {name} route add default via 10.0.0.1")
-        root, upper, work = (self.folder / name / part for part in ("root", "upper", "work"))
-        self.run("mkdir", "-p", str(root), str(upper), str(work))
-        lower = ":".join(map(str, image))
-        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        self.run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
-        return root
-
-    def write_file(self, file: Path, text: str) -> None:
-        self.run("tee", str(file), text=text)
-
-    def boot(self, address: str) -> None:
-        root = self.create_machine(address, self.image)
-        name = root.parent.name
-        host_name = f"ip-{address.replace('.', '-')}"
-        self.write_file(root / "etc/hostname", f"{host_name}\n")
-        self.write_file(root / "etc/hosts", f"127.0.0.1 localhost\n{address} {host_name}\n")
-        self.write_file(root / "etc/cloud/cloud-init.disabled", "")
-        self.run("mkdir", "-p", str((root / FAST_START_FILE).parent))
-        self.write_file(root / FAST_START_FILE, FAST_START)
-        container = subprocess.Popen(
-            self.enter
-            + words(
-                "systemd-nspawn --quiet --boot --register=no --keep-unit --resolv-conf=off --console=pipe"
-            )
-            + words(f"--network-namespace-path=/run/netns/{name} --machine={name} --directory={root}"),
-            env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.leaders[address] = str(container.pid)
-
-    def shell(self, address: str, command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a command as root on a booted machine."""
-        nsenter = self.leaders[address]
-        nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
-        init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
-        return subprocess.run(
-            ["nsenter", "--all", "--target", init, "bash", "-c", command],
-            input=text,
-            text=True,
-            capture_output=True,
-            timeout=300,
-            check=False,
-        )
-
-    def stop(self) -> None:
-        self.holder.kill()
-        self.holder.wait()
-
-
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     images = build_missing()
@@ -192,7 +89,8 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:
         with enter_network(machines):
-            start_database(machines, database)
+            quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
+            start_database(machines, DATABASE, database, f'requirepass "{quoted}"\nprotected-mode no\n')
             for address in (ORIGIN, EDGE, SINGLE):
                 machines.boot(address)
             for address in (ORIGIN, EDGE, SINGLE):
@@ -200,60 +98,6 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
             yield machines
     finally:
         machines.stop()
-
-
-def install_valkey(folder: Path, layers: Layers) -> Layers:
-    """Installs Valkey in a new layer over `layers`."""
-    upper, work, root = (folder / part for part in ("upper", "work", "root"))
-    for layer in (upper, work, root):
-        layer.mkdir()
-    lower = ":".join(map(str, layers))
-    script = f"""
-        mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}
-        mount -t tmpfs tmpfs {root}/run
-        touch {root}/etc/resolv.conf
-        mount --bind /etc/resolv.conf {root}/etc/resolv.conf
-        chroot {root} sh -c 'apt-get update -qq && apt-get install -qq --yes valkey-server >/dev/null'
-    """
-    subprocess.run(
-        [*words("unshare --mount --propagation private bash -euc"), script], check=True, timeout=600
-    )
-    return (upper, *layers)
-
-
-@contextmanager
-def enter_network(machines: Machines) -> Generator[None]:
-    """Moves this thread, and the processes that it starts, to the machines' network."""
-    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    with machines.network.open() as network:
-        setns(network.fileno(), CLONE_NEWNET)
-    try:
-        yield
-    finally:
-        setns(outside, CLONE_NEWNET)
-        os.close(outside)
-
-
-def start_database(machines: Machines, image: Layers) -> None:
-    root = machines.create_machine(DATABASE, image)
-    quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
-    machines.write_file(
-        root / "etc/valkey/test.conf", f'requirepass "{quoted}"\nsave ""\nprotected-mode no\n'
-    )
-    machines.run(
-        "ip",
-        "netns",
-        "exec",
-        "m5",
-        "chroot",
-        str(root),
-        "valkey-server",
-        "/etc/valkey/test.conf",
-        "--daemonize",
-        "yes",
-        "--logfile",
-        "/tmp/log",
-    )
 
 
 def run_valkey_cli(machines: Machines, *command: str) -> str:
@@ -380,8 +224,14 @@ def test_start_takes_the_time_in_the_environment_variable(machines: Machines) ->
 
 def test_stop_during_the_start_ends_the_process(single: Machines) -> None:
     single.shell(SINGLE, "systemctl set-environment STAND_IN_START_SECONDS=60; systemctl restart antmedia")
-    time.sleep(2)
-    single.shell(SINGLE, "systemctl unset-environment STAND_IN_START_SECONDS; systemctl stop antmedia")
+    single.shell(SINGLE, "systemctl unset-environment STAND_IN_START_SECONDS")
+    # Its interpreter starts first.
+    caught = "grep SigCgt /proc/$(systemctl show antmedia --property MainPID --value)/status"
+    wait_until(
+        "the server handles SIGTERM",
+        lambda: int(single.shell(SINGLE, caught).stdout.split()[1], 16) & 1 << signal.SIGTERM - 1,
+    )
+    single.shell(SINGLE, "systemctl stop antmedia")
     status = single.shell(SINGLE, "systemctl show antmedia --property ExecMainStatus --value").stdout
     assert status.strip() == "143"
 
@@ -575,16 +425,22 @@ def test_server_with_unusable_database_stops_and_is_not_restarted(single: Machin
     for url, reason in (
         (f"redis://:wrong@{DATABASE}:6379", "rejects the password"),
         (f"redis://{DATABASE}:6379", "rejects the password"),
-        ("mongodb://user:a&b@10.0.0.5/?x=1&y=2", "no MongoDB client"),
         (f"redis://{DATABASE}:6380", "cannot be reached"),
+        (f"rediss://{DATABASE}:6379", "cannot be reached"),
+        # As Redisson reads URLs
+        (f"redis://{DATABASE}", "doesn't contain a port"),
+        (f"redis://{DATABASE}:6379,{DATABASE}:6380", "the address is invalid"),
+        ("mongodb://user:a&b@10.0.0.5/?w=1&appName=y", "cannot be reached"),
+        ("mongodb://user:a:b@10.0.0.5/", "the connection string is invalid"),
     ):
         single.shell(SINGLE, f"truncate --size 0 {HOME}/log/antmedia-error.log")
-        single.shell(SINGLE, f"{HOME}/change_server_mode.sh cluster '{url}'")
+        single.shell(SINGLE, f"yes | {HOME}/change_server_mode.sh cluster '{url}'")
         wait_until(
             f"the server has stopped with {url}",
             lambda: single.shell(SINGLE, state).stdout.split() == ["success", "inactive"],
         )
-        assert reason in single.shell(SINGLE, f"cat {HOME}/log/antmedia-error.log").stdout
+        causes = single.shell(SINGLE, f"grep '^Caused by: ' {HOME}/log/antmedia-error.log").stdout
+        assert reason in causes.splitlines()[-1]
         assert f"clusterdb.host={url}\n" in single.shell(SINGLE, f"cat {HOME}/conf/red5.properties").stdout
         app = single.shell(SINGLE, f"cat {HOME}/webapps/LiveApp/WEB-INF/red5-web.properties").stdout
         assert f"db.host={url}\n" in app
@@ -603,6 +459,19 @@ def test_nodes_list_each_other_and_a_node_without_heartbeat_is_dead(cluster: Mac
         assert node_states(ORIGIN)["10.0.0.99"] == state
     assert send_request(ORIGIN, "/rest/v2/cluster/node/10.0.0.99", "DELETE", log_in(ORIGIN)).status == 200
     assert "10.0.0.99" not in node_states(EDGE)
+
+
+def test_start_in_cluster_mode_writes_the_applications_settings_as_java_does(cluster: Machines) -> None:
+    url = f"redis://default:pass:1@{DATABASE}:6379"
+    file = f"{HOME}/webapps/{{}}/WEB-INF/red5-web.properties"
+    edit = f"sed -i 's|^stunServerURI=.*|stunServerURI={url}|; 1i# a comment'"
+    cluster.shell(EDGE, f"{edit} {file.format('LiveApp')} {file.format('root')}; systemctl restart antmedia")
+    wait_until("the edge is ready", lambda: is_ready(EDGE))
+    lines = cluster.shell(EDGE, f"cat {file.format('LiveApp')}").stdout.splitlines()
+    escaped = url.replace(":", "\\:")
+    assert f"stunServerURI={escaped}" in lines
+    assert "# a comment" not in lines
+    assert url in cluster.shell(EDGE, f"cat {file.format('root')}").stdout
 
 
 def test_change_server_mode_adds_the_host_name_to_hosts(cluster: Machines) -> None:

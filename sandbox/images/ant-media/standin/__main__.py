@@ -13,14 +13,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 from aiohttp import web
-from redis.exceptions import RedisError
 
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
-from .registry import HEARTBEAT, FileStore, Registry, connect_database
+from .registry import DATABASE_ERRORS, HEARTBEAT, FileStore, Registry, connect_database
 from .root import RootApplication
 from .server import Server
-from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings
+from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings, save_application_settings
 
 log = logging.getLogger("stand-in")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -88,7 +87,7 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
         heartbeats.cancel()
     try:
         await registry.leave_cluster(apps)
-    except (RedisError, OSError) as error:
+    except DATABASE_ERRORS as error:
         log.error("could not remove this node from the cluster's registry: %s", error)
     await asyncio.sleep(exit_time - time.monotonic())
     return SIGTERM_EXIT_CODE
@@ -110,6 +109,7 @@ async def start_in_phases(
     server.apps_status = HTTPStatus.INTERNAL_SERVER_ERROR
     await media.start()
     if settings.database:
+        save_application_settings()
         listeners.append(await start_listener(server.handle_origin_request, ORIGIN_PORT))
     await clock.wait_for(1)
     server.apps_status = None
@@ -131,7 +131,7 @@ async def send_heartbeats(registry: Registry) -> None:
     while True:
         try:
             await registry.save_heartbeat()
-        except (RedisError, OSError) as error:
+        except DATABASE_ERRORS as error:
             log.error("could not write the heartbeat: %s", error)
         await asyncio.sleep(HEARTBEAT)
 
@@ -150,8 +150,12 @@ def main() -> int:
     try:
         return asyncio.run(run_server(read_settings(), clock))
     except UnusableDatabaseError as error:
+        # Like a Java stack trace: the last cause is the reason.
+        frames = "".join(f"\n\tat stand.in.Frame{number}" for number in range(10))
+        log.error(
+            "the server stops%s\nCaused by: no bean 'tomcat.cluster'%s\nCaused by: %s", frames, frames, error
+        )
         # With exit code 0, Restart=on-failure does not start the server again.
-        log.error("the server stops: %s", error)
         return 0
 
 

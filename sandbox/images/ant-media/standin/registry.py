@@ -1,4 +1,4 @@
-"""The registry of users, broadcasts and nodes: in Redis for a cluster, in a file for a single server."""
+"""The registry of users, broadcasts and nodes: in Redis or MongoDB for a cluster, in a file for a single server."""
 
 import asyncio
 import json
@@ -7,12 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 
-from .settings import Database, UnusableDatabaseError
+from .settings import MongoDatabase, RedisDatabase, UnusableDatabaseError
+
+DATABASE_ERRORS = (RedisError, PyMongoError, OSError)
 
 HEARTBEAT = 5.0
 DEAD_AFTER = 4 * HEARTBEAT
@@ -56,10 +61,62 @@ class FileStore:
         self._file.write_text(json.dumps(self._data))
 
 
-async def connect_database(database: Database) -> Store:
-    """Connects to Redis. Raises UnusableDatabaseError if it rejects the password or cannot be reached."""
-    client = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-        database.url,
+class MongoStore:
+    """A store in MongoDB: a document for each key."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        # The driver takes + in a password for a space. The original's, Java's, does not.
+        credentials, at, rest = database.url.rpartition("@")
+        client: AsyncMongoClient[dict[str, str]] = AsyncMongoClient(
+            credentials.replace("+", "%2B").replace("mongodb%2Bsrv", "mongodb+srv") + at + rest,
+            serverSelectionTimeoutMS=1000 * CONNECT_TIMEOUT,
+        )
+        self._documents: AsyncCollection[dict[str, str]] = client["clusterdb"]["registry"]
+
+    async def hget(self, name: str, key: str) -> str | None:
+        document = await self._documents.find_one({"map": name, "key": key})
+        return document["value"] if document else None
+
+    async def hgetall(self, name: str) -> dict[str, str]:
+        return {found["key"]: found["value"] async for found in self._documents.find({"map": name})}
+
+    async def hset(self, name: str, key: str, value: str) -> None:
+        await self._documents.update_one({"map": name, "key": key}, {"$set": {"value": value}}, upsert=True)
+
+    async def hsetnx(self, name: str, key: str, value: str) -> None:
+        # The id makes two nodes that start at the same time agree.
+        new = {"_id": f"{name}/{key}", "value": value}
+        await self._documents.update_one({"map": name, "key": key}, {"$setOnInsert": new}, upsert=True)
+
+    async def hdel(self, name: str, key: str) -> None:
+        await self._documents.delete_one({"map": name, "key": key})
+
+
+async def connect_database(database: RedisDatabase | MongoDatabase) -> Store:
+    """Connects to the database. Raises UnusableDatabaseError if it rejects the password or cannot be reached."""
+    try:
+        store = MongoStore(database) if isinstance(database, MongoDatabase) else _redis_store(database)
+    except (InvalidURI, ConfigurationError) as error:
+        raise UnusableDatabaseError(f"the connection string is invalid: {error}") from error
+    deadline = time.monotonic() + CONNECT_TIMEOUT
+    while True:
+        try:
+            await store.hget("antmedia:cluster", "key")
+            return store
+        except (AuthenticationError, AuthorizationError, OperationFailure) as error:
+            raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
+        except DATABASE_ERRORS as error:
+            if time.monotonic() > deadline:
+                raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
+        await asyncio.sleep(0.5)
+
+
+def _redis_store(database: RedisDatabase) -> Store:
+    # With TLS it verifies the certificate and the host name, as the original's client does.
+    client = Redis(
+        host=database.host,
+        port=database.port,
+        ssl=database.tls,
         username=database.user,
         password=database.password,
         decode_responses=True,
@@ -67,18 +124,7 @@ async def connect_database(database: Database) -> Store:
         socket_timeout=3,
         retry=Retry(ConstantBackoff(0.2), 1),
     )
-    store = cast(Store, client)
-    deadline = time.monotonic() + CONNECT_TIMEOUT
-    while True:
-        try:
-            await store.hget("antmedia:cluster", "key")
-            return store
-        except (AuthenticationError, AuthorizationError) as error:
-            raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
-        except RedisError as error:
-            if time.monotonic() > deadline:
-                raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
-        await asyncio.sleep(0.5)
+    return cast(Store, client)
 
 
 @dataclass(frozen=True)

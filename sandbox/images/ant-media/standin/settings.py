@@ -2,9 +2,12 @@
 
 import ipaddress
 import os
+import re
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
@@ -28,12 +31,21 @@ class UnusableDatabaseError(Exception):
 
 
 @dataclass(frozen=True)
-class Database:
+class RedisDatabase:
     """The cluster's Redis or Valkey."""
 
-    url: str
+    host: str
+    port: int
+    tls: bool
     user: str | None
     password: str | None
+
+
+@dataclass(frozen=True)
+class MongoDatabase:
+    """The cluster's MongoDB."""
+
+    url: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ class Settings:
     host_name: str
     address: str
     """Address at which other nodes reach this one."""
-    database: Database | None
+    database: RedisDatabase | MongoDatabase | None
     """None outside cluster mode."""
     dashboard_networks: Networks
     rest_networks: dict[str, Networks]
@@ -80,30 +92,64 @@ def read_settings() -> Settings:
 def _properties(file: Path) -> dict[str, str]:
     lines = (line.strip() for line in file.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    return {key.strip(): re.sub(r"\\(.)", r"\1", value.strip()) for key, _, value in pairs}
+
+
+def save_application_settings() -> None:
+    """Writes the file of each application anew, as the original does when it starts in cluster mode.
+
+    It uses Java's Properties.store (AntMediaApplicationAdapter.appStart, updateAppSettingsFile): comments are gone, and colons
+    and equals signs of the values are escaped.
+    """
+    for file in WEBAPPS.glob("*/WEB-INF/red5-web.properties"):
+        if file.parent.parent.name != "root":
+            lines = [f"{key}={_escape(value)}\n" for key, value in _properties(file).items()]
+            file.write_text(f"#{time.ctime()}\n{''.join(lines)}")
+
+
+def _escape(value: str) -> str:
+    return re.sub(r"([\\:=#!])", r"\\\1", value)
 
 
 def _networks(text: str) -> Networks:
     return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
 
 
-def _database(server: dict[str, str]) -> Database:
+def _database(server: dict[str, str]) -> RedisDatabase | MongoDatabase:
     url = server["clusterdb.host"]
     user, password = server["clusterdb.user"] or None, server["clusterdb.password"] or None
-    if url.startswith(("redis://", "rediss://")):
-        return Database(url, user, password)
     if url.startswith("/"):
         try:
             single = yaml.safe_load(Path(url).read_text())["singleServerConfig"]
-            return Database(single["address"], single.get("username"), single.get("password"))
+            url, user, password = single["address"], single.get("username"), single.get("password")
         except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
             raise UnusableDatabaseError(
                 f"{url} is not a Redisson file with singleServerConfig: {error}"
             ) from error
-    # The original treats everything else, even a bare address, as MongoDB.
-    raise UnusableDatabaseError(
-        "this stand-in supports only Redis and Valkey as the cluster database and has no MongoDB client: "
-        "set a redis:// URL or a Redisson file"
+    if url.startswith("redis"):
+        return _parse_redis_url(url, user, password)
+    # The original treats everything else, even a bare address, as MongoDB (MongoStore.getMongoConnectionUri).
+    return MongoDatabase(url if url.startswith(("mongodb://", "mongodb+srv://")) else f"mongodb://{url}")
+
+
+def _parse_redis_url(url: str, user: str | None, password: str | None) -> RedisDatabase:
+    """Reads a URL as the class RedisURI of Redisson 3.24.3 does, the original's client.
+
+    It has no default port, does not decode percent-encoded characters, and ignores path and query.
+    """
+    if not url.startswith(("redis://", "rediss://")):
+        raise UnusableDatabaseError("Redis url should start with redis:// or rediss:// (for SSL connection)")
+    if url.count(":") < 2:
+        raise UnusableDatabaseError("Redis url doesn't contain a port")
+    try:
+        parts: SplitResult = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UnusableDatabaseError(f"the address is invalid: {error}") from error
+    if not host or not port:
+        raise UnusableDatabaseError("the address is invalid: no host or port")
+    return RedisDatabase(
+        host, port, parts.scheme == "rediss", parts.username or user, parts.password or password
     )
 
 

@@ -81,7 +81,8 @@ describe() {
     lines) { grep -E -e "$pattern" "$name" 2>/dev/null || true; } | sort ;;
     settings)
       { grep -E -e "^($pattern)=" "$name" 2>/dev/null || true; } | sort | while IFS= read -r line; do
-        echo "${line%%=*} $(print_digest <<<"$line")"
+        # Ant Media Server writes these files anew, with a backslash before : and = (Java's Properties.store).
+        echo "${line%%=*} $(print_digest <<<"${line//\\/}")"
       done
       ;;
     *)

@@ -10,14 +10,33 @@ applications=("${@:4}")
 ams=/usr/local/antmedia
 # Stands in for secrets in arguments, which every user of the machine can read.
 readonly placeholder=ant-media-cluster-placeholder
+# Exists when Ant Media's installer has succeeded.
+readonly installed=/var/lib/ant-media-cluster/installed
 # Holds the fingerprint of the settings that the running server was started with.
 readonly started_with=/var/lib/ant-media-cluster/started-with
 
+# Ends a run that an interrupted update left behind: nothing ends it when the connection of its update is gone.
+end_previous_run() {
+  local lock=/run/lock/set-up-media-node group
+  exec 9<>"$lock"
+  if ! flock --nonblock 9; then
+    read -r group <&9
+    kill -- "-$group" || true
+    flock --timeout 30 9 || fail "Another run of this script (process group $group) does not end on this node." </dev/null
+  fi
+  # The fifth field is the process group. `timeout`, which starts the script, makes one.
+  cut -d ' ' -f 5 "/proc/$$/stat" >"$lock"
+}
+
+# Installs the server. After an installation that failed halfway the installer runs again: it moves a present folder away.
 install_ant_media() {
   local log=/var/log/install-ant-media.log installer
-  [[ -d $ams ]] && return
+  # Earlier versions of this script did not write the first file.
+  [[ ! -e $started_with ]] || touch "$installed"
+  [[ ! -e $installed ]] || return 0
   echo "Installing Ant Media Server"
   installer=$(mktemp)
+  rm -rf /root/ant-media-server
   # The installer is sourced, not run, so that the licence key is on no command line.
   if ! {
     curl --fail --silent --show-error --location --retry 5 --output "$installer" \
@@ -29,9 +48,10 @@ install_ant_media() {
         # shellcheck source=/dev/null
         . "$installer"
       )
-  } >"$log" 2>&1; then
+  } >"$log" 2>&1 9>&- || ! grep -qF "Ant Media Server is installed and started." "$log"; then
     tail -n 20 "$log" | hide_secrets | fail "Ant Media's installer failed. The end of $log:"
   fi
+  install -D -m 0600 /dev/null "$installed"
 }
 
 # Copies standard input to standard output with *** in place of secrets.
@@ -63,15 +83,22 @@ resolve_own_name() {
   getent hosts "$(hostname)" >/dev/null || echo "127.0.1.1 $(hostname)" >>/etc/hosts
 }
 
+# Sets the licence. Without one in the settings, restores the licence that the server had before this script first set one.
 set_licence() {
-  [[ -n $licence_key ]] || return 0
-  local now
+  local former=/var/lib/ant-media-cluster/former-licence licence=$licence_key now
+  if [[ -z $licence_key ]]; then
+    [[ -e $former ]] || return 0
+    licence=$(<"$former")
+  fi
   now=$(sed -n 's/^server\.licence_key=//p' "$ams/conf/red5.properties")
-  [[ $now == "$licence_key" ]] && return
-  # The instance id belongs to the previous licence.
-  rm -f "$ams/conf/instanceId"
-  sed -i "s/^server\.licence_key=.*/server.licence_key=$placeholder-licence/" "$ams/conf/red5.properties"
-  replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence_key"
+  if [[ $now != "$licence" ]]; then
+    [[ -e $former ]] || install -D -m 0600 /dev/stdin "$former" <<<"$now"
+    # The instance id belongs to the previous licence.
+    rm -f "$ams/conf/instanceId"
+    sed -i "s/^server\.licence_key=.*/server.licence_key=$placeholder-licence/" "$ams/conf/red5.properties"
+    replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence"
+  fi
+  [[ -n $licence_key ]] || rm "$former"
 }
 
 # Runs change_server_mode.sh without its stop and start of the server. This script restarts it once, when all files are written.
@@ -210,6 +237,7 @@ IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
 
+end_previous_run
 if [[ $installation == install ]]; then
   install_ant_media
 fi
@@ -228,6 +256,8 @@ systemctl unmask --quiet antmedia
 systemctl enable --quiet antmedia
 if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
   echo "Starting Ant Media Server in $mode mode"
+  # If this run fails from here on, the next one starts the server again.
+  rm -f "$started_with"
   systemctl restart antmedia
 fi
 wait_until_ready

@@ -35,7 +35,7 @@ cd "$FOLDER/root"
 umask 022
 echo v1 >etc/plain; echo here >etc/gone; echo hush-1 >etc/secret; cat "$FOLDER/pem-1" >etc/pem
 printf 'ours 1\\ntheirs 1\\n' >etc/lines
-printf 'db.host=hush-2\\ndb.user=hush-3\\nother=1\\n' >etc/settings; echo db.host=x >etc/deleted
+printf 'db.host=redis://:hush-2@h:1\\ndb.user=hush-3\\nother=1\\n' >etc/settings; echo db.host=x >etc/deleted
 chroot . bash "$SCRIPTS/install-items.sh"
 eval "$CHANGES"
 chroot . bash -c "$(cat "$FOLDER/find-drift.sh")" find-drift.sh install-scripts.sh install-items.sh <"$FOLDER/deployed"
@@ -130,6 +130,7 @@ def test_unchanged_items_and_permitted_changes_are_not_drift(tree: Tree) -> None
             """
             echo theirs 2 >>etc/lines
             echo other=2 >>etc/settings
+            sed -i 's/:/\\\\:/g' etc/settings  # as Java writes it
             rm etc/deleted
             touch etc/plain
             record=var/lib/ant-media-cluster/kept/install-items

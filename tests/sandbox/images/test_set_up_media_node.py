@@ -1,0 +1,232 @@
+"""Tests set-up-media-node.sh on a booted node of the stand-in, with Valkey as the cluster registry."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cluster.machine_scripts import ScriptFolder, bundle_scripts
+from sandbox.cloud import certificates
+from sandbox.cloud.images import build_missing
+from tests.sandbox.images.machines import Machines, enter_network, install_valkey, start_database
+
+NODE, DATABASE = "10.0.0.8", "10.0.0.5"
+DATABASE_NAME = "cache.ant-media.test"
+HOME = "/usr/local/antmedia"
+SCRIPTS = "usr/local/lib/ant-media-cluster"
+STREAMS = "http://127.0.0.1:5080/LiveApp/streams/~.m3u8"
+VALKEY = """\
+requirepass pass:w&rd+1
+protected-mode no
+port 6379
+tls-port 6380
+tls-cert-file /etc/valkey/server.pem
+tls-key-file /etc/valkey/server.key
+tls-ca-cert-file /etc/valkey/ca.pem
+tls-auth-clients no
+"""
+REDIS_URL = f"redis://:pass:w&rd+1@{DATABASE}:6379"
+
+
+class Node:
+    """A node, on which the program's scripts are installed."""
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+
+    def shell(self, command: str, text: str = "") -> str:
+        done = self.machines.shell(NODE, command, text, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def set_up(
+        self,
+        database_url: str,
+        *,
+        licence: str = "",
+        installation: str = "installed",
+        mode: str = "cluster",
+        before: str = "true",
+    ) -> subprocess.CompletedProcess[str]:
+        arguments = f"{installation} {mode} admin@ant-media.test LiveApp live"
+        command = f"{before}; timeout --verbose 300 /{SCRIPTS}/set-up-media-node.sh {arguments}"
+        return self.machines.shell(NODE, command, f"{licence}\npanel-password\n{database_url}\n", timeout=300)
+
+    def replace_command(self, name: str, text: str) -> str:
+        """Returns a command that puts a script before another command: the script runs first."""
+        shim = f'#!/usr/bin/env bash\n{text}\nexec /usr/bin/{name} "$@"\n'
+        self.shell(f"install -D -m 755 /dev/stdin /run/shim-{name}/{name}", shim)
+        return f"PATH=/run/shim-{name}:$PATH"
+
+    def read_property(self, key: str, file: str) -> str:
+        """Returns a value as Java's Properties.load does."""
+        (line,) = self.shell(f"grep '^{key}=' {HOME}/{file}").splitlines()
+        return re.sub(r"\\(.)", r"\1", line.partition("=")[2])
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    images = build_missing()
+    database = install_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
+    machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
+    tls = tmp_path_factory.mktemp("tls")
+    certificates.create(tls, "database", [DATABASE_NAME], DATABASE)
+    for name in ("server.pem", "server.key", "ca.pem"):
+        (database[0] / "etc/valkey" / name).write_bytes((tls / name).read_bytes())
+        (database[0] / "etc/valkey" / name).chmod(0o644)
+    try:
+        with enter_network(machines):
+            start_database(machines, DATABASE, database, VALKEY)
+            machines.boot(NODE)
+            install_scripts(machines, machines.folder / "m8/root", (tls / "ca.pem").read_text())
+            yield Node(machines)
+    finally:
+        machines.stop()
+
+
+def install_scripts(machines: Machines, root: Path, authority: str) -> None:
+    folder = root / SCRIPTS
+    machines.run("mkdir", "-p", str(folder))
+    for part in bundle_scripts(ScriptFolder.NODE).split("=== ")[1:]:
+        name, _, text = part.partition("\n")
+        machines.write_file(folder / name, text)
+        machines.run("chmod", "755", str(folder / name))
+    machines.shell(NODE, "cat >>/etc/ssl/certs/ca-certificates.crt", authority)
+    machines.shell(NODE, f"echo {DATABASE} {DATABASE_NAME} >>/etc/hosts")
+
+
+@pytest.fixture
+def restart_fails(node: Node) -> str:
+    """A command that makes the script fail between its files and the restart of the server."""
+    return node.replace_command("systemctl", '[[ "$*" != "restart antmedia" ]] || exit 1')
+
+
+@pytest.mark.parametrize(
+    ("url", "database_type"),
+    [
+        ("redis://10.0.0.5:6379", "redisdb"),
+        ("redis://default:pass:w&rd+1=@cache.ant-media.test:6379/0", "redisdb"),
+        ("rediss://:password@cache.ant-media.test:6380", "redisdb"),
+        ("mongodb://10.0.0.5", "mongodb"),
+        (
+            "mongodb://ams:p%40ss%2Fw&rd+@db1.test:27017,db2.test:27018/admin?replicaSet=rs0&w=majority",
+            "mongodb",
+        ),
+        ("mongodb+srv://ams:password@cluster0.ab1cd.mongodb.net/?retryWrites=true&w=majority", "mongodb"),
+    ],
+)
+def test_database_url_is_written_as_given_to_the_server_and_every_application(
+    node: Node, restart_fails: str, url: str, database_type: str
+) -> None:
+    node.set_up(url, before=restart_fails)
+    assert node.read_property("clusterdb.host", "conf/red5.properties") == url
+    for application in ("LiveApp", "WebRTCAppEE", "live", "root"):
+        file = f"webapps/{application}/WEB-INF/red5-web.properties"
+        assert node.read_property("db.host", file) == url
+        assert node.read_property("db.type", file) == database_type
+        assert node.shell(f"stat --format %A:%U {HOME}/{file}").strip() == "-rw-r-----:antmedia"
+    assert "placeholder" not in node.shell(f"cat {HOME}/conf/*.properties {HOME}/webapps/*/WEB-INF/*")
+
+
+@pytest.mark.parametrize("url", [REDIS_URL, f"rediss://default:pass:w&rd+1@{DATABASE_NAME}:6380"])
+def test_node_joins_the_cluster_and_a_second_run_does_not_restart_the_server(node: Node, url: str) -> None:
+    first = node.set_up(url)
+    assert first.stdout.splitlines()[-1] == "Ant Media Server runs in cluster mode", (
+        first.stdout + first.stderr
+    )
+    assert "Starting Ant Media Server" not in node.set_up(url).stdout
+    # The server writes its files anew, as Java writes them.
+    node.shell(
+        f"systemctl restart antmedia; until curl -sf -X OPTIONS {STREAMS} -o /dev/null; do sleep 0.1; done"
+    )
+    assert "Starting Ant Media Server" not in node.set_up(url).stdout
+
+
+@pytest.mark.parametrize(
+    "url", [REDIS_URL.replace("w&rd", "wrong"), f"rediss://:pass:w&rd+1@{DATABASE}:6379"]
+)
+def test_failure_is_reported_with_the_last_cause_and_the_settings_taken_back_serve(
+    node: Node, url: str
+) -> None:
+    hasty = f"sed -i s/limit=300/limit=20/ /{SCRIPTS}/set-up-media-node.sh"
+    failed = node.set_up(url, before=hasty)
+    node.shell(f"sed -i s/limit=20/limit=300/ /{SCRIPTS}/set-up-media-node.sh")
+    assert failed.returncode == 1
+    *_, summary, cause = failed.stderr.splitlines()
+    assert summary.startswith("Ant Media Server is not ready ")
+    assert summary.endswith("(liveness: 000, LiveApp: 000, live: 000). Its log says:")
+    assert cause.startswith("Caused by: the database ")
+    assert "pass:" not in failed.stdout + failed.stderr
+    assert node.set_up(REDIS_URL).returncode == 0
+
+
+def test_set_up_that_fails_after_its_files_serves_again_with_the_former_settings(
+    node: Node, restart_fails: str
+) -> None:
+    assert node.set_up(REDIS_URL).returncode == 0
+    for changed in (
+        node.set_up("redis://10.0.0.5:6399", licence="licence-2", before=restart_fails),
+        node.set_up("", mode="standalone", before=restart_fails),
+    ):
+        assert changed.returncode == 1
+        back = node.set_up(REDIS_URL)
+        assert back.returncode == 0, back.stdout + back.stderr
+        assert node.read_property("server.licence_key", "conf/red5.properties") == ""
+
+
+def test_set_up_that_fails_after_the_start_starts_the_server_with_the_former_settings(node: Node) -> None:
+    """The server that started runs with the failed settings."""
+    assert node.set_up(REDIS_URL).returncode == 0
+    then_fails = node.replace_command(
+        "systemctl", '[[ "$*" != "restart antmedia" ]] || { /usr/bin/systemctl "$@"; exit 1; }'
+    )
+    assert node.set_up(REDIS_URL, licence="licence-2", before=then_fails).returncode == 1
+    assert "Starting Ant Media Server" in node.set_up(REDIS_URL).stdout
+    assert node.read_property("server.licence_key", "conf/red5.properties") == ""
+
+
+def test_run_that_an_interrupted_update_left_behind_is_ended(node: Node) -> None:
+    hangs = node.replace_command(
+        "systemctl", '[[ "$*" != "restart antmedia" ]] || { touch /run/hanging; sleep infinity; }'
+    )
+    with ThreadPoolExecutor() as thread:
+        former = thread.submit(node.set_up, REDIS_URL, licence="licence-2", before=hangs)
+        node.shell("until [[ -e /run/hanging ]]; do sleep 0.1; done")
+        assert node.set_up(REDIS_URL, licence="licence-3").returncode == 0
+        assert former.result().returncode != 0
+    assert node.read_property("server.licence_key", "conf/red5.properties") == "licence-3"
+
+
+INSTALLER = f"""
+if [[ -d {HOME} ]]; then mv {HOME} {HOME}-backup-$RANDOM; fi
+mkdir {HOME}
+[[ -e /run/installer-works ]] || exit 1
+rmdir {HOME}
+cp -a /opt/antmedia {HOME}
+systemctl start antmedia
+echo "Ant Media Server is installed and started."
+"""
+
+
+def test_installer_that_failed_halfway_runs_again(node: Node) -> None:
+    node.shell(f"systemctl stop antmedia; mv {HOME} /opt/antmedia; rm -r /var/lib/ant-media-cluster")
+    node.shell("cat >/opt/installer", INSTALLER)
+    download = node.replace_command(
+        "curl",
+        """[[ "$*" != *install_ant-media-server.sh ]] || while shift; do
+            [[ $1 != --output ]] || { cp /opt/installer "$2"; exit; }
+        done""",
+    )
+    failed = node.set_up("", installation="install", mode="standalone", before=download)
+    assert failed.stderr.startswith(
+        "Ant Media's installer failed. The end of /var/log/install-ant-media.log:"
+    )
+    node.shell("touch /run/installer-works")
+    again = node.set_up("", installation="install", mode="standalone", before=download)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Installing Ant Media Server" in again.stdout
+    third = node.set_up("", installation="install", mode="standalone", before=download)
+    assert "Installing Ant Media Server" not in third.stdout

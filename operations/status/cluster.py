@@ -32,6 +32,12 @@ class Server:
     name: str
     state: str
     sessions: int
+    check: str = ""
+    """The result of its last health check. Empty for a server that tracks another one."""
+
+    @property
+    def is_down(self) -> bool:
+        return self.state.startswith("DOWN")
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,16 @@ def read_servers(statistics: str) -> list[Server]:
     """Reads HAProxy's statistics in CSV. Leaves out servers without a health check of their own or a tracked one."""
     rows = csv.DictReader(io.StringIO(statistics.removeprefix("# ")))
     return [
-        Server(row["pxname"], row["svname"], row["status"], int(row["scur"]))
+        Server(row["pxname"], row["svname"], row["status"], int(row["scur"]), _describe_check(row))
         for row in rows
         if row["type"] == "2" and row["status"] != "no check"
     ]
+
+
+def _describe_check(row: Mapping[str, str]) -> str:
+    """Returns "Layer7 wrong status: 403 Forbidden", for example."""
+    details = " ".join(filter(None, (row["check_code"], row["last_chk"])))
+    return ": ".join(filter(None, (row["check_desc"], details)))
 
 
 def read_renewal(metrics: str) -> Renewal:

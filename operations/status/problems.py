@@ -44,8 +44,11 @@ def _find_stopped_machines(stopped: Sequence[Instance]) -> Iterator[str]:
 
 def _find_servers_out_of_service(servers: Iterable[Server], stopped: Collection[str]) -> list[str]:
     """Returns one sentence for each node that gets no new clients: DOWN, MAINT or DRAIN, for example."""
-    states = {server.name: server.state.split()[0] for server in servers if not server.state.startswith("UP")}
-    return [f"{name} is {state}." for name, state in sorted(states.items()) if name not in stopped]
+    out = [server for server in servers if not server.state.startswith("UP") and server.name not in stopped]
+    states = {server.name: server.state.split()[0] for server in out}
+    # In maintenance and drain, the last check is not the reason.
+    reasons = {server.name: f" ({server.check})" for server in out if server.check and server.is_down}
+    return [f"{name} is {state}{reasons.get(name, '')}." for name, state in sorted(states.items())]
 
 
 def _find_closed_ports(cluster: Cluster) -> Iterator[str]:

@@ -104,15 +104,21 @@ def test_port_with_another_certificate_has_its_own_section() -> None:
         (
             replace(
                 HEALTHY,
-                servers=[Server("edges", "edge2", "DOWN 1/3", 0), Server("origins", "edge2", "DOWN", 0)],
+                servers=[
+                    Server("edges", "edge2", "DOWN 1/3", 0, "Layer4 connection problem: Connection refused"),
+                    Server("origins", "edge2", "DOWN (via edges/edge2)", 0),
+                ],
             ),
-            "edge2 is DOWN.",
+            "edge2 is DOWN (Layer4 connection problem: Connection refused).",
         ),
         (
             replace(HEALTHY, servers=[Server("edges", "edge2", "MAINT (via edges/edge2)", 0)]),
             "edge2 is MAINT.",
         ),
-        (replace(HEALTHY, servers=[Server("edges", "edge2", "DRAIN", 3)]), "edge2 is DRAIN."),
+        (
+            replace(HEALTHY, servers=[Server("edges", "edge2", "DRAIN", 3, "Layer7 check passed: 200")]),
+            "edge2 is DRAIN.",
+        ),
         (
             replace(HEALTHY, servers=Unreachable("/x answers 503")),
             "The statistics cannot be read: /x answers 503.",
@@ -256,12 +262,16 @@ def test_reason_for_distrust_names_a_cause_and_remedy(
 
 def test_servers_without_health_check_are_left_out() -> None:
     assert read_servers(
-        "# pxname,svname,scur,status,type,\n"
-        "origins,FRONTEND,9,OPEN,0,\n"
-        "origins,origin1,4,UP 2/3,2,\n"
-        "origins,BACKEND,4,UP,1,\n"
-        "acme,certbot,0,no check,2,\n"
-    ) == [Server("origins", "origin1", "UP 2/3", 4)]
+        "# pxname,svname,scur,status,type,check_code,last_chk,check_desc,\n"
+        "origins,FRONTEND,9,OPEN,0,,,,\n"
+        "origins,origin1,4,DOWN 1/3,2,403,Forbidden,Layer7 wrong status,\n"
+        "origins,BACKEND,4,UP,1,,,,\n"
+        "edges,origin1,4,DOWN (via origins/origin1),2,,,,\n"
+        "acme,certbot,0,no check,2,,,,\n"
+    ) == [
+        Server("origins", "origin1", "DOWN 1/3", 4, "Layer7 wrong status: 403 Forbidden"),
+        Server("edges", "origin1", "DOWN (via origins/origin1)", 4),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ known-stack:
 	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),empty): the sandbox has no such stack, and Pulumi.STACK.yaml does not exist here. Create a stack with make stack; remove a test cluster with make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration check format
+.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench-live check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -164,6 +164,9 @@ test-e2e-certificates: export E2E_ADDRESS = 127.77.0.4
 test-e2e-serving: export E2E_ADDRESS = 127.77.0.5
 test-e2e-%:
 	.venv/bin/pytest -q tests/e2e/$* tests/e2e/test_sandbox_down.py
+
+bench-live: ## Measure what viewers see while machines fail and the cluster changes (LIVE="--rate 60": on a weak machine)
+	E2E_STATE=$(or $(SANDBOX_STATE),/var/lib/ant-media-sandbox) E2E_ADDRESS=$(or $(SANDBOX_ADDRESS),127.77.0.1) .venv/bin/python -m bench.live $(LIVE)
 
 check: ## Check format, lint, types, shell scripts and workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)

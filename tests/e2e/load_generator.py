@@ -48,12 +48,16 @@ class Connection:
     writer: asyncio.StreamWriter
 
     async def get(self, host: str, path: str, headers: str) -> str:
-        """Reads the whole response and returns its status line."""
+        """Reads the whole response and returns its status line, in lower case."""
+        return (await self.get_head(host, path, headers)).splitlines()[0]
+
+    async def get_head(self, host: str, path: str, headers: str) -> str:
+        """Reads the whole response and returns its status line and headers, in lower case."""
         self.writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode())
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         lines = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
         await self.reader.readexactly(int(lines.get("content-length", 0)))
-        return head.splitlines()[0]
+        return head
 
     async def responds_to_ping(self) -> bool:
         self.writer.write(PING_FRAME)
@@ -62,9 +66,10 @@ class Connection:
 
 
 class LoadGenerator:
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, websockets: int = WEBSOCKETS) -> None:
         self.report = Report()
         self._domain = domain
+        self._websockets = websockets
         self._trust = ssl.create_default_context()
         self._idle: dict[int, asyncio.Queue[Connection | None]] = {port: asyncio.Queue() for port in PORTS}
         self._stopping = asyncio.Event()
@@ -80,7 +85,7 @@ class LoadGenerator:
         await asyncio.to_thread(sys.stdin.buffer.read)
         self._stopping.set()
         await requests
-        self.report.pongs = min(await asyncio.gather(*websockets))
+        self.report.pongs = min(await asyncio.gather(*websockets), default=0)
         return self.report
 
     async def _open_websockets(self) -> list[Connection]:
@@ -93,7 +98,7 @@ class LoadGenerator:
                 assert " 101 " in status, status
                 return connection
 
-        return await asyncio.gather(*map(open_one, range(WEBSOCKETS)))
+        return await asyncio.gather(*map(open_one, range(self._websockets)))
 
     async def _exchange_pings(self, connection: Connection) -> int:
         """Returns the number of pongs. Pings at once, at each interval, and once more at the end."""

@@ -177,14 +177,14 @@ class Events:
         """
         machine = self._cluster.list_machines()[node]
         command = self._cluster.network_namespace_command(machine, "bash", "-ec", script)
-        begun, ended = self._cluster.check_output(*command, timeout=FAULT + 120).split()
+        begun, ended = self._cluster.check_output(*command).split()
         return Moments(float(begun), float(ended))
 
     def reboot(self, machine: str) -> Moments:
         id = self._cluster.list_machines()[machine].id
         begun = time.time()
         self._account.call("ec2", "reboot_instances", InstanceIds=[id])
-        wait_until(lambda: self._cluster.run_on(machine, "true").exit_code == 0, timeout=60)
+        wait_until(lambda: self._cluster.run_on(machine, "true").exit_code == 0)
         return Moments(begun, begun)
 
     def kill_haproxy(self) -> Moments:
@@ -210,16 +210,7 @@ class Events:
 
     def update(self, *arguments: str) -> Moments:
         begun = time.time()
-        result = self._cluster.run(
-            "sandbox/bin/pulumi",
-            "up",
-            "--yes",
-            "--skip-preview",
-            "--suppress-outputs",
-            *arguments,
-            timeout=900,
-        )
-        result.check()
+        self._cluster.update("--suppress-outputs", *arguments)
         return Moments(begun, begun)
 
     def replace(self, node: str) -> Moments:
@@ -351,7 +342,7 @@ def evaluate(
 def measure(
     cluster: Cluster, event: Event, options: argparse.Namespace, publishers: Publishers, streams: list[str]
 ) -> Result:
-    wait_until(lambda: is_whole(cluster), timeout=180)
+    wait_until(lambda: is_whole(cluster))
     watch = ["sandbox/bin/cloud", "shell", "load-balancer", "python3", "-c", WATCH_SERVERS]
     changes: list[tuple[float, str, str]] = []
     with contextlib.ExitStack() as stack:
@@ -360,7 +351,7 @@ def measure(
         time.sleep(BEFORE)
         dropped = publishers.dropped
         moments = event.run(Events(cluster))
-        wait_until(lambda: is_whole(cluster), timeout=180)
+        wait_until(lambda: is_whole(cluster))
         time.sleep(AFTER)
         ended = time.time()
         report = stop_load()

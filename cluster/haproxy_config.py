@@ -49,6 +49,8 @@ class HAProxyConfig:
     """Memory of the load balancer, in MiB."""
     hsts_max_age: int
     """`max-age` of the HSTS header in seconds; 0 ends HSTS in browsers that have seen a longer one."""
+    connections_per_client: int | None = None
+    """Connections that one client address may have open. If None, half of all connections."""
 
     def __post_init__(self) -> None:
         _validate_word(r"[a-z0-9-]+(\.[a-z0-9-]+)+", self.domain, "domain")
@@ -67,6 +69,11 @@ class ConnectionLimits:
 
     maxconn: int
     ulimit_n: int
+
+    @property
+    def half(self) -> int:
+        """What one client address gets by default: the other half stays for everybody else."""
+        return self.maxconn // 2
 
 
 def calculate_connection_limits(memory_mib: int) -> ConnectionLimits:

@@ -198,6 +198,7 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
         rtmps_port=settings.rtmps_port,
         memory_mib=memory_mib,
         hsts_max_age=settings.hsts_max_age,
+        connections_per_client=settings.connections_per_client,
     )
 
 

@@ -62,6 +62,7 @@ def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, M
         "rtmpsPort": draw(st.sampled_from([65535, 1936, 1, 0])),
         "srt": draw(st.just(True) | st.booleans()),
         "hstsMaxAge": draw(up_to(0, 63_072_000)),
+        "connectionsPerClient": draw(up_to(10, 1_000_000)),
         "acme": draw(certificates(challenge, len(domain))),
     }
     return {"domain": domain, "route53Zone": ZONE} | {key: json.dumps(value) for key, value in values.items()}

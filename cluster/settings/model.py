@@ -138,6 +138,7 @@ class Settings:
     tls: Annotated[TlsSettings, FromJson] | None = None
     hsts_max_age: Annotated[StrictInt, FromJson, rules.integer_between(0, 63_072_000)] = 0
     drain_seconds: Annotated[StrictInt, FromJson, rules.integer_between(0, 3600)] = 60
+    connections_per_client: Annotated[StrictInt, FromJson, rules.integer_between(10, 1_000_000)] | None = None
     database_url: Annotated[SecretStr, rules.secret_validator(validate_database_url)] | None = None
     license_key: (
         Annotated[

@@ -78,6 +78,8 @@ class Machine:
             *(f"--machine={self.instance.id}", f"--hostname={hostname(self.instance.private_address)}"),
             *(
                 f"--network-namespace-path=/run/netns/{self.instance.id}",
+                # As on a real machine, root may close connections (ss --kill).
+                "--capability=CAP_NET_ADMIN",
                 "--resolv-conf=off",
                 "--timezone=off",
             ),

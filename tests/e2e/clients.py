@@ -123,8 +123,8 @@ class Client:
     def post_json(self, url: str, value: object) -> Response:
         return self.get(url, "Content-Type: application/json\r\n", "POST", json.dumps(value).encode())
 
-    def open_websocket(self, url: str) -> "WebSocket":
-        connection = self._send_request(url, "GET", WEBSOCKET_UPGRADE, b"")
+    def open_websocket(self, url: str, headers: str = "") -> "WebSocket":
+        connection = self._send_request(url, "GET", WEBSOCKET_UPGRADE + headers, b"")
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             byte = connection.recv(1)  # one at a time: what follows the head belongs to the WebSocket
@@ -148,6 +148,10 @@ class WebSocket:
         self._connection.sendall(PING_FRAME)
         frame_type, length = self._receive(2)
         return is_pong(frame_type, self._receive(length))
+
+    def is_closed(self) -> bool:
+        """Waits for the server to send something: False if it is data."""
+        return self._connection.recv(1) == b""
 
     def _receive(self, length: int) -> bytes:
         data = b""

@@ -38,6 +38,7 @@ ORDER = (
     "test_drift",
     "test_edge_scaling",
     "test_machine_lifecycle",
+    "test_failure",
     "test_single_node",
     # stacks
     "test_network_move",

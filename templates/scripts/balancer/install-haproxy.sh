@@ -3,7 +3,7 @@
 # usage: install-haproxy.sh DOMAIN
 source "$(dirname "$0")/prelude.sh"
 domain=$1
-packages=(haproxy certbot openssl socat curl jq prometheus-node-exporter)
+packages=(haproxy certbot openssl socat curl jq iproute2 prometheus-node-exporter)
 
 # HAProxy does not start without a certificate, and the ACME challenge goes through HAProxy.
 create_placeholder_certificate() {
@@ -72,6 +72,24 @@ END
   start_units haproxy-ticket-keys.timer
 }
 
+# Ends sessions on nodes that no longer respond.
+schedule_connection_closing() {
+  add_unit_file close-dead-connections.service <<'END'
+[Unit]
+Description=Closes the connections to nodes that do not respond
+After=haproxy.service
+
+[Service]
+ExecStart=/usr/local/lib/ant-media-cluster/close-dead-connections.sh
+Restart=always
+RestartSec=1
+
+[Install]
+WantedBy=multi-user.target
+END
+  start_units close-dead-connections.service
+}
+
 # Restores damaged files before a renewal, and deploys the certificate after it, also if the deployment of an earlier one failed.
 configure_renewals() {
   add_unit_file certbot.service.d/deploy.conf <<'END'
@@ -101,14 +119,16 @@ install_packages "${packages[@]}"
 create_placeholder_certificate
 schedule_ticket_keys
 load_credentials_file
+schedule_connection_closing
 start_units certbot.timer prometheus-node-exporter
-[[ -z $changed_by_hand ]] || systemctl restart haproxy-ticket-keys.timer certbot.timer prometheus-node-exporter
+[[ -z $changed_by_hand ]] || systemctl restart haproxy-ticket-keys.timer certbot.timer prometheus-node-exporter close-dead-connections
 save_record <<END
 $(printf 'package %s\n' "${packages[@]}")
 unit haproxy.service
 unit haproxy-ticket-keys.timer
 enabled haproxy-ticket-keys.service
 unit certbot.timer
+unit close-dead-connections.service
 unit prometheus-node-exporter.service
 file /etc/default/haproxy
 file /etc/haproxy/certs
@@ -116,6 +136,7 @@ file /etc/systemd/system/haproxy.service.d/last-good.conf
 file /etc/systemd/system/haproxy-ticket-keys.service
 file /etc/systemd/system/haproxy-ticket-keys.timer
 file /etc/systemd/system/certbot.service.d/deploy.conf
+file /etc/systemd/system/close-dead-connections.service
 file /etc/systemd/system/prometheus-node-exporter.service.d/options.conf
 END
 echo "$(haproxy -v | head -n 1 | cut -d ' ' -f 1-3), $(certbot --version 2>/dev/null)"

@@ -61,14 +61,18 @@ class Node:
         self.application_status: dict[str, int] = {}
         """Status of every response of an application that does not serve, by name."""
         self.resumed = threading.Event()
-        """While it is not set, the node accepts connections and does not respond, as during a garbage collection."""
+        """While it is not set, the node neither reads nor responds on any connection; its kernel acknowledges what it receives."""
         self.resumed.set()
+        self.delay = 0.0
+        """Seconds before each response, those to health checks included."""
         self.checks: list[str] = []
         """Method and path of the health checks' requests for applications."""
         self.connections = 0
         """Number of HTTP connections, without those of health checks."""
         self.dropped_methods: list[str] = []
         """Methods of the requests that the node read and did not answer."""
+        self.targets: list[str] = []
+        """Method and target of the requests that the node received, without those of health checks."""
         self.served_files: list[str] = []
         """Paths of the requests for files."""
         self.whip_sessions: set[str] = set()
@@ -95,7 +99,8 @@ class _HTTP(BaseHTTPRequestHandler):
         node = self.server.node
         target = self.requestline.split(" ")[1]
         path = urlsplit(target).path
-        node.resumed.wait(30)
+        node.resumed.wait(60)
+        time.sleep(node.delay)
         if path == "/rest/v2/liveness":
             self._answer(node.liveness, b'{"status":"ok"}', [])
             return
@@ -107,6 +112,7 @@ class _HTTP(BaseHTTPRequestHandler):
             # AMS answers OPTIONS without looking for the stream.
             self._answer(node.application_status.get(application, 200), b"", [])
             return
+        node.targets.append(f"{self.command} {target}")
         if not self.counted:
             self.counted = True
             node.connections += 1
@@ -117,14 +123,14 @@ class _HTTP(BaseHTTPRequestHandler):
             self._serve_whip(path)
             return
         if path.split("/")[2:3] in (["streams"], ["previews"]) and path.rpartition(".")[2] in _FILES:
-            time.sleep(self._seconds(target))
+            self._wait("seconds")
             self._serve_file(path)
             return
         if path == "/LiveApp/drop":
             node.dropped_methods.append(self.command)
             self.close_connection = True
             return
-        time.sleep(self._seconds(target))
+        self._wait("seconds")
         at_root = application in ("", "rest")
         headers = [("Access-Control-Allow-Origin", "*"), *self._start_session("/")] if at_root else []
         if at_root and self.headers.get("X-Forwarded-Proto") == "https":
@@ -142,9 +148,10 @@ class _HTTP(BaseHTTPRequestHandler):
     def _read_body(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    @staticmethod
-    def _seconds(target: str) -> float:
-        return float(parse_qs(urlsplit(target).query).get("seconds", ["0"])[0])
+    def _wait(self, parameter: str) -> None:
+        """Waits for the seconds that a parameter of the query requests, and while the node hangs."""
+        time.sleep(float(parse_qs(urlsplit(self.path).query).get(parameter, ["0"])[0]))
+        self.server.node.resumed.wait(60)
 
     def _start_session(self, path: str) -> list[tuple[str, str]]:
         """AMS's TokenFilterManager starts a session for any request below /APP/streams that has none, segments included."""
@@ -174,6 +181,8 @@ class _HTTP(BaseHTTPRequestHandler):
                 ("Expires", self.date_time_string()),
             ]
         body = (path.encode() + b"#" * 300)[:300]
+        if mebibytes := parse_qs(urlsplit(self.path).query).get("mebibytes"):
+            body = bytes(int(mebibytes[0]) << 20)
         status = 200
         if suffix == "m3u8" and "gzip" in (self.headers.get("Accept-Encoding") or ""):
             body = gzip.compress(body, mtime=0)
@@ -215,7 +224,7 @@ class _HTTP(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", accept)
         self.end_headers()
         self.close_connection = True
-        _greet_and_echo(self.connection, self.server.node.name.encode())
+        _greet_and_echo(self.connection, self.server.node, b"")
         return True
 
     def _answer(
@@ -234,6 +243,10 @@ class _HTTP(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         if self.command != "HEAD":
+            if "pause=" in self.path:
+                self.wfile.write(body[:1])
+                self._wait("pause")
+                body = body[1:]
             self.wfile.write(body)
 
 
@@ -245,11 +258,13 @@ class _RTMP(BaseRequestHandler):
     def handle(self) -> None:
         connection: socket.socket = self.request
         if connection.recv(1537):
-            _greet_and_echo(connection, b"\x03" + self.server.node.name.encode())
+            _greet_and_echo(connection, self.server.node, b"\x03")
 
 
-def _greet_and_echo(connection: socket.socket, greeting: bytes) -> None:
+def _greet_and_echo(connection: socket.socket, node: Node, prefix: bytes) -> None:
+    """Sends the node's name, and then what it receives."""
     with contextlib.suppress(OSError):
-        connection.sendall(greeting)
+        connection.sendall(prefix + node.name.encode())
         while data := connection.recv(65536):
+            node.resumed.wait(60)
             connection.sendall(data)

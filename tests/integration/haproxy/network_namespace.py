@@ -46,6 +46,10 @@ def _ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True)
 
 
+def _nft(ruleset: str) -> None:
+    subprocess.run(["nft", "-f", "-"], input=ruleset, text=True, check=True)
+
+
 class Network:
     """The network of the nodes. It is another one than the balancer's because both listen on the same ports."""
 
@@ -57,6 +61,23 @@ class Network:
         """Moves the calling thread to the network of the nodes."""
         with _enter(self._nodes):
             yield
+
+    @contextmanager
+    def cut_off(self, *nodes: str) -> Generator[None]:
+        """Drops all packets from and to the addresses of nodes, as when their machines die."""
+        addresses = f"{{ {', '.join(nodes)} }}"
+        with self.enter_nodes():
+            _nft(
+                f"""table inet cut_off {{
+                    chain input {{ type filter hook input priority 0; ip daddr {addresses} drop; }}
+                    chain output {{ type filter hook output priority 0; ip saddr {addresses} drop; }}
+                }}"""
+            )
+        try:
+            yield
+        finally:
+            with self.enter_nodes():
+                _nft("delete table inet cut_off")
 
 
 @contextmanager

@@ -34,6 +34,10 @@ def request_blocking_playlist() -> int:
     return request_https(5443, f"/LiveApp/streams/ll.m3u8?_HLS_msn=7&_HLS_part=1&seconds={PAUSE}").status
 
 
+def receive_segment_with_a_pause() -> int:
+    return request_https(5443, f"/LiveApp/streams/a000000001.ts?pause={PAUSE}").status
+
+
 def stall_upload() -> int:
     with connect_tls(4444) as connection:
         connection.sendall(
@@ -78,6 +82,7 @@ def measure_seconds_until_closed(port: int, data: bytes = b"") -> float:
 SCENARIOS = (
     receive_slow_response,
     request_blocking_playlist,
+    receive_segment_with_a_pause,
     stall_upload,
     pause_websocket,
     pause_rtmp,
@@ -112,6 +117,10 @@ def test_slow_response_arrives(scenarios: RunningScenarios) -> None:
 
 def test_blocking_low_latency_playlist_arrives(scenarios: RunningScenarios) -> None:
     assert scenarios.result("request_blocking_playlist") == 200
+
+
+def test_segment_may_pause_after_its_first_byte(scenarios: RunningScenarios) -> None:
+    assert scenarios.result("receive_segment_with_a_pause") == 200
 
 
 def test_upload_may_pause(scenarios: RunningScenarios) -> None:

@@ -73,6 +73,16 @@ def test_rtmps_port_is_bound_unless_it_is_0() -> None:
     assert "rtmps" not in render_haproxy_cfg(replace(config_of(1, 1), rtmps_port=0))
 
 
+@pytest.mark.parametrize(("setting", "limit"), [(None, 16384), (500, 500)])
+def test_one_client_gets_half_of_the_connections_or_what_the_setting_allows(
+    setting: int | None, limit: int
+) -> None:
+    text = render_haproxy_cfg(replace(config_of(2, 2), connections_per_client=setting))
+    assert "maxconn 32768" in text
+    # publish, play and panel have a common one.
+    assert text.count(f"tcp-request connection reject if {{ sc0_conn_cur gt {limit} }}") == 5
+
+
 def test_without_edges_no_directive_names_them() -> None:
     directives = [
         line for line in render_haproxy_cfg(config_of(2, 0)).splitlines() if not line.strip().startswith("#")

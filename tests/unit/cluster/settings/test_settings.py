@@ -433,6 +433,10 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
             'hstsMaxAge is "63072001": give a whole number from 0 to 63072000',
         ),
         (
+            {"connectionsPerClient": "0"},
+            'connectionsPerClient is "0": give a whole number from 10 to 1000000',
+        ),
+        (
             {"statisticsUser": "a:b"},
             'statisticsUser is "a:b": give 1 to 32 letters, digits, . _ or -',
         ),

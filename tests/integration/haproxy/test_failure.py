@@ -1,0 +1,171 @@
+"""What viewers and publishers notice when nodes hang, are cut off, or pause. The tests share one HAProxy."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from cluster.haproxy_config import render_haproxy_cfg
+from tests.integration.haproxy.clients import Response, echoes, open_rtmp, open_websocket, request_https
+from tests.integration.haproxy.conftest import CLUSTER, Balancer
+from tests.integration.haproxy.network_namespace import Network
+
+LOST = ("edge1", "origin1")
+STICKY = "Cookie: AMS_EDGE=edge1\r\n"
+STREAMS = "/LiveApp/streams"
+
+
+@contextmanager
+def hang(balancer: Balancer, network: Network) -> Generator[None]:
+    """Stops the servers and not the kernels of the nodes, as SIGSTOP does."""
+    for name in LOST:
+        balancer.nodes[name].resumed.clear()
+    try:
+        yield
+    finally:
+        for name in LOST:
+            balancer.nodes[name].resumed.set()
+
+
+@contextmanager
+def cut_off(balancer: Balancer, network: Network) -> Generator[None]:
+    with network.cut_off(*(balancer.nodes[name].address for name in LOST)):
+        yield
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not true within 60 s"
+        time.sleep(0.05)
+
+
+def states(balancer: Balancer, *names: str) -> set[str]:
+    return {
+        state for server, state in balancer.haproxy.server_states().items() if server.split("/")[1] in names
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def watch(balancer: Balancer) -> Iterator[None]:
+    """Runs the script that closes the connections to silent nodes, as its systemd service does."""
+    script = balancer.haproxy.start_script("close-dead-connections.sh")
+    yield
+    script.terminate()
+    script.wait(10)
+
+
+def open_rtmp_at(name: str) -> socket.socket:
+    for _ in range(4):
+        connection, node = open_rtmp()
+        if node == name:
+            return connection
+        connection.close()
+    raise AssertionError(f"no RTMP session at {name}")
+
+
+class Viewers:
+    """Requests and sessions in the background, each with the time at which it ended."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def request(
+        self, path: str, method: str = "GET", headers: str = STICKY
+    ) -> Future[tuple[Response, float]]:
+        def run() -> tuple[Response, float]:
+            response = request_https(5443, path, headers, method, b"x" if method == "POST" else b"")
+            return response, time.monotonic()
+
+        return self._pool.submit(run)
+
+    def wait_for_end(self, session: socket.socket) -> Future[float]:
+        def run() -> float:
+            with session, contextlib.suppress(ConnectionError):
+                session.settimeout(60)
+                assert session.recv(1) == b""
+            return time.monotonic()
+
+        return self._pool.submit(run)
+
+
+@pytest.mark.parametrize("fault", [hang, cut_off])
+def test_lost_nodes_are_left_by_everybody(
+    balancer: Balancer,
+    network: Network,
+    fault: Callable[[Balancer, Network], AbstractContextManager[None]],
+) -> None:
+    nodes = balancer.nodes
+    wait_for(lambda: states(balancer, *nodes) == {"UP"})
+    # After the reload the sessions of the old worker are watched by nobody else.
+    sessions = [open_websocket(5443, "/LiveApp/websocket", STICKY)[0], open_rtmp_at("origin1")]
+    balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
+    sessions += [open_websocket(5443, "/LiveApp/websocket", STICKY)[0], open_rtmp_at("origin1")]
+    for node in nodes.values():
+        node.targets.clear()
+    with ThreadPoolExecutor(32) as pool:
+        viewers = Viewers(pool)
+        started = time.monotonic()
+        playlist = viewers.request(f"{STREAMS}/a.m3u8?seconds=1")
+        segment = viewers.request(f"{STREAMS}/a000000001.ts?seconds=1")
+        # Without its delay the request would end before the fault.
+        blocking = viewers.request(f"{STREAMS}/a.m3u8?_HLS_msn=7&seconds=1")
+        rest = viewers.request("/LiveApp/rest/v2/broadcasts/a?seconds=1")
+        post = viewers.request("/LiveApp/rest/v2/broadcasts/create?seconds=1", "POST")
+        wait_for(lambda: len(nodes["edge1"].targets) == 5)
+        with fault(balancer, network):
+            failed = time.monotonic()
+            ends = [viewers.wait_for_end(session) for session in sessions]
+            later = [viewers.request(f"{STREAMS}/a.m3u8", headers=headers) for headers in (STICKY, "") * 4]
+            for request in (playlist, segment, *later):
+                response, ended = request.result()
+                assert response.status == 200
+                assert response.header("X-Node") != "edge1"
+                assert ended - started < 4
+            wait_for(lambda: {state.split()[0] for state in states(balancer, "edge1", "origin1")} == {"DOWN"})
+            for request in (blocking, rest):
+                response, ended = request.result()
+                assert response.status == 200
+                assert response.header("X-Node") == "edge2"
+                # Their second second is that of the other node.
+                assert ended - failed < 11
+            response, ended = post.result()
+            assert response.status == 502
+            assert ended - failed < 10
+            for end in ends:
+                assert end.result() - failed < 10
+    posts = [target for node in nodes.values() for target in node.targets if target.startswith("POST")]
+    assert len(posts) == 1
+    wait_for(lambda: states(balancer, *nodes) == {"UP"})
+    assert request_https(5443, "/LiveApp/", STICKY).node == "edge1"
+
+
+def test_pause_of_two_seconds_moves_no_request_and_ends_no_session(balancer: Balancer) -> None:
+    node = balancer.nodes["edge1"]
+    wait_for(lambda: states(balancer, "edge1") == {"UP"})
+    session, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
+    with ThreadPoolExecutor(4) as pool, session:
+        node.resumed.clear()
+        requests = [Viewers(pool).request(f"{STREAMS}/a{suffix}") for suffix in (".m3u8", ".ts")]
+        time.sleep(2)
+        node.resumed.set()
+        for request in requests:
+            response, _ = request.result()
+            assert response.header("X-Node") == "edge1"
+        assert all(state.startswith("UP") for state in states(balancer, "edge1"))
+        assert echoes(session)
+
+
+def test_slow_node_stays_in_service(balancer: Balancer) -> None:
+    """Each response may take a second, also where a health check has several requests."""
+    node = balancer.nodes["edge1"]
+    wait_for(lambda: states(balancer, "edge1") == {"UP"})
+    node.delay = 0.7
+    for _ in range(8):
+        assert request_https(5443, f"{STREAMS}/a.m3u8", STICKY).header("X-Node") == "edge1"
+        assert states(balancer, "edge1") == {"UP"}
+    node.delay = 0

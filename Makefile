@@ -35,7 +35,7 @@ export PATH := $(PATH):$(CURDIR)/.venv/engine
 # With this variable set, every run of Pulumi compiles pulumi_aws again, which takes 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-PYTHON_FILES := __main__.py cluster components operations policy sandbox tests bench
+PYTHON_FILES := __main__.py cluster components operations policy sandbox templates tests bench
 SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests bench .ci | grep -v __pycache__)
 
 # A preview that fails or violates a policy leaves no plan, so nobody can deploy it by mistake.

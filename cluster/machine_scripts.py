@@ -23,7 +23,12 @@ def read_script(folder: ScriptFolder, name: str) -> str:
 
 def bundle_scripts(folder: ScriptFolder) -> str:
     """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line `=== NAME`."""
-    paths = [*(_FOLDER / ScriptFolder.EVERY_MACHINE).glob("*.sh"), *(_FOLDER / folder).glob("*.sh")]
+    paths = [
+        path
+        for name in (ScriptFolder.EVERY_MACHINE, folder)
+        for path in (_FOLDER / name).iterdir()
+        if path.suffix in (".sh", ".py")
+    ]
     return "".join(
         f"=== {path.name}\n{path.read_text()}" for path in sorted(paths, key=lambda path: path.name)
     )

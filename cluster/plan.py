@@ -1,5 +1,6 @@
 """The cluster that the settings describe: its machines, ports, certificate and URLs, known before any resource exists."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from cluster.address_plan import AddressPlan, plan_addresses
 from cluster.haproxy_config import HAProxyConfig, Server
 from cluster.host_keys import SshKeys
 from cluster.port_table import PortTable, SecurityGroup, plan_ports
+from cluster.settings.app_settings import SECRET_NAMES, merge_for_each
 from cluster.settings.certificate import AcmeSettings, TlsSettings
 from cluster.settings.model import DatabaseSettings, LoadBalancerSettings, MediaNodeSettings, Settings
 
@@ -54,6 +56,15 @@ class AcmePlan:
 
 
 @dataclass(frozen=True)
+class AppSettingsPlan:
+    """Settings of Ant Media's applications. Each part is a JSON object of applications with their values by name."""
+
+    public: str
+    """Previews show them."""
+    secret: SecretStr
+
+
+@dataclass(frozen=True)
 class NodePlan:
     """What every node is set up with."""
 
@@ -67,6 +78,7 @@ class NodePlan:
     """The user's own cluster registry."""
     applications: tuple[str, ...]
     """A node is ready when these serve."""
+    app_settings: AppSettingsPlan | None
     drain_seconds: int
     """How long a node's connections may last before it is restarted or replaced."""
 
@@ -170,6 +182,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.panel_password,
             settings.database_url,
             settings.applications,
+            _plan_app_settings(settings),
             settings.drain_seconds,
         ),
         load_balancer=machine(
@@ -211,6 +224,19 @@ def _plan_certificate(settings: Settings) -> AcmePlan | TlsSettings:
     if isinstance(certificate, TlsSettings):
         return certificate
     return AcmePlan(certificate, settings.certificate_names)
+
+
+def _plan_app_settings(settings: Settings) -> AppSettingsPlan | None:
+    merged = merge_for_each(settings.application_settings, settings.applications)
+
+    def select(secret: bool) -> str:
+        selected = {
+            application: {name: value for name, value in values.items() if (name in SECRET_NAMES) == secret}
+            for application, values in merged.items()
+        }
+        return json.dumps(selected, sort_keys=True)
+
+    return AppSettingsPlan(select(secret=False), SecretStr(select(secret=True))) if merged else None
 
 
 def _list_open_rtmp_ports(settings: Settings) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from math import ceil
 
 import pulumi
 
+from cluster.address_plan import Role
 from cluster.machine_scripts import ScriptFolder
 from cluster.plan import NodePlan
 from components.cluster_database import ClusterDatabase
@@ -89,16 +90,28 @@ class MediaNodes(pulumi.ComponentResource):
         # A first machine has no viewers, so it does not wait for the load balancer.
         machine = Machine(node, args, self._after(*previous, *([drained] if running else [])))
         connection = machine.connection(machine.private_ip, setup.balancer.jump_host)
+        host = ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after())
         set_up = RemoteScript(
             f"{node}-ant-media",
             script,
-            ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after()),
+            host,
             args=[*script_args, *plan.applications],
             secrets=secrets,
             triggers=database_starts,
             timeout=1200,
             opts=self._after(drained, *([database.ready] if database else [])),
         )
+        # On one node, from which the others in the cluster get them, and before viewers reach it: they may protect streams.
+        if plan.app_settings and args.place.role == Role.ORIGIN and not self.machines:
+            set_up = RemoteScript(
+                f"{node}-app-settings",
+                "set-app-settings.py",
+                host,
+                args=[plan.panel_email, plan.app_settings.public],
+                secrets=[plan.panel_password, plan.app_settings.secret],
+                triggers=database_starts,
+                opts=self._after(set_up),
+            )
         in_service = RemoteScript(
             f"{node}-in-service",
             "return-server.sh",

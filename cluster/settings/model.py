@@ -5,6 +5,7 @@ describe what each setting does.
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Annotated, get_args, get_type_hints
 
 from pydantic import (
@@ -20,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
 from cluster.address_plan import plan_addresses
-from cluster.settings import rules
+from cluster.settings import app_settings, rules
 from cluster.settings.certificate import AcmeSettings, TlsSettings, current_time
 from cluster.settings.certificate_checks import matches_host
 from cluster.settings.database_url import validate_database_url
@@ -124,6 +125,9 @@ class Settings:
         # They are on one line of haproxy.cfg, which may have 64 words.
         rules.at_most_items(50),
     ] = ("LiveApp", "WebRTCAppEE", "live")
+    application_settings: Annotated[dict[str, dict[str, object]], FromJson] = field(
+        default_factory=dict[str, dict[str, object]]
+    )
     rtmps_port: Annotated[StrictInt, FromJson, AfterValidator(rules.validate_rtmps_port)] = 1936
     srt: Annotated[StrictBool, FromJson] = False
     protect: Annotated[StrictBool, FromJson] = False
@@ -225,6 +229,15 @@ class Settings:
         if zone and domain and not rules.is_in_zone(domain, zone):
             raise ValueError(f"{domain} is not in this zone: give the zone that contains it")
         return zone
+
+    @field_validator("application_settings")
+    @classmethod
+    def _validate_application_settings(
+        cls, settings: app_settings.AppSettings, info: ValidationInfo
+    ) -> app_settings.AppSettings:
+        if "applications" in info.data:
+            raise_problems(app_settings.find_problems(settings, info.data["applications"]))
+        return settings
 
     @field_validator("acme")
     @classmethod

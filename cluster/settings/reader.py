@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from cluster.settings.app_settings import list_secrets
 from cluster.settings.model import (
     GENERATED_SECRETS,
     NAMESPACE,
@@ -40,6 +41,16 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
         for key in SECRETS
         if key in given and key not in secret_keys
     ]
+    plain_secrets = (
+        []
+        if "applicationSettings" in secret_keys
+        else list_secrets(parse_json(given.get("applicationSettings")))
+    )
+    problems += [
+        f"{NAMESPACE}:{path} is in plain text: encrypt it with pulumi config set --secret --path '{NAMESPACE}:{path}', "
+        "and give a new value if anyone else may have read this one"
+        for path in plain_secrets
+    ]
     if "tls" not in given:
         # An empty object makes pydantic report acme.email as missing, not acme.
         given.setdefault("acme", "{}")
@@ -59,6 +70,8 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
         settings = TypeAdapter(Settings).validate_python(given, context={"now": now})
     except ValidationError as error:
         hidden_keys = {*SECRETS, "tls", *secret_keys}
+        if plain_secrets:
+            hidden_keys.add("applicationSettings")
         problems += [_format_problem(detail, hidden_keys) for detail in error.errors()]
     else:
         if not problems:
@@ -100,6 +113,7 @@ _TYPE_REMEDIES = {
     "string_type": "give a text",
     "literal_error": "give {expected}",
     "tuple_type": "give a list: set each element with pulumi config set --path '{key}[0]' VALUE",
+    "dict_type": "give an object: set each of its keys with pulumi config set --path {key}.NAME VALUE",
     "dataclass_type": "give an object: set each of its keys with pulumi config set --path {key}.NAME VALUE",
 }
 

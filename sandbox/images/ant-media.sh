@@ -21,7 +21,7 @@ install_server() {
   for app in LiveApp WebRTCAppEE live root; do
     install -D -m 0644 "$here/conf/red5-web.properties" "$home/webapps/$app/WEB-INF/red5-web.properties"
   done
-  install -D -m 0644 -t "$home/standin" "$here"/standin/*.py
+  install -D -m 0644 -t "$home/standin" "$here"/standin/*.{py,json}
   run_in_target chown -R antmedia:antmedia /usr/local/antmedia /var/log/antmedia
   run_in_target python3 -m compileall -q /usr/local/antmedia/standin
   install -m 0644 "$here"/*.service "$target/etc/systemd/system/"

@@ -9,7 +9,17 @@ import pytest
 
 from tests.project import PROJECT
 
-EVERYTHING = {"__main__", "bench", "cluster", "components", "operations", "policy", "sandbox", "tests"}
+EVERYTHING = {
+    "__main__",
+    "bench",
+    "cluster",
+    "components",
+    "operations",
+    "policy",
+    "sandbox",
+    "templates",
+    "tests",
+}
 MAY_IMPORT: Mapping[str, set[str]] = {
     "cluster": {"cluster"},
     "components": {"cluster", "components"},
@@ -17,6 +27,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "policy": {"cluster", "policy"},
     "operations": {"cluster", "operations", "policy"},
     "sandbox": {"sandbox"},
+    "templates": set(),
     "tests": EVERYTHING,
     "bench": EVERYTHING,
 }

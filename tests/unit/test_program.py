@@ -291,6 +291,18 @@ def test_database_url_replaces_the_database_machine() -> None:
     assert "mongodb+srv://user:own-database-password@cluster.mongodb.net/" in stdin
 
 
+def test_application_settings_are_set_on_the_first_origin_before_it_serves() -> None:
+    cloud = run(applicationSettings={"live": {"jwtControlEnabled": True, "jwtSecretKey": "hunter2"}})
+    (name,) = (name for name in cloud.of_type(REMOTE) if "app-settings" in name)
+    step = cloud.of_type(REMOTE)[name]
+    assert name == "origin1-app-settings"
+    assert """'{"live": {"jwtControlEnabled": true}}'""" in step["create"]
+    assert "hunter2" not in json.dumps(without_secrets(step))
+    assert "hunter2" in json.dumps(step["stdin"])
+    assert name in cloud.dependencies[f"{REMOTE} origin1-in-service"]
+    assert "origin1-ant-media" in cloud.dependencies[f"{REMOTE} {name}"]
+
+
 def test_existing_subnets_are_used_unchanged() -> None:
     cloud = Run(
         subnets={

@@ -16,11 +16,11 @@ rm -rf "$directory.new"
 mkdir -p "$directory.new"
 cd "$directory.new"
 awk '/^=== / { file = $2; next } { print > file }'
-chmod 0755 ./*.sh
+chmod 0755 ./*
 # One by one: units run these scripts, also after a reboot in the middle.
 mkdir -p "$directory"
 for file in "$directory"/*; do
   [[ -e ${file##*/} ]] || rm -rf "$file"
 done
-mv ./*.sh "$directory"
+mv ./* "$directory"
 rmdir "$directory.new"

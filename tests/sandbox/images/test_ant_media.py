@@ -4,6 +4,7 @@ import base64
 import hashlib
 import http.client
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from shlex import split as words
 
 import pytest
 
+from cluster.machine_scripts import ScriptFolder, read_script
 from sandbox.cloud.images import build_missing
 from tests.sandbox.images.machines import (
     FAST_START_FILE,
@@ -28,6 +30,7 @@ from tests.sandbox.images.machines import (
 
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
 DATABASE_PASSWORD = "pass&word/with\\signs"
+EMAIL, PASSWORD = "admin@example.org", "secret"
 HOME = "/usr/local/antmedia"
 FROM_LOCALHOST = {"X-Forwarded-For": "127.0.0.1"}
 LIVENESS, VERSION, NO_STREAM = "/rest/v2/liveness", "/LiveApp/rest/v2/version", "/LiveApp/streams/nope.m3u8"
@@ -61,8 +64,8 @@ def cookie_header(response: Response) -> dict[str, str]:
 
 
 def log_in(address: str) -> dict[str, str]:
-    md5 = hashlib.md5(b"secret", usedforsecurity=False).hexdigest()
-    user = {"email": "admin@example.org", "password": md5}
+    md5 = hashlib.md5(PASSWORD.encode(), usedforsecurity=False).hexdigest()
+    user = {"email": EMAIL, "password": md5}
     send_request(address, "/rest/v2/users/initial", "POST", body=user)
     response = send_request(address, "/rest/v2/users/authenticate", "POST", body=user)
     assert response.json["success"] is True
@@ -447,6 +450,92 @@ def test_server_with_unusable_database_stops_and_is_not_restarted(single: Machin
     assert single.shell(SINGLE, f"{HOME}/change_server_mode.sh standalone").returncode == 0
 
 
+# Settings of applications
+
+
+def read_app_settings(address: str, application: str = "LiveApp") -> dict[str, object]:
+    return send_request(
+        address, f"/rest/v2/applications/settings/{application}", headers=log_in(address)
+    ).json
+
+
+def replace_app_settings(address: str, values: dict[str, object]) -> bool:
+    path = "/rest/v2/applications/settings/LiveApp"
+    return send_request(address, path, "POST", log_in(address), values).json["success"] is True
+
+
+def run_set_app_settings(
+    machines: Machines, address: str, settings: object, secrets: object, password: str = PASSWORD
+) -> subprocess.CompletedProcess[str]:
+    """Runs the script that `pulumi up` runs on a node."""
+    script = read_script(ScriptFolder.NODE, "set-app-settings.py")
+    machines.shell(address, "cat >/tmp/set-app-settings.py", script)
+    arguments = shlex.join(["/tmp/set-app-settings.py", EMAIL, json.dumps(settings)])
+    return machines.shell(address, f"python3 {arguments}", f"{password}\n{json.dumps(secrets)}\n")
+
+
+def test_settings_api_resets_what_is_missing_and_ignores_unknown_names(single: Machines) -> None:
+    before = read_app_settings(SINGLE)
+    assert replace_app_settings(SINGLE, {**before, "gopSize": 60, "settings.gopSize": 30})
+    changed = read_app_settings(SINGLE)
+    assert (changed["gopSize"], "settings.gopSize" in changed) == (60, False)
+    assert replace_app_settings(SINGLE, {"hlsTime": "4"})
+    reset = read_app_settings(SINGLE)
+    assert (reset["gopSize"], reset["hlsTime"]) == (0, "4")
+    assert reset["clusterCommunicationKey"] != before["clusterCommunicationKey"]
+    assert not replace_app_settings(
+        SINGLE, {"publishTokenControlEnabled": True, "publishJwtControlEnabled": True}
+    )
+    assert replace_app_settings(SINGLE, before)
+
+
+def test_settings_of_the_stack_take_effect_without_restart_and_keep_those_of_the_panel(
+    single: Machines,
+) -> None:
+    main_process = "systemctl show --property MainPID --value antmedia"
+    started = single.shell(SINGLE, main_process).stdout
+    before = read_app_settings(SINGLE)
+    assert replace_app_settings(SINGLE, {**before, "gopSize": 60})  # in the panel
+    assert response_status(SINGLE, VERSION, {"X-Forwarded-For": "203.0.113.9"}) == 403
+    settings, secrets = (
+        {"LiveApp": {"remoteAllowedCIDR": "203.0.113.0/24"}},
+        {"LiveApp": {"jwtSecretKey": "hunter2"}},
+    )
+    first = run_set_app_settings(single, SINGLE, settings, secrets)
+    assert first.stdout == "LiveApp: changed jwtSecretKey, remoteAllowedCIDR\n"
+    assert response_status(SINGLE, VERSION, {"X-Forwarded-For": "203.0.113.9"}) == 200
+    now = read_app_settings(SINGLE)
+    assert (now["gopSize"], now["jwtSecretKey"]) == (60, "hunter2")
+    assert run_set_app_settings(single, SINGLE, settings, secrets).stdout == "LiveApp: unchanged\n"
+    assert single.shell(SINGLE, main_process).stdout == started
+    single.shell(SINGLE, "systemctl restart antmedia")
+    wait_until("the server is ready again", lambda: response_status(SINGLE, LIVENESS) == 200)
+    wait_until("the settings outlive a restart", lambda: read_app_settings(SINGLE)["gopSize"] == 60)
+    assert replace_app_settings(SINGLE, before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "password", "message"),
+    [
+        ({"LiveApp": {}}, "another password", "cannot log in to the web panel with panelPassword"),
+        ({"Missing": {}}, PASSWORD, "has no application Missing (status 500)"),
+        ({"LiveApp": {"colour": "red"}}, PASSWORD, "ignores the settings colour: remove them"),
+        (
+            {"LiveApp": {"playTokenControlEnabled": True, "playJwtControlEnabled": True}},
+            PASSWORD,
+            "refused the settings of LiveApp (playJwtControlEnabled, playTokenControlEnabled)",
+        ),
+    ],
+)
+def test_settings_that_the_server_cannot_have_fail_with_the_reason(
+    single: Machines, settings: dict[str, object], password: str, message: str
+) -> None:
+    log_in(SINGLE)
+    result = run_set_app_settings(single, SINGLE, settings, {name: {} for name in settings}, password)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
 # A cluster
 
 
@@ -464,12 +553,12 @@ def test_nodes_list_each_other_and_a_node_without_heartbeat_is_dead(cluster: Mac
 def test_start_in_cluster_mode_writes_the_applications_settings_as_java_does(cluster: Machines) -> None:
     url = f"redis://default:pass:1@{DATABASE}:6379"
     file = f"{HOME}/webapps/{{}}/WEB-INF/red5-web.properties"
-    edit = f"sed -i 's|^stunServerURI=.*|stunServerURI={url}|; 1i# a comment'"
+    edit = f"sed -i 's|^db.host=.*|db.host={url}|; 1i# a comment'"
     cluster.shell(EDGE, f"{edit} {file.format('LiveApp')} {file.format('root')}; systemctl restart antmedia")
     wait_until("the edge is ready", lambda: is_ready(EDGE))
     lines = cluster.shell(EDGE, f"cat {file.format('LiveApp')}").stdout.splitlines()
     escaped = url.replace(":", "\\:")
-    assert f"stunServerURI={escaped}" in lines
+    assert f"db.host={escaped}" in lines
     assert "# a comment" not in lines
     assert url in cluster.shell(EDGE, f"cat {file.format('root')}").stdout
 
@@ -517,6 +606,17 @@ def test_port_5000_serves_only_streams_of_its_node(cluster: Machines) -> None:
         connection = http.client.HTTPConnection(ORIGIN, 5000, timeout=60)
         connection.request("GET", path)
         assert connection.getresponse().status == 404
+
+
+def test_settings_reach_all_nodes_and_a_new_one_starts_with_them(cluster: Machines) -> None:
+    log_in(ORIGIN)
+    settings, none = {"live": {"gopSize": 60}}, {"live": {}}
+    assert run_set_app_settings(cluster, ORIGIN, settings, none).returncode == 0
+    wait_until("the edge has the setting", lambda: read_app_settings(EDGE, "live")["gopSize"] == 60)
+    properties = f"{HOME}/webapps/live/WEB-INF/red5-web.properties"
+    cluster.shell(EDGE, f"sed -i s/^gopSize=60/gopSize=30/ {properties}; systemctl restart antmedia")
+    wait_until("the edge is ready again", lambda: is_ready(EDGE))
+    assert read_app_settings(EDGE, "live")["gopSize"] == 60
 
 
 def test_stopped_node_leaves_the_cluster_at_once(cluster: Machines) -> None:

@@ -8,18 +8,19 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
 from pathlib import Path
 
 from aiohttp import web
 
+from .app_settings import AppSettings
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
 from .registry import DATABASE_ERRORS, HEARTBEAT, FileStore, Registry, connect_database
 from .root import RootApplication
 from .server import Server
-from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings, save_application_settings
+from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings
 
 log = logging.getLogger("stand-in")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -53,25 +54,30 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     """Runs the server until SIGTERM or until nginx exits, and returns the exit code."""
     store = await connect_database(settings.database) if settings.database else FileStore(HOME / "server.db")
     registry = Registry(store, settings.address)
-    apps = list(settings.rest_networks)
+    apps = list(settings.applications)
+    app_settings = {name: AppSettings(name, registry, settings.database is not None) for name in apps}
     media = MediaServer(apps, registry.start_broadcast, registry.end_broadcast)
     key = await registry.agree_on_key(secrets.token_urlsafe(32))
     server = Server(
         settings,
-        RootApplication(settings, registry),
-        {name: Application(name, settings, registry, media, key) for name in apps},
+        RootApplication(settings, app_settings, registry),
+        {name: Application(settings, each, registry, media, key) for name, each in app_settings.items()},
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
-    starting = asyncio.create_task(start_in_phases(clock, settings, server, registry, media))
+    starting = asyncio.create_task(
+        start_in_phases(clock, settings, server, registry, media, app_settings.values())
+    )
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         # A stop during the start ends the process at once.
         return SIGTERM_EXIT_CODE
     listeners = starting.result()
-    heartbeats = asyncio.create_task(send_heartbeats(registry)) if settings.database else None
+    heartbeats = (
+        asyncio.create_task(send_heartbeats(registry, app_settings.values())) if settings.database else None
+    )
     crashed = asyncio.create_task(media.wait_for_exit())
     await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
 
@@ -94,7 +100,12 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
 
 
 async def start_in_phases(
-    clock: StartClock, settings: Settings, server: Server, registry: Registry, media: MediaServer
+    clock: StartClock,
+    settings: Settings,
+    server: Server,
+    registry: Registry,
+    media: MediaServer,
+    app_settings: Collection[AppSettings],
 ) -> list[web.TCPSite]:
     """Starts as the original does: liveness refuses connections, then returns 500, 403 and 200, and the applications follow."""
     if settings.database:
@@ -109,7 +120,8 @@ async def start_in_phases(
     server.apps_status = HTTPStatus.INTERNAL_SERVER_ERROR
     await media.start()
     if settings.database:
-        save_application_settings()
+        for each in app_settings:
+            await each.follow_cluster(starting=True)
         listeners.append(await start_listener(server.handle_origin_request, ORIGIN_PORT))
     await clock.wait_for(1)
     server.apps_status = None
@@ -127,10 +139,12 @@ async def start_listener(handler: RequestHandler, port: int) -> web.TCPSite:
     return site
 
 
-async def send_heartbeats(registry: Registry) -> None:
+async def send_heartbeats(registry: Registry, app_settings: Collection[AppSettings]) -> None:
     while True:
         try:
             await registry.save_heartbeat()
+            for each in app_settings:
+                await each.follow_cluster()
         except DATABASE_ERRORS as error:
             log.error("could not write the heartbeat: %s", error)
         await asyncio.sleep(HEARTBEAT)

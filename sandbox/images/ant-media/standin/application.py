@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from . import jwt
+from .app_settings import AppSettings
 from .media import MediaServer
 from .registry import Broadcast, Registry
 from .root import VERSION, error_response, json_response, result_response
@@ -27,14 +28,20 @@ class Application:
     """A streaming application and its sessions."""
 
     def __init__(
-        self, name: str, settings: Settings, registry: Registry, media: MediaServer, cluster_key: str
+        self,
+        settings: Settings,
+        app_settings: AppSettings,
+        registry: Registry,
+        media: MediaServer,
+        cluster_key: str,
     ) -> None:
-        self.name = name
+        self.name = app_settings.application
         self._settings = settings
+        self._app_settings = app_settings
         self._registry = registry
         self._media = media
         self._cluster_key = cluster_key
-        self._sessions = Sessions(f"/{name}")
+        self._sessions = Sessions(f"/{self.name}")
 
     async def handle(
         self, request: web.BaseRequest, path: str, client: Client, socket: web.WebSocketResponse
@@ -45,7 +52,7 @@ class Application:
         if path == "/websocket":
             return await _answer_websocket(request, socket)
         if path.startswith("/streams/"):
-            if self.name in self._settings.apps_with_play_tokens:
+            if self._app_settings.plays_only_with_token:
                 # The original's Enterprise Edition checks the token before it looks for the file. The stand-in issues no tokens.
                 return error_response(HTTPStatus.FORBIDDEN, "Invalid Token")
             response = await self._serve_stream_file(path.removeprefix("/streams/"))
@@ -93,7 +100,7 @@ class Application:
 
     async def _handle_rest(self, request: web.BaseRequest, path: str, client: Client) -> web.StreamResponse:
         from_node = jwt.is_valid_token(self._cluster_key, request.headers.get("ClusterAuthorization", ""))
-        allowed = self._settings.rest_networks[self.name]
+        allowed = self._app_settings.rest_networks
         if not from_node and not any(client.address in network for network in allowed):
             return error_response(HTTPStatus.FORBIDDEN, "Not allowed IP")
         body = await request.read()

@@ -162,6 +162,13 @@ class Registry:
         await self._store.hsetnx("antmedia:cluster", "key", proposal)
         return cast(str, await self._store.hget("antmedia:cluster", "key"))
 
+    async def find_app_settings(self, app: str) -> dict[str, object] | None:
+        text = await self._store.hget("antmedia:settings", app)
+        return cast(dict[str, object], json.loads(text)) if text else None
+
+    async def save_app_settings(self, app: str, values: dict[str, object]) -> None:
+        await self._store.hset("antmedia:settings", app, json.dumps(values))
+
     async def list_users(self) -> dict[str, str]:
         return await self._store.hgetall("antmedia:users")
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from . import jwt
+from .app_settings import AppSettings
 from .registry import Registry
 from .settings import Settings
 from .tomcat import Client, Session, Sessions
@@ -49,8 +50,9 @@ def error_response(status: HTTPStatus, message: str = "") -> web.Response:
 class RootApplication:
     """The application at `/`, which serves the panel and the root REST API."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, app_settings: dict[str, AppSettings], registry: Registry) -> None:
         self._settings = settings
+        self._app_settings = app_settings
         self._registry = registry
         self._sessions = Sessions("/")
         self._failures: dict[str, list[float]] = {}
@@ -109,7 +111,12 @@ class RootApplication:
             case "GET", "version":
                 return json_response(VERSION)
             case "GET", "applications":
-                return json_response({"applications": sorted(self._settings.rest_networks)})
+                return json_response({"applications": sorted(self._settings.applications)})
+            # Without the application, the original fails with 500 here.
+            case "GET", tail if match := re.fullmatch(r"applications/settings/([^/]+)", tail):
+                return json_response(self._app_settings[match[1]].values)
+            case "POST", tail if match := re.fullmatch(r"applications/settings/([^/]+)", tail):
+                return result_response(await self._app_settings[match[1]].replace(await request.json()))
             case "GET", "cluster-mode-status":
                 return result_response(self._settings.database is not None)
             case "GET", "cluster/node-count":

@@ -15,14 +15,6 @@ HOME = Path("/usr/local/antmedia")
 WEBAPPS = HOME / "webapps"
 LOGS = Path("/var/log/antmedia")
 
-# The original's settings of an application that each make playback require a token or a hash.
-_PLAY_TOKEN_SETTINGS = (
-    "playTokenControlEnabled",
-    "playJwtControlEnabled",
-    "hashControlPlayEnabled",
-    "enableTimeTokenForPlay",
-)
-
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
 
@@ -56,31 +48,21 @@ class Settings:
     database: RedisDatabase | MongoDatabase | None
     """None outside cluster mode."""
     dashboard_networks: Networks
-    rest_networks: dict[str, Networks]
-    """Networks that may use the REST API, by application."""
-    apps_with_play_tokens: frozenset[str]
-    """Applications that play only with a token or a hash."""
+    applications: tuple[str, ...]
     server_jwt_secret: str | None
 
 
 def read_settings() -> Settings:
-    server = _properties(HOME / "conf/red5.properties")
+    server = read_properties(HOME / "conf/red5.properties")
     # change_server_mode.sh enables cluster mode by uncommenting the beans between these marks.
     clustered = "<!-- cluster start -->" in (HOME / "conf/jee-container.xml").read_text()
-    apps = {
-        file.parent.parent.name: _properties(file)
-        for file in sorted(WEBAPPS.glob("*/WEB-INF/red5-web.properties"))
-        if file.parent.parent.name != "root"
-    }
+    apps = (file.parent.parent.name for file in sorted(WEBAPPS.glob("*/WEB-INF/red5-web.properties")))
     return Settings(
         host_name=socket.gethostname(),
         address=os.environ.get("AMS_HOST_ADDRESS") or _default_route_address(),
         database=_database(server) if clustered else None,
-        dashboard_networks=_networks(server["server.allowed_dashboard_CIDR"]),
-        rest_networks={name: _networks(app["remoteAllowedCIDR"]) for name, app in apps.items()},
-        apps_with_play_tokens=frozenset(
-            name for name, app in apps.items() if any(app.get(key) == "true" for key in _PLAY_TOKEN_SETTINGS)
-        ),
+        dashboard_networks=parse_networks(server["server.allowed_dashboard_CIDR"]),
+        applications=tuple(name for name in apps if name != "root"),
         server_jwt_secret=(
             server["server.jwtServerSecretKey"]
             if server["server.jwtServerControlEnabled"] == "true"
@@ -89,29 +71,23 @@ def read_settings() -> Settings:
     )
 
 
-def _properties(file: Path) -> dict[str, str]:
+def read_properties(file: Path) -> dict[str, str]:
     lines = (line.strip() for line in file.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {key.strip(): re.sub(r"\\(.)", r"\1", value.strip()) for key, _, value in pairs}
 
 
-def save_application_settings() -> None:
-    """Writes the file of each application anew, as the original does when it starts in cluster mode.
-
-    It uses Java's Properties.store (AntMediaApplicationAdapter.appStart, updateAppSettingsFile): comments are gone, and colons
-    and equals signs of the values are escaped.
-    """
-    for file in WEBAPPS.glob("*/WEB-INF/red5-web.properties"):
-        if file.parent.parent.name != "root":
-            lines = [f"{key}={_escape(value)}\n" for key, value in _properties(file).items()]
-            file.write_text(f"#{time.ctime()}\n{''.join(lines)}")
+def write_properties(file: Path, values: dict[str, str]) -> None:
+    """Writes a file as Java's Properties.store does: without comments, with escaped colons and equals signs in the values."""
+    lines = [f"{key}={_escape(value)}\n" for key, value in values.items()]
+    file.write_text(f"#{time.ctime()}\n{''.join(lines)}")
 
 
 def _escape(value: str) -> str:
     return re.sub(r"([\\:=#!])", r"\\\1", value)
 
 
-def _networks(text: str) -> Networks:
+def parse_networks(text: str) -> Networks:
     return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(","))
 
 

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Sets settings of applications through Ant Media Server's REST API, without a restart. In a cluster all nodes get them.
+
+usage: set-app-settings.py PANEL_EMAIL SETTINGS < secrets
+       SETTINGS is a JSON object: the values of each application, by name.
+       Standard input has two lines: the panel's password, and the settings that are secret, as a second such object.
+
+The API replaces all settings of an application. So this script reads them, changes the given ones and writes all back:
+others keep what the panel set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.cookiejar
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+
+API = "http://127.0.0.1:5080/rest/v2"
+TIMEOUT = 30
+
+client = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+
+def request(path: str, body: object = None) -> Any:
+    """Returns the JSON of a response. Sends a POST request with `body`, or a GET request without it."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    with client.open(urllib.request.Request(f"{API}/{path}", data, headers), timeout=TIMEOUT) as response:
+        return json.load(response)
+
+
+def log_in(user: dict[str, str]) -> None:
+    if not request("users/authenticate", user)["success"]:
+        sys.exit(
+            f"{user['email']} cannot log in to the web panel with panelPassword, so applicationSettings were not set. "
+            "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
+            "refuses all for five minutes."
+        )
+
+
+def change_settings(application: str, wanted: dict[str, object]) -> list[str]:
+    """Sets the values and returns the names of those that had another value."""
+    path = f"applications/settings/{application}"
+    try:
+        current = request(path)
+    except urllib.error.HTTPError as error:
+        sys.exit(
+            f"Ant Media Server has no application {application} (status {error.code}): create it in the web panel, "
+            "or remove it from applicationSettings."
+        )
+    changed = find_differences(wanted, current)
+    if changed:
+        if not request(path, {**current, **wanted})["success"]:
+            sys.exit(
+                f"Ant Media Server refused the settings of {application} ({', '.join(changed)}). "
+                "It allows one kind of token control for publishing and one for playing."
+            )
+        # The API ignores names that it does not know.
+        ignored = find_differences(wanted, request(path))
+        if ignored:
+            sys.exit(
+                f"This version of Ant Media Server ignores the settings {', '.join(ignored)}: remove them."
+            )
+    return changed
+
+
+def find_differences(wanted: dict[str, object], current: dict[str, object]) -> list[str]:
+    """Returns the names of the wanted settings that have another value."""
+    return sorted(name for name, value in wanted.items() if current.get(name) != value)
+
+
+def main() -> None:
+    user, settings = {"email": sys.argv[1]}, json.loads(sys.argv[2])
+    # The panel sends the MD5 of a password.
+    user["password"] = hashlib.md5(sys.stdin.readline().rstrip("\n").encode()).hexdigest()
+    secrets = json.loads(sys.stdin.readline())
+    log_in(user)
+    for application, values in settings.items():
+        changed = change_settings(application, {**values, **secrets[application]})
+        print(f"{application}: {'changed ' + ', '.join(changed) if changed else 'unchanged'}")
+
+
+main()

@@ -1,0 +1,99 @@
+"""Tests of `applicationSettings`."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from cluster.plan import plan_cluster
+from cluster.settings.model import SECRETS, Settings
+from cluster.settings.reader import SettingsError, read_settings
+from tests.unit.program import SECRETS as SECRET_VALUES
+from tests.unit.program import SETTINGS
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+KEY = "applicationSettings"
+
+
+def read(values: object, encrypted: bool = False) -> Settings:
+    secret_keys = [*SECRETS, KEY] if encrypted else SECRETS
+    return read_settings({**SECRET_VALUES, **SETTINGS, KEY: json.dumps(values)}, secret_keys, NOW)
+
+
+def read_problems(values: object, encrypted: bool = False) -> list[str]:
+    with pytest.raises(SettingsError) as error:
+        read(values, encrypted)
+    return [line.removeprefix(f"ant-media-cluster:{KEY}.") for line in str(error.value).splitlines()]
+
+
+def test_own_values_of_an_application_take_precedence_over_those_of_all() -> None:
+    settings = read({"*": {"hlsTime": 2, "gopSize": 60}, "live": {"hlsTime": "4"}, "LiveApp": {}})
+    plan = plan_cluster("ant-media-cluster-unit", settings).node.app_settings
+    assert plan
+    # hlsTime is a text in AMS; `pulumi config set --path` makes a number of it.
+    assert json.loads(plan.public) == {
+        "LiveApp": {"gopSize": 60, "hlsTime": "2"},
+        "WebRTCAppEE": {"gopSize": 60, "hlsTime": "2"},
+        "live": {"gopSize": 60, "hlsTime": "4"},
+    }
+    assert plan_cluster("ant-media-cluster-unit", read({"LiveApp": {}})).node.app_settings is None
+
+
+def test_secret_settings_are_separate_from_those_that_previews_show() -> None:
+    settings = read({"live": {"jwtControlEnabled": True, "jwtSecretKey": "hunter2"}}, encrypted=True)
+    plan = plan_cluster("ant-media-cluster-unit", settings).node.app_settings
+    assert plan
+    assert json.loads(plan.public) == {"live": {"jwtControlEnabled": True}}
+    assert json.loads(plan.secret.get_secret_value()) == {"live": {"jwtSecretKey": "hunter2"}}
+
+
+def test_every_mistake_is_reported_with_its_remedy() -> None:
+    assert read_problems(
+        {
+            "Live": {},
+            "live": {
+                "settings.remoteAllowedCIDR": "127.0.0.1",
+                "hlsMuxingEnable": True,
+                "mp4MuxingEnabled": "yes",
+                "gopSize": True,
+                "encoderSettings": {},
+                "webRTCPortRangeMin": 40000,
+                "allowedPublisherCIDR": "203.0.113.0/24",
+                "color": "red",
+            },
+        }
+    ) == [
+        "Live is {}: applications does not list this application: give LiveApp, WebRTCAppEE, live, or * for all of them",
+        'live.allowedPublisherCIDR is "203.0.113.0/24": Ant Media Server would compare it with the load balancer\'s '
+        "address: list the networks in publisherCidrs",
+        'live.color is "red": Ant Media Server 3 has no application setting of this name: '
+        "cluster/settings/app_settings.json lists them",
+        "live.encoderSettings is {}: give a list",
+        "live.gopSize is true: give a number",
+        "live.hlsMuxingEnable is true: Ant Media Server 3 has no application setting of this name: did you mean hlsMuxingEnabled?",
+        'live.mp4MuxingEnabled is "yes": give true or false',
+        'live.settings.remoteAllowedCIDR is "127.0.0.1": Ant Media Server 3 has no application setting of this name: '
+        "did you mean remoteAllowedCIDR?",
+        "live.webRTCPortRangeMin is 40000: nodes accept WebRTC media on 50000 to 60000: give a port in this range",
+    ]
+
+
+def test_secret_in_plain_text_is_refused_and_not_shown() -> None:
+    problems = read_problems({"live": {"jwtSecretKey": "hunter2", "s3SecretKey": []}})
+    assert problems == [
+        "live.jwtSecretKey is in plain text: encrypt it with pulumi config set --secret --path "
+        "'ant-media-cluster:applicationSettings.live.jwtSecretKey', "
+        "and give a new value if anyone else may have read this one",
+        "live.s3SecretKey is in plain text: encrypt it with pulumi config set --secret --path "
+        "'ant-media-cluster:applicationSettings.live.s3SecretKey', "
+        "and give a new value if anyone else may have read this one",
+        "live.s3SecretKey is not valid: give a text",
+    ]
+    assert "hunter2" not in "".join(problems)
+
+
+def test_values_of_another_shape_are_refused() -> None:
+    assert read_problems({"live": "fast"}) == [
+        'live is "fast": give an object: set each of its keys with '
+        "pulumi config set --path ant-media-cluster:applicationSettings.live.NAME VALUE"
+    ]

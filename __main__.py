@@ -47,9 +47,7 @@ origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), set
 edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup, account.running))
 service = HAProxyService(
     "service",
-    HAProxyServiceArgs(
-        balancer, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check
-    ),
+    HAProxyServiceArgs(setup, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check),
 )
 
 for name, value in plan.outputs.items():

@@ -12,7 +12,7 @@ from cluster.settings.certificate import TlsSettings
 from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
-from components.media_nodes import MediaNodes
+from components.media_nodes import MediaNodes, NodeSetup, drain_removed_nodes
 from components.remote_script import RemoteScript, run_again_after_failure, short_digest
 
 
@@ -20,7 +20,8 @@ from components.remote_script import RemoteScript, run_again_after_failure, shor
 class HAProxyServiceArgs:
     """Arguments of an `HAProxyService`."""
 
-    balancer: HAProxyLoadBalancer
+    setup: NodeSetup
+    """Of the nodes: the load balancer, and how long connections of a node that goes may last."""
     nodes: Sequence[MediaNodes]
     haproxy_cfg: str
     certificate: AcmePlan | TlsSettings
@@ -29,13 +30,18 @@ class HAProxyServiceArgs:
     """Gives the load balancer access to the secret that stores an ACME certificate."""
     endpoint_check: EndpointCheck
 
+    @property
+    def balancer(self) -> HAProxyLoadBalancer:
+        return self.setup.balancer
+
 
 class HAProxyService(pulumi.ComponentResource):
     """Applies haproxy.cfg when all nodes serve, then orders the certificate through HAProxy, then verifies the endpoints.
 
     The first certificate is the user's own, a stored one, or a placeholder. The configuration is applied as a transaction:
     validated, swapped, reloaded, verified, and rolled back if a step fails. It is applied after the nodes because HAProxy
-    treats a server as healthy until its first health checks fail. A node to delete is removed from the configuration first.
+    treats a server as healthy until its first health checks fail. A node to delete is drained, then removed from the
+    configuration, and only then deleted.
 
     Creates remote commands on the load balancer and one `command.local.Command` that checks the endpoints from outside.
     """
@@ -52,18 +58,19 @@ class HAProxyService(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ant-media:balancer:HAProxyService", name, None, opts)
         first_certificate = self._deploy_first_certificate(name, args)
+        removed = drain_removed_nodes(f"{name}-removed-servers", args.setup, args.nodes, self._after())
         self.configuration = RemoteScript(
             f"{name}-configuration",
             "apply-haproxy-config.sh",
             args.balancer.host,
             stdin=args.haproxy_cfg,
-            opts=self._after(first_certificate, *(script for role in args.nodes for script in role.ready)),
+            opts=self._after(first_certificate, removed),
         )
         self.haproxy_cfg = self.configuration.stdin
         self.certificate = first_certificate
         if isinstance(args.certificate, AcmePlan):
             self.certificate = self._order_certificate(name, args.balancer, args.certificate)
-        self._verify(name, args)
+        self._verify(name, args, removed)
         self.register_outputs({"haproxy_cfg": self.haproxy_cfg})
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
@@ -121,7 +128,7 @@ class HAProxyService(pulumi.ComponentResource):
             opts=self._after(issued),
         )
 
-    def _verify(self, name: str, args: HAProxyServiceArgs) -> None:
+    def _verify(self, name: str, args: HAProxyServiceArgs, removed: RemoteScript) -> None:
         # As an argument, the digest runs both checks again when the configuration changes.
         digest = short_digest(args.haproxy_cfg)
         node_starts = [start for role in args.nodes for machine in role.machines for start in machine.starts]
@@ -130,7 +137,8 @@ class HAProxyService(pulumi.ComponentResource):
             "wait-for-servers.sh",
             args.balancer.host,
             args=[digest],
-            triggers=node_starts,
+            # Returns what an interrupted update drained, also when the settings are taken back.
+            triggers=[removed.id, *node_starts],
             opts=self._after(self.configuration),
         )
         command.local.Command(

@@ -74,6 +74,8 @@ class Machine(pulumi.ComponentResource):
     Creates one `aws.ec2.Instance`. A replacement keeps the private address, so Pulumi deletes the old instance first.
     """
 
+    name: str
+    """Its name in the address plan, and as a server of HAProxy."""
     instance: aws.ec2.Instance
     """The instance. Remote scripts are replaced and deleted with it."""
     private_ip: str
@@ -87,7 +89,8 @@ class Machine(pulumi.ComponentResource):
         super().__init__("ant-media:machine:Machine", name, None, opts)
         self._private_key = args.ssh.private_key.get_secret_value()
         self._host_key = args.host_key
-        self._place = args.place
+        self._role = args.place.role
+        self.name = args.place.name
         self.private_ip = args.place.address
         tags = {"Name": f"{args.cluster}-{args.place.name}"}
         self.instance = aws.ec2.Instance(
@@ -156,8 +159,8 @@ class Machine(pulumi.ComponentResource):
     def as_output(self) -> dict[str, pulumi.Input[str]]:
         """Returns this machine's element of the stack output `nodes`."""
         return {
-            "name": self._place.name,
-            "role": self._place.role,
+            "name": self.name,
+            "role": self._role,
             "private_address": self.private_ip,
             "public_address": self.public_ip,
         }

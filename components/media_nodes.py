@@ -2,17 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import pulumi
 
 from cluster.address_plan import Role
 from cluster.machine_scripts import ScriptFolder
 from cluster.plan import NodePlan
+from cluster.rollout import order_changes
 from components.cluster_database import ClusterDatabase
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost, fingerprint_script
+from components.remote_script import RemoteScript, ScriptHost, fingerprint_script, short_digest
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class MediaNodes(pulumi.ComponentResource):
     """The nodes of one role, origins or edges. A script sets up each node and ends when its applications answer.
 
     Creates a `Machine` for each node. HAProxy drains a node before it restarts or is replaced, and takes it back when it
-    is ready. At most a quarter of the role, rounded up, is created or replaced at a time. Two nodes are therefore
-    replaced one after the other, and a change that breaks a node stops at the first.
+    is ready. New nodes come first, at most a quarter of the role, rounded up, at a time. Then those that run already
+    change one by one, so a change that breaks a node stops at the first.
     """
 
     machines: list[Machine]
@@ -51,18 +51,20 @@ class MediaNodes(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MediaNodesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:media:MediaNodes", name, None, opts)
-        self.machines = []
-        self.ready = []
-        at_once = ceil(len(args.machines) / 4)
-        for index, machine in enumerate(args.machines):
-            previous = self.ready[index - at_once : index - at_once + 1] if index >= at_once else []
-            self._create_node(machine, args.setup, previous, machine.place.name in args.running)
+        machines = {machine.place.name: machine for machine in args.machines}
+        created: dict[str, tuple[Machine, RemoteScript]] = {}
+        for node, previous in order_changes([*machines], args.running).items():
+            created[node] = self._create_node(
+                machines[node], args.setup, [created[other][1] for other in previous], node in args.running
+            )
+        self.machines = [created[node][0] for node in machines]
+        self.ready = [created[node][1] for node in machines]
         self.public_ips = [machine.public_ip for machine in self.machines]
         self.register_outputs({"private_ips": [machine.private_ip for machine in self.machines]})
 
     def _create_node(
         self, args: MachineArgs, setup: NodeSetup, previous: Sequence[RemoteScript], running: bool
-    ) -> None:
+    ) -> tuple[Machine, RemoteScript]:
         node, plan, database = args.place.name, setup.node, setup.database
         # Without a registry, a single node runs in standalone mode.
         database_url = database.url if database else plan.database_url
@@ -75,15 +77,16 @@ class MediaNodes(pulumi.ComponentResource):
         ]
         secrets = [plan.license_key, plan.panel_password, database_url]
         # Changes with everything that replaces the machine or restarts its server. The list of applications does not.
-        restart = pulumi.Output.secret(
+        # The machine's fingerprint depends on its private host key, so the digest reveals nothing about the secrets.
+        digest = short_digest(
             args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
         )
+        served_with = pulumi.Output.all(digest, *database_starts).apply("-".join)
         drained = RemoteScript(
             f"{node}-drain",
             "drain-server.sh",
             setup.balancer.host,
-            args=[node, str(plan.drain_seconds)],
-            triggers=[restart, *database_starts],
+            args=[node, str(plan.drain_seconds), served_with],
             timeout=plan.drain_seconds + 120,
             opts=self._after(*previous),
         )
@@ -116,13 +119,28 @@ class MediaNodes(pulumi.ComponentResource):
             f"{node}-in-service",
             "return-server.sh",
             setup.balancer.host,
-            args=[node],
+            args=[node, served_with],
             # After each drain, whatever caused it: nothing else returns the node to service.
             triggers=[drained.id, *machine.starts],
             opts=self._after(set_up),
         )
-        self.machines.append(machine)
-        self.ready.append(in_service)
+        return machine, in_service
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=resources)
+
+
+def drain_removed_nodes(
+    name: str, setup: NodeSetup, roles: Sequence[MediaNodes], opts: pulumi.ResourceOptions
+) -> RemoteScript:
+    """Drains the nodes that HAProxy has and the program no longer creates. Waits until all others are ready."""
+    seconds = setup.node.drain_seconds
+    ready = [script for role in roles for script in role.ready]
+    return RemoteScript(
+        name,
+        "drain-removed-servers.sh",
+        setup.balancer.host,
+        args=[str(seconds), *(machine.name for role in roles for machine in role.machines)],
+        timeout=seconds + 120,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=ready)),
+    )

@@ -164,7 +164,7 @@ def test_protect_covers_the_elastic_ip_and_the_database(
 
 def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 20  # installing the scripts on each machine, then running them
+    assert len(commands) == 6 + 21  # installing the scripts on each machine, then running them
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -190,6 +190,7 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
         machines_used = [machine]
         if name == "service-servers":
             machines_used += nodes
+            assert inputs["triggers"].pop(2) == "service-removed-servers-id"
         if name.endswith("-ant-media"):
             machines_used += ["database"]
         starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
@@ -197,9 +198,9 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
             assert inputs["triggers"] == starts, name
 
 
-def fingerprint(cloud: Run, node: str) -> object:
-    triggers: Any = revealed(cloud.of_type(REMOTE)[f"{node}-drain"]["triggers"])
-    return triggers[2]
+def fingerprint(cloud: Run, node: str) -> str:
+    """Returns the argument of drain-server.sh: a node that serves with it is not drained."""
+    return cloud.of_type(REMOTE)[f"{node}-drain"]["create"].split("  # ")[0].split()[-1]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,13 @@ def fingerprint(cloud: Run, node: str) -> object:
         ({"licenseKey": "another-licence-key"}, {"origin1", "origin2", "edge1", "edge2"}),
         ({"sshHostKeySeed": "0dd5" * 16}, {"origin1", "origin2", "edge1", "edge2"}),
         (
-            {"edges": {"count": 3}, "applications": ["LiveApp"], "statisticsPassword": "a-new-password"},
+            {
+                "edges": {"count": 3},
+                "applications": ["LiveApp"],
+                "statisticsPassword": "a-new-password",
+                "drainSeconds": 5,
+                "loadBalancer": {"instanceType": "c6i.xlarge"},
+            },
             set[str](),
         ),
     ],
@@ -225,6 +232,8 @@ def test_node_is_drained_exactly_when_its_machine_or_its_server_restarts(
 
 def test_node_returns_to_service_after_each_drain(two_and_two: Run) -> None:
     for node in ("origin1", "origin2", "edge1", "edge2"):
+        returned = two_and_two.of_type(REMOTE)[f"{node}-in-service"]["create"]
+        assert f"return-server.sh {node} {fingerprint(two_and_two, node)}  #" in returned
         assert two_and_two.of_type(REMOTE)[f"{node}-in-service"]["triggers"][2] == f"{node}-drain-id"
 
 
@@ -236,8 +245,18 @@ def test_running_node_is_replaced_only_after_its_drain() -> None:
     assert "edge2-drain" not in cloud.dependencies[f"{machine} edge2"]
     assert "edge2-drain" in cloud.dependencies[f"{script} edge2-ant-media"]
     assert "edge1-ant-media" in cloud.dependencies[f"{script} edge1-in-service"]
-    assert "edge1-in-service" in cloud.dependencies[f"{script} edge2-drain"]
-    assert {"edge2-in-service", "origin2-in-service"} <= cloud.dependencies[f"{script} service-configuration"]
+    assert "edge2-in-service" in cloud.dependencies[f"{script} edge1-drain"]
+    removed = f"{script} service-removed-servers"
+    assert {"edge1-in-service", "edge2-in-service", "origin2-in-service"} <= cloud.dependencies[removed]
+    assert "service-removed-servers" in cloud.dependencies[f"{script} service-configuration"]
+
+
+def test_removed_nodes_are_drained_with_the_seconds_of_the_settings() -> None:
+    cloud = run(drainSeconds=7, edges={"count": 0})
+    assert (
+        "sudo timeout --verbose 127 /usr/local/lib/ant-media-cluster/drain-removed-servers.sh 7 origin1 origin2  #"
+        in cloud.of_type(REMOTE)["service-removed-servers"]["create"]
+    )
 
 
 def test_failed_commands_run_again_whatever_the_settings_are_then(two_and_two: Run) -> None:

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Puts a server back into service after drain-server.sh, and waits until it passes its health check.
-# usage: return-server.sh NAME
+# usage: return-server.sh NAME [SETUP]
+#   SETUP   the argument of drain-server.sh; recorded
 source "$(dirname "$0")/prelude.sh"
 source "$(dirname "$0")/haproxy-servers.sh"
-name=$1
+name=$1 setup=${2:-}
 # On a busy machine a start of Ant Media Server took 208 s.
 readonly limit=280
 
@@ -24,22 +25,26 @@ return_as_down() {
   ask_haproxy "$worker" "${commands[@]}" >/dev/null
 }
 
+record_setup() { [[ -z $setup ]] || install -D -m 0600 /dev/stdin "$(in_service_file "$name")" <<<"$setup"; }
+
 if ! worker=$(list_workers | head -n 1) || [[ -z $worker ]]; then
+  record_setup
   echo "HAProxy does not run"
   exit
 fi
 if [[ -z $(list_backends "$worker" "$name") ]]; then
+  record_setup
   echo "HAProxy has no server $name"
   exit
 fi
-if grep -qxF "$name" < <(list_drained); then
-  return_as_down
-fi
+claim_server "$name"
 systemctl stop "return-server-$name.timer" 2>/dev/null || true
-until health=$(read_health) && [[ $health == "UP "* ]]; do
+# The script of an update that was killed may drain the server once more before it notices.
+until if grep -qxF "$name" < <(list_drained); then return_as_down; fi && health=$(read_health) && [[ $health == "UP "* ]]; do
   if ((SECONDS > limit)); then
     fail "$name did not pass its health check within $limit seconds. HAProxy puts it into service when it does. State and last check:" <<<"$health"
   fi
   sleep 0.2
 done
+record_setup
 echo "$name is in service"

@@ -141,6 +141,16 @@ def echoes(connection: socket.socket) -> bool:
     return connection.recv(4096) == b"still there?"
 
 
+def is_closed(connection: socket.socket) -> bool:
+    """Waits until the other side closes the connection, 20 s at most."""
+    try:
+        return connection.recv(4096) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
 class HTTP2:
     """A minimal HTTP/2 client: one stream, header fields sent as literals."""
 

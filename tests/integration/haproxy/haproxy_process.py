@@ -250,6 +250,11 @@ class HAProxy:
         ]
         return {f"{row[0]}/{row[1]}": row[17] for row in rows}
 
+    def count_sessions(self, server: str) -> int:
+        """Returns the number of the server's sessions in the newest worker."""
+        rows = [line.split(",") for line in self.ask("show stat -1 4 -1").splitlines()]
+        return sum(int(row[4]) for row in rows if row[1:2] == [server])
+
     def find_log_lines(self, text: str, seconds: float = 2) -> list[str]:
         """Returns the log lines that contain `text`. Waits up to `seconds` for the first one."""
         deadline = time.monotonic() + seconds

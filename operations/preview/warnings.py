@@ -45,6 +45,7 @@ def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
         if step.type != INSTANCE
         for warning in (_check_command(step) if step.is_command else _check_resource(step))
     ]
+    warnings += _find_waits(steps)
     return _merge(warnings)
 
 
@@ -101,6 +102,40 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
             (step.name,),
             "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
         )
+
+
+def _find_waits(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
+    """Yields who is drained, and how long the update waits for it at most."""
+    restarting: list[str] = []
+    seconds = 0
+    for step in steps:
+        script, arguments = parse_script(step.old)
+        if script == "drain-server.sh" and step.op in ("update", "replace"):
+            # After a new database the new arguments are unknown.
+            new = step.script[1] or arguments
+            if step.tainted or not step.script[0] or new[2:] != arguments[2:]:
+                restarting.append(step.name.removesuffix("-drain"))
+                seconds = int(new[1])
+        elif script == "drain-removed-servers.sh" and step.script[0] == script:
+            wait, *staying = step.script[1]
+            removed = [name for name in arguments[1:] if name not in staying]
+            if removed:
+                yield PreviewWarning(
+                    tuple(removed), f"drained before its machine is deleted: {_describe_wait(int(wait))}"
+                )
+    if restarting:
+        total = seconds * len(restarting)
+        in_all = f" ({total} s in all)" if total > seconds else ""
+        yield PreviewWarning(
+            tuple(restarting),
+            f"drained before it restarts or is replaced, one node of a role after the other: {_describe_wait(seconds)}{in_all}",
+        )
+
+
+def _describe_wait(seconds: int) -> str:
+    if seconds == 0:
+        return "drainSeconds is 0, so its connections are closed at once"
+    return f"the update waits for its connections for at most {seconds} s and then closes them"
 
 
 def _certificate_request(inputs: Mapping[str, Any]) -> object:

@@ -1,6 +1,7 @@
 """Warnings of a preview: interruptions and deletions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from operations.preview.changes import Step, parse_preview
 from operations.preview.warnings import PreviewWarning, find_warnings
 from operations.resources import INSTANCE
+from policy.resource import UNKNOWN
 
 PREVIEWS = Path(__file__).parent / "previews"
 OUTAGE = "its publishers and viewers are disconnected"
@@ -194,3 +196,38 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
 )
 def test_harmless_change_causes_no_warning(step: Step) -> None:
     assert find_warnings([step]) == []
+
+
+DRAINED = "drained before it restarts or is replaced, one node of a role after the other"
+
+
+def drain(name: str, old: str, new: str) -> Step:
+    return command("drain-server.sh", {"arguments": old}, {"arguments": new}, "create", f"{name}-drain")
+
+
+def test_restarting_nodes_are_drained_and_the_waits_add_up() -> None:
+    steps = [drain("edge1", "edge1 60 aaa", "edge1 90 bbb"), drain("edge2", "edge2 60 ccc", "edge2 90 ddd")]
+    wait = "the update waits for its connections for at most 90 s and then closes them (180 s in all)"
+    assert find_warnings(steps) == [PreviewWarning(("edge1", "edge2"), f"{DRAINED}: {wait}")]
+
+
+def test_new_database_drains_nodes_although_its_id_is_unknown() -> None:
+    step = drain("edge1", "edge1 60 aaa-i-1", "")
+    unknown = replace(step, new={**step.new, "create": UNKNOWN})
+    wait = "the update waits for its connections for at most 60 s and then closes them"
+    assert find_warnings([unknown]) == [PreviewWarning(("edge1",), f"{DRAINED}: {wait}")]
+
+
+def test_node_that_does_not_restart_is_not_drained() -> None:
+    assert find_warnings([drain("edge1", "edge1 60 aaa", "edge1 90 aaa")]) == []
+
+
+def test_removed_nodes_are_drained_together() -> None:
+    arguments = {"arguments": "60 origin1 edge1 edge2"}, {"arguments": "0 origin1"}
+    step = command("drain-removed-servers.sh", *arguments, "create", "service-removed-servers")
+    assert find_warnings([step]) == [
+        PreviewWarning(
+            ("edge1", "edge2"),
+            "drained before its machine is deleted: drainSeconds is 0, so its connections are closed at once",
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Derives the SSH host key of every machine from one seed.
+"""Derives the SSH host key of every machine, and the key that the program logs in with, from one seed.
 
 The keys are known before the machines boot, so that the first SSH connection already verifies the host key.
 """
@@ -20,10 +20,21 @@ _CIPHER_BLOCK = 8
 
 @dataclass(frozen=True)
 class SshKeys:
-    """The operator's private key, and the seed of every machine's host key."""
+    """The operator's private key, and the seed of every machine's host key and of the program's login key."""
 
     private_key: SecretStr
     host_key_seed: SecretStr
+
+    @property
+    def login_key(self) -> "HostKey":
+        """The key that the program logs in with. A machine's user data names this one alone, and the program authorizes the
+        operator's key when it logs in, so another `sshPrivateKey` replaces no machine."""
+        return derive_host_key(self.host_key_seed.get_secret_value(), "login of the program")
+
+    @property
+    def authorized_keys(self) -> tuple[str, str]:
+        """Lines of authorized_keys."""
+        return self.login_key.public_openssh, extract_public_key(self.private_key.get_secret_value())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pulumi_command as command
 
 from cluster import address_plan
 from cluster.account import Image
-from cluster.host_keys import HostKey, SshKeys, derive_host_key, extract_public_key
+from cluster.host_keys import HostKey, SshKeys, derive_host_key
 from cluster.user_data import REMOTE_USER, render_user_data
 
 # A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.
@@ -47,7 +47,7 @@ class MachineArgs:
     @property
     def user_data(self) -> str:
         """Contains the machine's private host key."""
-        return render_user_data(self.host_key, extract_public_key(self.ssh.private_key.get_secret_value()))
+        return render_user_data(self.host_key, self.ssh.login_key.public_openssh)
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +76,8 @@ class Machine(pulumi.ComponentResource):
 
     name: str
     """Its name in the address plan, and as a server of HAProxy."""
+    authorized_keys: Sequence[str]
+    """Public keys that may log in."""
     instance: aws.ec2.Instance
     """The instance. Remote scripts are replaced and deleted with it."""
     private_ip: str
@@ -87,7 +89,8 @@ class Machine(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
-        self._private_key = args.ssh.private_key.get_secret_value()
+        self._login_key = args.ssh.login_key
+        self.authorized_keys = args.ssh.authorized_keys
         self._host_key = args.host_key
         self._role = args.place.role
         self.name = args.place.name
@@ -150,7 +153,7 @@ class Machine(pulumi.ComponentResource):
         return {
             "host": host,
             "user": REMOTE_USER,
-            "private_key": pulumi.Output.secret(self._private_key),
+            "private_key": pulumi.Output.secret(self._login_key.private_openssh),
             "host_key": self._host_key.public_openssh,
             "dial_error_limit": DIAL_ATTEMPTS,
             "per_dial_timeout": 5,

@@ -18,8 +18,8 @@ INSTALLED = "/usr/local/lib/ant-media-cluster"
 class ScriptHost:
     """A machine that has the scripts of its kind.
 
-    Creates one `command.remote.Command`. It waits for cloud-init and installs the scripts in `INSTALLED`, so that each
-    `RemoteScript` is one readable line in previews and errors.
+    Creates one `command.remote.Command`. It waits for cloud-init, authorizes the SSH keys and installs the scripts in
+    `INSTALLED`, so that each `RemoteScript` is one readable line in previews and errors.
     """
 
     machine: Machine
@@ -44,7 +44,9 @@ class ScriptHost:
         self.scripts = command.remote.Command(
             f"{name}-scripts",
             connection=connection,
-            create=shlex.join(["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED]),
+            create=shlex.join(
+                ["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED, *machine.authorized_keys]
+            ),
             stdin=bundle_scripts(folder),
             triggers=machine.starts,
             add_previous_output_in_env=False,

@@ -10,8 +10,10 @@ from unittest.mock import patch
 import pulumi
 import pytest
 
+from cluster.host_keys import extract_public_key
 from cluster.plan import plan_cluster
 from cluster.settings.reader import read_settings
+from operations.new_stack.creation import generate_ssh_private_key
 from tests.unit.program import SECRETS, SETTINGS, Run, revealed, run, without_secrets
 
 INSTANCE = "aws:ec2/instance:Instance"
@@ -190,10 +192,11 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
         machines_used = [machine]
         if name == "service-servers":
             machines_used += nodes
-            assert inputs["triggers"].pop(2) == "service-removed-servers-id"
         if name.endswith("-ant-media"):
             machines_used += ["database"]
         starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
+        if name == "service-servers":
+            starts.insert(2, "service-removed-servers-id")
         if not name.endswith(("-drain", "-in-service")) or name.startswith("service"):
             assert inputs["triggers"] == starts, name
 
@@ -228,6 +231,20 @@ def test_node_is_drained_exactly_when_its_machine_or_its_server_restarts(
     cloud = run(route53Zone="ant-media.test", **changed)
     nodes = ("origin1", "origin2", "edge1", "edge2")
     assert {node for node in nodes if fingerprint(cloud, node) != fingerprint(two_and_two, node)} == restarts
+
+
+def test_another_ssh_key_restarts_nothing_and_runs_only_the_installation_of_scripts(two_and_two: Run) -> None:
+    key = generate_ssh_private_key()
+    cloud = run(route53Zone="ant-media.test", sshPrivateKey=key)
+    changed = {
+        name
+        for type in (INSTANCE, REMOTE)
+        for name, inputs in cloud.of_type(type).items()
+        if revealed(inputs) != revealed(two_and_two.of_type(type)[name])
+    }
+    assert changed == {name for name in cloud.of_type(REMOTE) if name.endswith("-scripts")}
+    for name in changed:
+        assert extract_public_key(key) in cloud.of_type(REMOTE)[name]["create"]
 
 
 def test_node_returns_to_service_after_each_drain(two_and_two: Run) -> None:

@@ -1,8 +1,18 @@
 #!/usr/bin/env bash
-# Waits for cloud-init, then installs scripts into a directory. Standard input holds them, each after a line "=== NAME".
-# usage: install-scripts.sh DIRECTORY < scripts
+# Waits for cloud-init, then sets the public keys that may log in as this user and installs scripts into a directory. Standard input
+# holds the scripts, each after a line "=== NAME".
+# usage: sudo install-scripts.sh DIRECTORY KEY... < scripts
 set -euo pipefail
 directory=$1
+shift
+
+# The user data holds only the program's own key, so that another key of the operator replaces no machine.
+authorize_keys() {
+  local file
+  file=$(getent passwd "$SUDO_USER" | cut -d : -f 6)/.ssh/authorized_keys
+  install -m 0600 -o "$SUDO_USER" -g "$(id -g "$SUDO_USER")" /dev/stdin "$file.new" < <(printf '%s\n' "$@")
+  mv "$file.new" "$file"
+}
 
 status=0
 cloud-init status --wait >/dev/null || status=$?
@@ -12,6 +22,7 @@ if ((status != 0 && status != 2)); then
   cloud-init status --long | tail -n 20 >&2
   exit 1
 fi
+authorize_keys "$@"
 rm -rf "$directory.new"
 mkdir -p "$directory.new"
 cd "$directory.new"

@@ -5,7 +5,8 @@ from cluster.user_data import render_user_data
 
 WHOLE = """\
 #cloud-config
-# Who may log in, and the host key by which this machine is known before it exists. Nothing else is secret here.
+# The key that the program logs in with, and the host key by which this machine is known before it exists. Nothing else is secret
+# here. install-scripts.sh authorizes the key of the operator.
 
 users:
   - name: pulumi

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -16,7 +17,7 @@ ADDRESS = "10.0.31.252"
 """Address of the third edge: the next from the top of the first subnet."""
 
 EDGE3 = ["edge3", "edge3", "edge3-ant-media", "edge3-drain", "edge3-in-service", "edge3-scripts"]
-SERVICE = ["service-configuration", "service-endpoints", "service-servers"]
+SERVICE = ["service-configuration", "service-endpoints", "service-removed-servers", "service-servers"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Connections:
 class Scaling:
     before: dict[str, Machine]
     preview: str
+    output: str
+    """Of the update."""
     after: dict[str, Machine]
 
 
@@ -46,8 +49,8 @@ def scale_edges(cluster: Cluster, count: int) -> Scaling:
     before = cluster.list_machines()
     cluster.set_config("edges.count", count)
     preview = cluster.pulumi("preview", "--diff").check()
-    cluster.update()
-    return Scaling(before, preview, cluster.list_machines())
+    output = cluster.update()
+    return Scaling(before, preview, output, cluster.list_machines())
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,26 @@ def scaled_up(cluster: Cluster, connections: Connections) -> Scaling:
 
 
 @pytest.fixture(scope="module")
-def scaled_down(cluster: Cluster, scaled_up: Scaling) -> Scaling:
-    return scale_edges(cluster, 2)
+def scaled_down(cluster: Cluster, operator_client: Client, scaled_up: Scaling) -> Scaling:
+    """A viewer of the third edge leaves when HAProxy drains it."""
+    viewer = operator_client.open_websocket(
+        f"https://{DOMAIN}:5443/LiveApp/websocket", "Cookie: AMS_EDGE=edge3\r\n"
+    )
+    assert viewer.node == scaled_up.after["edge3"].hostname
+
+    def is_drained() -> bool:
+        assert viewer.responds_to_ping()
+        return cluster.get_server_statistics()["edges/edge3"]["status"] == "DRAIN"
+
+    def leave() -> None:
+        wait_until(is_drained, timeout=200)
+        viewer.close()
+
+    with ThreadPoolExecutor() as pool:
+        left = pool.submit(leave)
+        scaling = scale_edges(cluster, 2)
+        left.result()
+    return scaling
 
 
 def assert_server_lines(preview: str, sign: str) -> None:
@@ -104,6 +125,17 @@ def test_preview_of_scaling_down_shows_what_is_deleted(scaled_down: Scaling) -> 
     assert list_operations(scaled_down.preview, "-") == EDGE3
     assert list_operations(scaled_down.preview, "+") == list_operations(scaled_down.preview, "~") == []
     assert list_operations(scaled_down.preview, "+-") == SERVICE
+
+
+def test_third_edge_leaves_after_its_last_viewer(scaled_down: Scaling) -> None:
+    output = scaled_down.output
+    steps = [
+        "edge3 has 1 connections; waiting up to",
+        "edge3 is out of service; it has no connections",
+        "HAProxy serves the new configuration",
+    ]
+    assert sorted(steps, key=output.find) == steps
+    assert min(map(output.find, steps)) >= 0
 
 
 def test_scaling_down_restores_the_former_cluster(

@@ -71,7 +71,7 @@ def scaled_down(cluster: Cluster, operator_client: Client, scaled_up: Scaling) -
         return cluster.get_server_statistics()["edges/edge3"]["status"] == "DRAIN"
 
     def leave() -> None:
-        wait_until(is_drained, timeout=200)
+        wait_until(is_drained)
         viewer.close()
 
     with ThreadPoolExecutor() as pool:

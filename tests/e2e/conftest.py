@@ -35,6 +35,7 @@ ORDER = (
     "test_certificate_failures",
     "test_certificate_changes",
     # machines
+    "test_interrupted_scripts",
     "test_drift",
     "test_edge_scaling",
     "test_machine_lifecycle",

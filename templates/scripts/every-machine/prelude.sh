@@ -56,9 +56,9 @@ start_units() {
 # True if certbot's certificate, key and renewal settings are complete. certbot writes them one after another,
 # and may be killed or run out of disk space in between.
 lineage_is_complete() {
-  local live=/etc/letsencrypt/live/cluster renewal=/etc/letsencrypt/renewal
+  local live=/etc/letsencrypt/live/cluster renewal=/etc/letsencrypt/renewal key
   grep -q '^server = ' "$renewal/cluster.conf" && ! compgen -G "$renewal/cluster-*" >/dev/null &&
-    [[ $(openssl x509 -noout -pubkey -in "$live/fullchain.pem") == "$(openssl pkey -pubout -in "$live/privkey.pem")" ]]
+    key=$(openssl pkey -pubout -in "$live/privkey.pem") && [[ $(openssl x509 -noout -pubkey -in "$live/fullchain.pem") == "$key" ]]
 } 2>/dev/null
 
 # Prints the present state of an item, with a digest in place of a secret. Items are:

@@ -52,6 +52,7 @@ class MediaNodes(pulumi.ComponentResource):
     def __init__(self, name: str, args: MediaNodesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:media:MediaNodes", name, None, opts)
         machines = {machine.place.name: machine for machine in args.machines}
+        self._first = next(iter(machines), None)
         created: dict[str, tuple[Machine, RemoteScript]] = {}
         for node, previous in order_changes([*machines], args.running).items():
             created[node] = self._create_node(
@@ -105,7 +106,7 @@ class MediaNodes(pulumi.ComponentResource):
             opts=self._after(drained, *([database.ready] if database else [])),
         )
         # On one node, from which the others in the cluster get them, and before viewers reach it: they may protect streams.
-        if plan.app_settings and args.place.role == Role.ORIGIN and not self.machines:
+        if plan.app_settings and args.place.role == Role.ORIGIN and node == self._first:
             set_up = RemoteScript(
                 f"{node}-app-settings",
                 "set-app-settings.py",

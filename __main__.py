@@ -27,7 +27,6 @@ hooks = explain_failures()
 network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id, hooks))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
 site = Site(plan.name, network, groups, account.images, plan.ssh, hooks)
-
 identity = settings.acme and BalancerIdentity(
     "load-balancer-identity",
     BalancerIdentityArgs(plan.name, account.hosted_zone_id, settings.challenge_records),
@@ -45,6 +44,8 @@ database = plan.database and ClusterDatabase(
 setup = NodeSetup(plan.node, database, balancer)
 origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, account.running))
 edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup, account.running))
+if database:
+    database.retire_old_passwords([*origins.ready, *edges.ready])
 service = HAProxyService(
     "service",
     HAProxyServiceArgs(setup, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check),

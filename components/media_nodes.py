@@ -21,7 +21,8 @@ class NodeSetup:
 
     node: NodePlan
     database: ClusterDatabase | None
-    """The program's own cluster registry. Nodes join when it answers, and again when its machine is replaced."""
+    """The program's own cluster registry. Nodes join when it answers. When its data is lost, they restart one after the
+    other, because Ant Media Server never registers again what is live."""
     balancer: HAProxyLoadBalancer
     """The way to the nodes by SSH. It takes a node out of service before the node restarts."""
 
@@ -69,7 +70,7 @@ class MediaNodes(pulumi.ComponentResource):
         node, plan, database = args.place.name, setup.node, setup.database
         # Without a registry, a single node runs in standalone mode.
         database_url = database.url if database else plan.database_url
-        database_starts = database.machine.starts if database else []
+        registry = database.registry if database else ""
         script = "set-up-media-node.sh"
         script_args = [
             "install" if plan.install else "installed",
@@ -82,7 +83,7 @@ class MediaNodes(pulumi.ComponentResource):
         digest = short_digest(
             args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
         )
-        served_with = pulumi.Output.all(digest, *database_starts).apply("-".join)
+        served_with = pulumi.Output.concat(digest, "-", registry)
         drained = RemoteScript(
             f"{node}-drain",
             "drain-server.sh",
@@ -101,7 +102,7 @@ class MediaNodes(pulumi.ComponentResource):
             host,
             args=[*script_args, *plan.applications],
             secrets=secrets,
-            triggers=database_starts,
+            stdin=pulumi.Output.concat(registry, "\n"),
             timeout=1200,
             opts=self._after(drained, *([database.ready] if database else [])),
         )
@@ -113,7 +114,7 @@ class MediaNodes(pulumi.ComponentResource):
                 host,
                 args=[plan.panel_email, plan.app_settings.public],
                 secrets=[plan.panel_password, plan.app_settings.secret],
-                triggers=database_starts,
+                triggers=[registry],
                 opts=self._after(set_up),
             )
         in_service = RemoteScript(

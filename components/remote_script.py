@@ -65,9 +65,9 @@ class RemoteScript(command.remote.Command):
     Args:
         script: File name in the host's folder of `templates/scripts`.
         args: Arguments of the script. Previews and process lists show them.
-        stdin: Standard input of the script. Previews show it.
-        secrets: Standard input of the script, one line each and an empty line for `None`. Neither these nor the script's
-            output are logged.
+        stdin: Standard input of the script. Previews show it, unless there are secrets.
+        secrets: First lines of the script's standard input, one each and an empty line for `None`. Neither these nor the
+            script's output are logged.
         triggers: Further values whose change runs the script again.
         timeout: Seconds after which the machine ends the script. The provider itself has no time limit.
     """
@@ -78,7 +78,7 @@ class RemoteScript(command.remote.Command):
         script: str,
         host: ScriptHost,
         args: Sequence[pulumi.Input[str]] = (),
-        stdin: str | None = None,
+        stdin: pulumi.Input[str] | None = None,
         secrets: Sequence[SecretStr | None] = (),
         triggers: Sequence[pulumi.Input[str]] = (),
         timeout: int = 300,
@@ -97,7 +97,9 @@ class RemoteScript(command.remote.Command):
                     + f"  # version {version}"
                 )
             ),
-            stdin=pulumi.Output.secret(_join_lines(secrets)) if secrets else stdin,
+            stdin=pulumi.Output.secret(pulumi.Output.concat(_join_lines(secrets), stdin or ""))
+            if secrets
+            else stdin,
             triggers=[*host.machine.starts, *triggers],
             logging=command.remote.Logging.NONE if secrets else None,
             # The previous output would be sent as an environment variable, which sshd refuses.

@@ -51,6 +51,8 @@ class Run(mocks.Mocks):
     """Names of stopped machines."""
     running_addresses: tuple[str, ...] = ()
     """Private addresses of the machines that run already."""
+    registry: str = "5eed"
+    """The id of the registry's data."""
     error: str = ""
     """The error that every AWS call returns."""
     dry_run: bool = False
@@ -91,6 +93,8 @@ class Run(mocks.Mocks):
             outputs |= {"name": args.name}
         if args.typ == "aws:ec2/instance:Instance":
             outputs |= {"publicIp": "198.51.100.2"}
+        if args.name == "database-valkey":
+            outputs |= {"stdout": f"Installing valkey\nRegistry {self.registry}"}
         return f"{args.name}-id", outputs
 
     def register_error_hook(self, hook: pulumi.ErrorHook) -> "asyncio.Future[None]":

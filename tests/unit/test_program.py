@@ -166,7 +166,7 @@ def test_protect_covers_the_elastic_ip_and_the_database(
 
 def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 21  # installing the scripts on each machine, then running them
+    assert len(commands) == 6 + 23  # installing the scripts on each machine, then running them
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -186,17 +186,17 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
     nodes = ("origin1", "origin2", "edge1", "edge2")
     sizes = {name: inputs["instanceType"] for name, inputs in two_and_two.of_type(INSTANCE).items()}
     for name, inputs in two_and_two.of_type(REMOTE).items():
-        machine = re.sub("-(scripts|haproxy|credentials|valkey|ant-media)$", "", name)
+        machine = re.sub("-(scripts|haproxy|credentials|valkey|(only-)?password|ant-media)$", "", name)
         if runs_on_load_balancer(name):
             machine = "load-balancer"
         machines_used = [machine]
         if name == "service-servers":
             machines_used += nodes
-        if name.endswith("-ant-media"):
-            machines_used += ["database"]
         starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
         if name == "service-servers":
             starts.insert(2, "service-removed-servers-id")
+        if name.startswith("database-") and name.endswith("password"):
+            starts.append("database-valkey-id" if name == "database-password" else "database-password-id")
         if not name.endswith(("-drain", "-in-service")) or name.startswith("service"):
             assert inputs["triggers"] == starts, name
 
@@ -245,6 +245,25 @@ def test_another_ssh_key_restarts_nothing_and_runs_only_the_installation_of_scri
     assert changed == {name for name in cloud.of_type(REMOTE) if name.endswith("-scripts")}
     for name in changed:
         assert extract_public_key(key) in cloud.of_type(REMOTE)[name]["create"]
+
+
+def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_another(two_and_two: Run) -> None:
+    emptied = run(Run(registry="another"))
+    commands, before = emptied.of_type(REMOTE), two_and_two.of_type(REMOTE)
+    for node in ("origin1", "origin2", "edge1", "edge2"):
+        assert commands[f"{node}-drain"]["create"] != before[f"{node}-drain"]["create"]
+        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[3:] == ["another"]
+        assert "database-password" in emptied.dependencies[f"{REMOTE} {node}-ant-media"]
+
+
+def test_previous_database_password_is_valid_until_every_node_has_the_new_one(two_and_two: Run) -> None:
+    added, only = (two_and_two.of_type(REMOTE)[f"database-{step}"] for step in ("password", "only-password"))
+    assert " set-registry-password.sh add " in added["create"].replace("/", " ")
+    assert " set-registry-password.sh only " in only["create"].replace("/", " ")
+    last = {"origin1-in-service", "origin2-in-service", "edge1-in-service", "edge2-in-service"}
+    assert last <= two_and_two.dependencies[f"{REMOTE} database-only-password"]
+    # A password that was set back leaves the other one behind: this step follows each "add", whatever the state holds.
+    assert "database-password-id" in only["triggers"]
 
 
 def test_node_returns_to_service_after_each_drain(two_and_two: Run) -> None:

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Installs Valkey as the cluster database, with a password and an append-only file, and makes it listen on the private address.
-# usage: install-valkey.sh PRIVATE_ADDRESS < password
+# Installs Valkey as the cluster registry, with an append-only file, and makes it listen on the private address.
+# set-registry-password.sh gives it the nodes' password.
+# Prints the registry's id in the last line. When the id is new, the nodes have to register their streams again.
+# usage: install-valkey.sh PRIVATE_ADDRESS
 source "$(dirname "$0")/prelude.sh"
+source "$(dirname "$0")/valkey.sh"
 address=$1
 config=/etc/valkey/cluster.conf
 
@@ -12,20 +15,34 @@ configure_valkey() {
   chmod 0640 "$new"
   cat >"$new" <<END
 bind 127.0.0.1 $address
-requirepass "$password"
+aclfile $users
 # The registry must survive a restart and never lose a node to memory pressure.
 appendonly yes
 maxmemory-policy noeviction
 END
   grep -qxF "include $config" /etc/valkey/valkey.conf || echo "include $config" >>/etc/valkey/valkey.conf
-  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$config" && systemctl --quiet is-active valkey-server; then
+  create_users
+  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$config" && systemctl --quiet is-active valkey-server &&
+    [[ $(ask_once PING) != NOAUTH* ]]; then
     rm "$new"
   else
     mv "$new" "$config"
     systemctl unmask --quiet valkey-server
     systemctl enable --quiet valkey-server
-    systemctl restart valkey-server ||
-      journalctl --unit valkey-server --lines 10 --no-pager --output cat | fail "Valkey does not start. The end of its log:"
+    restart_valkey
+  fi
+}
+
+# Creates the scripts' user. Nodes keep the passwords that they have.
+create_users() {
+  local known
+  if [[ ! -s $operator_password ]]; then
+    (umask 077 && print_random >"$operator_password.new")
+    mv "$operator_password.new" "$operator_password"
+  fi
+  if ! grep -qxF "$(print_operator)" "$users" 2>/dev/null; then
+    mapfile -t known < <(list_passwords)
+    write_users "${known[@]}"
   fi
 }
 
@@ -42,22 +59,14 @@ RestartSec=2
 END
 }
 
-wait_for_valkey() {
-  until printf 'AUTH "%s"\nPING\n' "$password" | valkey-cli -h "$address" 2>/dev/null | grep -qx PONG; do
-    if ((SECONDS > 250)); then
-      tail -n 10 /var/log/valkey/valkey-server.log | fail "Valkey does not answer at $address. The end of its log:"
-    fi
-    sleep 0.5
-  done
-}
-
-read -r password
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
 install_packages valkey-server valkey-tools
 keep_restarting
 configure_valkey
 wait_for_valkey
+id=$(printf 'SET %s %s NX\nGET %s\n' "$registry_key" "$(print_random)" "$registry_key" | ask_valkey | tail -n 1)
+[[ $id =~ ^[0-9a-f]{32}$ ]] || fail "Valkey does not store the registry's id: $id" </dev/null
 save_record <<END
 package valkey-server
 package valkey-tools
@@ -67,3 +76,4 @@ secret $config
 lines /etc/valkey/valkey.conf ^include $config$
 END
 echo "Valkey answers at $address:6379"
+echo "Registry $id"

@@ -3,7 +3,8 @@
 # panel's administrator.
 # Ends when the server is ready: every application serves, and the cluster registry lists the node as alive.
 # usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL APPLICATION... < secrets
-#        Standard input has three lines: licence key (or empty), panel password, database URL (or empty).
+#        Standard input has four lines: licence key (or empty), panel password, database URL (or empty), and the id of the
+#        registry's data (or empty).
 source "$(dirname "$0")/prelude.sh"
 installation=$1 mode=$2 panel_email=$3
 applications=("${@:4}")
@@ -76,7 +77,8 @@ replace_in_file() {
 }
 
 # Prints a digest of the settings that require a restart. The server's files are not part of it, since the server changes them.
-print_fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" | sha256sum; }
+# In a registry without the data of the last start, the server registers its node again, but never the streams that are live.
+print_fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" "$registry" | sha256sum; }
 
 # Ant Media's health check (/rest/v2/liveness) returns 500 while the machine's own name does not resolve.
 resolve_own_name() {
@@ -236,6 +238,7 @@ wait_until_registered() {
 IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
+IFS= read -r registry
 
 end_previous_run
 if [[ $installation == install ]]; then

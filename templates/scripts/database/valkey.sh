@@ -1,10 +1,12 @@
 # Functions for this machine's Valkey. The other scripts of this folder source this file after prelude.sh.
 # shellcheck shell=bash
+# shellcheck disable=SC2034  # the scripts that source this file use the variables
 
 # The user `default` is that of the nodes and may have several passwords. The user `operator` is that of these scripts:
 # no script needs a node's password.
 readonly users=/etc/valkey/users.acl
 readonly operator_password=/etc/valkey/operator-password
+readonly data=/var/lib/valkey
 # Identifies the data of the registry. It is new in an empty registry, and after a restore.
 readonly registry_key=ant-media-cluster:registry
 

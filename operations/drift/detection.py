@@ -15,8 +15,9 @@ from operations.aws_account import Account, describe_instances, describe_rules
 from operations.aws_failures import explain_aws_error, find_aws_failure
 from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, STATE, AddedRule, Difference, Drift, Unreachable
-from operations.drift.machines import NO_ANSWER, check_machines
+from operations.drift.machines import check_machines
 from operations.instances import Instance, read_instances
+from operations.ssh import NO_ANSWER
 from operations.stack_state import RULE_TYPES, StackState, read_stack_state
 
 

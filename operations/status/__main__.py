@@ -1,4 +1,5 @@
-"""Prints a cluster's machines, HAProxy's servers, the certificate and the result of its last renewal.
+"""Prints a cluster's machines, HAProxy's servers, the certificate and the result of its last renewal, and compares how the
+nodes see the cluster registry.
 
 Checks the stack that Pulumi has selected (PULUMI_STACK, or pulumi stack select) from this machine.
 """
@@ -12,7 +13,6 @@ from cluster.settings.model import NAMESPACE
 from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.engine import run_pulumi
 from operations.stack_state import read_stack_state
-from operations.status.account import AccountCheck
 from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
 from operations.status.report import format_report
@@ -31,7 +31,7 @@ def main() -> int:
     password = run_pulumi("config", "get", f"{NAMESPACE}:statisticsPassword", folder=here).rstrip("\n")
     state = read_stack_state(run_pulumi("stack", "export", "--show-secrets", folder=here))
     login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
-    cluster = check_cluster(outputs, configuration, login, AccountCheck(state))
+    cluster = check_cluster(outputs, configuration, login, state)
     now = datetime.now(UTC)
     problems = find_problems(cluster, now)
     if not only_problems:

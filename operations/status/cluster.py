@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from operations.access import AccessProblem
 from operations.instances import Instance
 from operations.status.certificate import Certificate
+from operations.status.registry import Registry
 
 LOAD_BALANCER = "load-balancer"
 """Name of the load balancer's machine."""
@@ -70,6 +71,8 @@ class Cluster:
     """None if the certificate is the user's own."""
     instances: Sequence[Instance] | Unreachable
     """The stack's machines at AWS, also the database."""
+    registry: Registry = field(default_factory=Registry)
+    """How the nodes see the cluster registry."""
     access_problem: AccessProblem | None = None
     """Why administration ports do not admit this machine, or None if they do or could not be checked."""
 

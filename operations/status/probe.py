@@ -12,10 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from cluster.settings.model import NAMESPACE
 from operations.access import SSH_PORT
+from operations.stack_state import StackState
 from operations.status.account import AccountCheck
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
 from operations.status.cluster import LOAD_BALANCER, Cluster, Machine, Unreachable, read_renewal, read_servers
 from operations.status.problems import PANEL_PORT, STATISTICS_PORT
+from operations.status.registry import check_registry
 
 T = TypeVar("T")
 
@@ -113,21 +115,24 @@ def _describe(error: OSError | http.client.HTTPException) -> str:
 
 
 def check_cluster(
-    outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Login, account: AccountCheck
+    outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Login, state: StackState
 ) -> Cluster:
-    """Checks all ports, reads the statistics and metrics, and asks AWS about the machines, at the same time.
+    """Checks all ports, reads the statistics and metrics, asks AWS about the machines and the nodes about the cluster
+    registry, at the same time.
 
     `outputs` and `configuration` are what Pulumi's `stack output` and `config` print as JSON.
     """
     # The domain that was deployed. The configuration may name the next one.
     domain = outputs["statistics_url"].removeprefix("https://").partition(":")[0]
     balancer = LoadBalancer(domain, outputs["load_balancer_ip"])
+    account = AccountCheck(state)
     with ThreadPoolExecutor() as pool:
         plain_ports = {port: pool.submit(balancer.check_plain_port, port) for port in PLAIN_PORTS}
         tls_ports = {port: pool.submit(balancer.fetch_certificate, port) for port in TLS_PORTS}
         statistics = pool.submit(balancer.fetch_page, "/haproxy_stats;csv", login)
         metrics = pool.submit(balancer.fetch_page, "/metrics/node", login)
         instances = pool.submit(account.read_instances)
+        registry = pool.submit(check_registry, state, {node["name"] for node in outputs["nodes"]})
     ports = {port: future.result() for port, future in (plain_ports | tls_ports).items()}
     unanswered = [port for port in ADMIN_PORTS if ports[port] == Unreachable(NO_ANSWER)]
     own_certificate = configuration.get(f"{NAMESPACE}:tls", {})
@@ -146,6 +151,7 @@ def check_cluster(
         servers=_read_page(statistics.result(), read_servers),
         renewal=None if has_own_certificate else _read_page(metrics.result(), read_renewal),
         instances=instances.result(),
+        registry=registry.result(),
         access_problem=account.find_access_problem(unanswered, configuration) if unanswered else None,
     )
 

@@ -24,6 +24,7 @@ def find_problems(cluster: Cluster, now: datetime) -> list[str]:
         problems += _find_unreadable_pages(cluster)
     if not isinstance(cluster.servers, Unreachable):
         problems += _find_servers_out_of_service(cluster.servers, stopped)
+    problems += cluster.registry.problems
     for certificate, ports in cluster.ports_by_certificate.items():
         faults = _find_faults(certificate, cluster.names, now)
         problems += [f"The certificate on {ports} {fault}." for fault in faults]

@@ -49,7 +49,13 @@ def _format_machines(cluster: Cluster) -> list[str]:
 
 def _list_unchecked(cluster: Cluster) -> list[str]:
     checks = {"HAProxy's servers": cluster.servers, "the machines' state at AWS": cluster.instances}
-    return [name for name, result in checks.items() if isinstance(result, Unreachable)]
+    unchecked = [name for name, result in checks.items() if isinstance(result, Unreachable)]
+    reasons: dict[str, list[str]] = {}
+    for node, reason in cluster.registry.unreachable.items():
+        reasons.setdefault(reason, []).append(node)
+    return unchecked + [
+        f"the cluster registry on {', '.join(nodes)} ({reason})" for reason, nodes in reasons.items()
+    ]
 
 
 def _format_renewal(renewal: Renewal | Unreachable | None) -> str:

@@ -619,6 +619,45 @@ def test_settings_reach_all_nodes_and_a_new_one_starts_with_them(cluster: Machin
     assert read_app_settings(EDGE, "live")["gopSize"] == 60
 
 
+def read_key(machines: Machines, address: str) -> str:
+    file = f"{HOME}/webapps/LiveApp/WEB-INF/red5-web.properties"
+    return machines.shell(address, f"sed -n s/^clusterCommunicationKey=//p {file}").stdout
+
+
+def test_nodes_agree_on_the_key_of_an_application_and_write_it_to_its_settings(cluster: Machines) -> None:
+    assert len(read_key(cluster, ORIGIN)) > 30
+    wait_until("they agree", lambda: read_key(cluster, ORIGIN) == read_key(cluster, EDGE))
+
+
+def test_emptied_registry_knows_a_live_stream_only_after_its_server_restarts(cluster: Machines) -> None:
+    playlist = "/LiveApp/streams/forgotten.m3u8"
+    key = read_key(cluster, ORIGIN)
+    with publish(ORIGIN, "forgotten"):
+        wait_until("the edge serves the stream", lambda: response_status(EDGE, playlist) == 200)
+        run_valkey_cli(cluster, "flushall")
+        wait_until("both nodes are back", lambda: node_states(ORIGIN) == {ORIGIN: "alive", EDGE: "alive"})
+        assert (response_status(ORIGIN, playlist), response_status(EDGE, playlist)) == (200, 404)
+    cluster.shell(ORIGIN, "systemctl restart antmedia")
+    wait_until("the origin is ready", lambda: is_ready(ORIGIN))
+    assert read_key(cluster, ORIGIN) == key
+    with publish(ORIGIN, "forgotten"):
+        wait_until("the edge serves the stream", lambda: response_status(EDGE, playlist) == 200)
+
+
+def test_without_its_database_a_node_serves_no_playlist_and_stays_healthy(cluster: Machines) -> None:
+    playlist = "/LiveApp/streams/alone.m3u8"
+    with publish(ORIGIN, "alone") as ffmpeg:
+        wait_until("the edge serves the stream", lambda: response_status(EDGE, playlist) == 200)
+        run_valkey_cli(cluster, "shutdown", "nosave")
+        assert (response_status(ORIGIN, playlist), response_status(EDGE, playlist)) == (500, 500)
+        assert response_status(EDGE, LIVENESS) == 200
+        assert ffmpeg.poll() is None
+        valkey = f"chroot {cluster.folder}/m5/root valkey-server /etc/valkey/test.conf"
+        cluster.run(*words(f"ip netns exec m5 {valkey} --daemonize yes --logfile /tmp/log"))
+        wait_until("the origin serves the stream again", lambda: response_status(ORIGIN, playlist) == 200)
+
+
 def test_stopped_node_leaves_the_cluster_at_once(cluster: Machines) -> None:
+    wait_until("both nodes are alive", lambda: node_states(ORIGIN) == {ORIGIN: "alive", EDGE: "alive"})
     cluster.shell(EDGE, "systemctl stop antmedia")
     assert node_states(ORIGIN) == {ORIGIN: "alive"}

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -57,11 +56,10 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     apps = list(settings.applications)
     app_settings = {name: AppSettings(name, registry, settings.database is not None) for name in apps}
     media = MediaServer(apps, registry.start_broadcast, registry.end_broadcast)
-    key = await registry.agree_on_key(secrets.token_urlsafe(32))
     server = Server(
         settings,
         RootApplication(settings, app_settings, registry),
-        {name: Application(settings, each, registry, media, key) for name, each in app_settings.items()},
+        {name: Application(settings, each, registry, media) for name, each in app_settings.items()},
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)

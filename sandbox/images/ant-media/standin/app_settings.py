@@ -48,9 +48,11 @@ class AppSettings:
             return
         stored = await self._registry.find_app_settings(self.application)
         if stored is None:
-            await self._registry.save_app_settings(self.application, self.values)
-        if starting or (stored and stored["updateTime"] != self.values["updateTime"]):
-            self._apply(stored or self.values)
+            # With the time of now: of two that start at once, one takes over the other's at its next heartbeat.
+            stored = {**self.values, "updateTime": int(time.time() * 1000)}
+            await self._registry.save_app_settings(self.application, stored)
+        if starting or stored["updateTime"] != self.values["updateTime"]:
+            self._apply(stored)
 
     async def replace(self, values: dict[str, object]) -> bool:
         """Replaces all settings. Those that are missing or null get their default, unknown ones are ignored."""

@@ -33,15 +33,18 @@ class Application:
         app_settings: AppSettings,
         registry: Registry,
         media: MediaServer,
-        cluster_key: str,
     ) -> None:
         self.name = app_settings.application
         self._settings = settings
         self._app_settings = app_settings
         self._registry = registry
         self._media = media
-        self._cluster_key = cluster_key
         self._sessions = Sessions(f"/{self.name}")
+
+    @property
+    def _cluster_key(self) -> str:
+        """The key with which the cluster's nodes authenticate to each other."""
+        return str(self._app_settings.values["clusterCommunicationKey"])
 
     async def handle(
         self, request: web.BaseRequest, path: str, client: Client, socket: web.WebSocketResponse
@@ -73,15 +76,18 @@ class Application:
         return web.FileResponse(file, headers={"Content-Type": content_type, "Cache-Control": cache})
 
     async def _serve_stream_file(self, name: str) -> web.StreamResponse:
+        stem, suffix = Path(name).stem, Path(name).suffix
+        broadcast = None
+        if suffix in CONTENT_TYPES:
+            stream = stem if suffix == ".m3u8" else re.sub(r"-\d+$", "", stem)
+            # The original reads the stream's record for its limit of viewers before it serves anything, also its own
+            # files (StatisticsFilter.doFilter). Without its database it returns 500.
+            broadcast = await self._registry.find_broadcast(self.name, stream)
         local = self.read_local_file(name)
         if local is not None:
             return local
-        stem, suffix = Path(name).stem, Path(name).suffix
-        if suffix in CONTENT_TYPES and self._settings.database:
-            stream = stem if suffix == ".m3u8" else re.sub(r"-\d+$", "", stem)
-            broadcast = await self._registry.find_broadcast(self.name, stream)
-            if broadcast and broadcast.originAdress not in (None, self._settings.address):
-                return await self._fetch_from_origin(f"http://{broadcast.originAdress}:{ORIGIN_PORT}", name)
+        if broadcast and broadcast.originAdress not in (None, self._settings.address):
+            return await self._fetch_from_origin(f"http://{broadcast.originAdress}:{ORIGIN_PORT}", name)
         return error_response(HTTPStatus.NOT_FOUND)
 
     async def _fetch_from_origin(self, origin: str, name: str) -> web.StreamResponse:

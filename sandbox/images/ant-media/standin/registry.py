@@ -101,7 +101,7 @@ async def connect_database(database: RedisDatabase | MongoDatabase) -> Store:
     deadline = time.monotonic() + CONNECT_TIMEOUT
     while True:
         try:
-            await store.hget("antmedia:cluster", "key")
+            await store.hget("antmedia:nodes", "")
             return store
         except (AuthenticationError, AuthorizationError, OperationFailure) as error:
             raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
@@ -122,7 +122,8 @@ def _redis_store(database: RedisDatabase) -> Store:
         decode_responses=True,
         socket_connect_timeout=3,
         socket_timeout=3,
-        retry=Retry(ConstantBackoff(0.2), 1),
+        # Redisson's default: three more attempts, 1.5 s apart.
+        retry=Retry(ConstantBackoff(1.5), 3),
     )
     return cast(Store, client)
 
@@ -156,11 +157,8 @@ class Registry:
     def __init__(self, store: Store, address: str) -> None:
         self._store = store
         self._address = address
-
-    async def agree_on_key(self, proposal: str) -> str:
-        """Returns the key with which nodes authenticate to each other: the proposal of the first node."""
-        await self._store.hsetnx("antmedia:cluster", "key", proposal)
-        return cast(str, await self._store.hget("antmedia:cluster", "key"))
+        # The original's DataStore.get holds a lock while it asks the database, so one lost answer delays all others.
+        self._lookup = asyncio.Lock()
 
     async def find_app_settings(self, app: str) -> dict[str, object] | None:
         text = await self._store.hget("antmedia:settings", app)
@@ -187,7 +185,8 @@ class Registry:
         await self._store.hdel("antmedia:nodes", id_)
 
     async def find_broadcast(self, app: str, stream: str) -> Broadcast | None:
-        text = await self._store.hget(f"antmedia:broadcasts:{app}", stream)
+        async with self._lookup:
+            text = await self._store.hget(f"antmedia:broadcasts:{app}", stream)
         return Broadcast(**json.loads(text)) if text else None
 
     async def list_broadcasts(self, app: str) -> list[Broadcast]:

@@ -10,9 +10,10 @@ import pytest
 
 from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, Difference
-from operations.drift.machines import explain_failure, read_machine
+from operations.drift.machines import read_machine
 from operations.drift.redaction import redact_secrets
 from operations.instances import read_instances
+from operations.ssh import explain_failure
 from operations.stack_state import Connection, StackState, read_stack_state
 
 REFRESH = (Path(__file__).parent / "refresh.json").read_text()

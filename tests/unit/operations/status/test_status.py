@@ -24,6 +24,7 @@ from operations.status.cluster import (
     read_servers,
 )
 from operations.status.problems import find_problems
+from operations.status.registry import Fault, Finding, Registry
 from operations.status.report import format_report
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -87,6 +88,14 @@ No problems found"""
     )
 
 
+def test_report_names_the_nodes_that_were_not_asked_about_the_registry() -> None:
+    unreachable = {"edge1": "no answer in time", "edge2": "no answer in time"}
+    text = format_report(replace(HEALTHY, registry=Registry(unreachable=unreachable)), NOW)
+    assert text.endswith(
+        "No problems found, but the cluster registry on edge1, edge2 (no answer in time) could not be checked"
+    )
+
+
 def test_port_with_another_certificate_has_its_own_section() -> None:
     other = replace(SERVED, serial="0C")
     text = format_report(replace(HEALTHY, ports={**HEALTHY.ports, 4444: other}), NOW)
@@ -118,6 +127,10 @@ def test_port_with_another_certificate_has_its_own_section() -> None:
         (
             replace(HEALTHY, servers=[Server("edges", "edge2", "DRAIN", 3, "Layer7 check passed: 200")]),
             "edge2 is DRAIN.",
+        ),
+        (
+            replace(HEALTHY, registry=Registry([Finding(Fault.UNREADABLE, "edge2", "LiveApp answers 500")])),
+            "edge2 cannot read the cluster registry (LiveApp answers 500).",
         ),
         (
             replace(HEALTHY, servers=Unreachable("/x answers 503")),

@@ -12,11 +12,13 @@ PULUMI := sandbox/bin/pulumi
 RECOVER := sandbox/bin/recover
 TEST_CLUSTERS := sandbox/bin/test-clusters
 STATUS := sandbox/bin/status
+REGISTRY = sandbox/bin/registry $(1) "$(abspath $(FILE))"
 else
 PULUMI := pulumi
 RECOVER := .venv/bin/python -m operations.recovery $(STACK)
 TEST_CLUSTERS := .venv/bin/python -m operations.test_clusters
 STATUS := .venv/bin/python -m operations.status
+REGISTRY = .venv/bin/python -m operations.registry $(1) "$(STACK)" "$(FILE)"
 endif
 
 # The rules for every environment (docs/policies.md).
@@ -46,12 +48,12 @@ in_sandbox = @[ "$(ON_SANDBOX)" ] || { echo "STACK=$(STACK) is not in the sandbo
 known_format = @case "$(FORMAT)" in "" | markdown) ;; *) echo "FORMAT=$(FORMAT) is unknown; give FORMAT=markdown, or leave it out for plain text." >&2; exit 1 ;; esac
 
 # Without this check, the name of a test cluster that no longer exists would reach your AWS account.
-up down preview outputs drift status logs shell cluster: known-stack
+up down preview outputs drift status registry-backup registry-restore logs shell cluster: known-stack
 known-stack:
 	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),empty): the sandbox has no such stack, and Pulumi.STACK.yaml does not exist here. Create a stack with make stack; remove a test cluster with make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: known-stack help setup up down preview outputs drift status logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench-live check format
+.PHONY: known-stack help setup up down preview outputs drift status registry-backup registry-restore logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench-live check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -110,6 +112,13 @@ endif
 
 status: ## Show the machines, HAProxy's servers and the certificate; fails if one of them is unhealthy
 	@$(STATUS)
+
+registry-backup registry-restore: registry-%:
+	@[ -n "$(FILE)" ] || { echo "FILE is empty; give a path, for example: make $@ FILE=registry.rdb STACK=$(STACK)" >&2; exit 1; }
+	@$(call REGISTRY,$*)
+
+registry-backup: ## Copy the cluster registry to a new file (FILE=registry.rdb; docs/database.md)
+registry-restore: ## Replace the cluster registry by a backup (FILE=registry.rdb); then run make up
 
 logs: ## Print the logs of a machine (MACHINE=edge1) or of the local cloud
 	$(in_sandbox)

@@ -30,7 +30,13 @@ _OUTAGES = {
 }
 """By machine; all others are nodes."""
 _NODE_LOSS = ", and its recordings are lost"
-_LOSSES = {"load-balancer": "", "database": ", and its data is lost"}
+_LOSSES = {
+    "load-balancer": "",
+    "database": (
+        ", its data is lost (make registry-backup copies it), and then every node is drained and restarted, one after "
+        "the other in its role, so that it registers its streams again"
+    ),
+}
 
 
 def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
@@ -92,9 +98,8 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
             (step.name.removesuffix("-ant-media"),),
             f"Ant Media Server restarts if its mode, licence or database changes: {_NODE_OUTAGE}",
         )
-    elif script == "install-valkey.sh" and (stdin_changes or step.tainted):
-        when = "with a new password" if stdin_changes else "if its configuration changes"
-        yield PreviewWarning(("database",), f"restarts {when}: {_OUTAGES['database']}")
+    elif script == "install-valkey.sh" and step.tainted:
+        yield PreviewWarning(("database",), f"restarts if its configuration changes: {_OUTAGES['database']}")
     elif script == "issue-certificate.sh" and _certificate_request(step.old) != _certificate_request(
         step.new
     ):

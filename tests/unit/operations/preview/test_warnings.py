@@ -69,7 +69,9 @@ def test_new_host_key_seed_replaces_every_machine_load_balancer_first() -> None:
         ),
         PreviewWarning(
             ("database",),
-            "the machine is replaced: nodes cannot find each other until it is back, and its data is lost",
+            "the machine is replaced: nodes cannot find each other until it is back, its data is lost (make registry-backup "
+            "copies it), and then every node is drained and restarted, one after the other in its role, so that it registers "
+            "its streams again",
             ("userData",),
         ),
         PreviewWarning(
@@ -127,8 +129,8 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
             "Security group ingress rule deleted",
         ),
         (
-            command("install-valkey.sh", {}, {}, "stdin", "database-valkey"),
-            "restarts with a new password: nodes cannot find each other until it is back",
+            replace(command("install-valkey.sh", {}, {}, "create", "database-valkey"), tainted=True),
+            "restarts if its configuration changes: nodes cannot find each other until it is back",
         ),
         (
             command("set-up-media-node.sh", {}, {}, "stdin", "edge1-ant-media"),

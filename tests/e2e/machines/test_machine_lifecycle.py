@@ -1,9 +1,13 @@
 """Machines that reboot, stop, are terminated or are replaced."""
 
+import hashlib
+from pathlib import Path
+
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, Response
 from tests.e2e.node_registry import all_alive, list_registered_nodes
-from tests.e2e.running_cluster import DOMAIN, Cluster, Machine, wait_until
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, wait_until
+from tests.e2e.streams import publishing_persistently, wait_for_stream
 
 
 def is_healthy(cluster: Cluster, server: str) -> bool:
@@ -104,3 +108,63 @@ def test_replaced_edge_keeps_its_name_and_address_and_rejoins(
     assert serves_its_cookie(cluster, operator_client, "edge1")
     assert list_registered_nodes(cluster, operator_client) == all_alive(after)
     cluster.pulumi("preview", "--expect-no-changes").check()
+
+
+def find_problems(cluster: Cluster) -> str:
+    return cluster.run("sandbox/bin/status", "--problems", timeout=120).stdout
+
+
+def ask_valkey(cluster: Cluster, command: str) -> str:
+    script = f'cd {SCRIPTS} && source valkey.sh && ask_once "$1"'
+    return cluster.run_on("database", "bash", "-c", script, "ask", command).check()
+
+
+def test_new_database_is_a_whole_cluster_again(
+    cluster: Cluster, account: AwsAccount, operator_client: Client
+) -> None:
+    cluster.set_config("drainSeconds", 1)
+    before = cluster.list_machines()
+    for node in ("origin1", "origin2", "edge1", "edge2"):  # four restarts wait for it twice
+        cluster.run_on(node, "systemctl", "set-environment", "STAND_IN_START_SECONDS=2").check()
+    with publishing_persistently(cluster, "survivor"):
+        wait_for_stream(operator_client, "survivor")
+        account.call("ec2", "terminate_instances", InstanceIds=[before["database"].id])
+        wait_until(lambda: "database" not in cluster.list_machines(), timeout=60)
+        cluster.update()
+        assert_only_one_replaced(before, cluster.list_machines(), "database")
+        # The restarts took the publisher to another node. Each port finds the stream, wherever it is now.
+        for port in (443, 5443):
+            for _ in range(4):
+                playlist = f"https://{DOMAIN}:{port}/LiveApp/streams/survivor.m3u8"
+                wait_until(lambda url=playlist: operator_client.get(url).status == 200, timeout=30)
+        assert list_registered_nodes(cluster, operator_client) == all_alive(cluster.list_machines())
+        assert find_problems(cluster) == ""
+        # A registry that is emptied behind the program's back: the status names the stream and its node.
+        ask_valkey(cluster, "FLUSHALL")
+        problems = find_problems(cluster)
+        assert "has live streams that the cluster registry does not know: LiveApp/survivor" in problems
+
+
+def test_restored_registry_and_new_password_reach_every_node_without_a_restart_of_valkey(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "registry.rdb"
+    ask_valkey(cluster, "HSET antmedia:users alice hash")
+    cluster.run("sandbox/bin/registry", "backup", file, timeout=120).check()
+    assert file.stat().st_mode & 0o777 == 0o600
+    ask_valkey(cluster, "FLUSHALL")
+    restored = cluster.run("sandbox/bin/registry", "restore", file, timeout=120)
+    assert "Now run make up STACK=sandbox" in restored.check()
+    assert ask_valkey(cluster, "HGET antmedia:users alice") == "hash\n"
+
+    show_process = ("systemctl", "show", "valkey-server", "--property", "MainPID")
+    process = cluster.run_on("database", *show_process).check()
+    old = cluster.get_config("databasePassword")
+    new = f"{old}-rotated"
+    cluster.pulumi("config", "set", "--secret", "ant-media-cluster:databasePassword", new).check()
+    assert "origin1-ant-media created replacement" in cluster.update()
+    assert cluster.run_on("database", *show_process).check() == process
+    users = cluster.run_on("database", "cat", "/etc/valkey/users.acl").check()
+    assert hashlib.sha256(old.encode()).hexdigest() not in users
+    assert hashlib.sha256(new.encode()).hexdigest() in users
+    assert find_problems(cluster) == ""

@@ -12,6 +12,7 @@ from operations.preview.haproxy_cfg import (
     read_servers,
 )
 from operations.resources import INSTANCE, format_type, parse_script
+from policy.resource import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,14 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
         return
     script, arguments = step.script
     stdin_changes = "stdin" in step.changed
-    if script == "set-up-media-node.sh" and (
+    if script == "set-up-media-node.sh" and step.new.get("stdin") == UNKNOWN:
+        # The registry's id, which install-valkey.sh prints.
+        yield PreviewWarning(
+            (step.name.removesuffix("-ant-media"),),
+            "if the database comes back without its data, the node is drained and Ant Media Server restarts, one node of a role "
+            f"after the other, so that live streams are registered again: {_NODE_OUTAGE}",
+        )
+    elif script == "set-up-media-node.sh" and (
         stdin_changes or step.tainted or arguments[:2] != parse_script(step.old)[1][:2]
     ):
         yield PreviewWarning(

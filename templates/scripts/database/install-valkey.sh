@@ -36,9 +36,9 @@ END
 # Creates the scripts' user. Nodes keep the passwords that they have.
 create_users() {
   local known
-  if [[ ! -s $operator_password ]]; then
-    (umask 077 && print_random >"$operator_password.new")
-    mv "$operator_password.new" "$operator_password"
+  if [[ ! -s $operator_password_file ]]; then
+    (umask 077 && print_random >"$operator_password_file.new")
+    mv "$operator_password_file.new" "$operator_password_file"
   fi
   if ! grep -qxF "$(print_operator)" "$users" 2>/dev/null; then
     mapfile -t known < <(list_passwords)

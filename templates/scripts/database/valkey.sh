@@ -5,14 +5,14 @@
 # The user `default` is that of the nodes and may have several passwords. The user `operator` is that of these scripts:
 # no script needs a node's password.
 readonly users=/etc/valkey/users.acl
-readonly operator_password=/etc/valkey/operator-password
+readonly operator_password_file=/etc/valkey/operator-password
 readonly data=/var/lib/valkey
 # Identifies the data of the registry. It is new in an empty registry, and after a restore.
 readonly registry_key=ant-media-cluster:registry
 
 # Sends the commands on standard input to Valkey, and prints the replies, one a line.
 ask_valkey() {
-  { printf 'AUTH operator %s\n' "$(cat "$operator_password")" && cat; } | valkey-cli -h 127.0.0.1 2>&1 | tail -n +2
+  { printf 'AUTH operator %s\n' "$(cat "$operator_password_file")" && cat; } | valkey-cli -h 127.0.0.1 2>&1 | tail -n +2
 }
 
 # Prints the last line that Valkey replies to a command.
@@ -20,7 +20,7 @@ ask_once() { ask_valkey <<<"$1" | grep . | tail -n 1; }
 
 hash_password() { sha256sum | cut -d ' ' -f 1; }
 
-print_operator() { echo "user operator on sanitize-payload ~* &* +@all #$(printf '%s' "$(cat "$operator_password")" | hash_password)"; }
+print_operator() { echo "user operator on sanitize-payload ~* &* +@all #$(printf '%s' "$(cat "$operator_password_file")" | hash_password)"; }
 
 # Prints the hashes of the nodes' passwords.
 list_passwords() { { grep '^user default ' "$users" 2>/dev/null || true; } | grep -oE '#[0-9a-f]{64}' | tr -d '#'; }

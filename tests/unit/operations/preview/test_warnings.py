@@ -11,7 +11,7 @@ from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from operations.preview.changes import Step, parse_preview
 from operations.preview.warnings import PreviewWarning, find_warnings
 from operations.resources import INSTANCE
-from policy.resource import UNKNOWN
+from policy.resource import SECRET, UNKNOWN
 
 PREVIEWS = Path(__file__).parent / "previews"
 OUTAGE = "its publishers and viewers are disconnected"
@@ -131,6 +131,14 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
         (
             replace(command("install-valkey.sh", {}, {}, "create", "database-valkey"), tainted=True),
             "restarts if its configuration changes: nodes cannot find each other until it is back",
+        ),
+        (
+            # A new database machine: whether it has data is known when it answers.
+            command(
+                "set-up-media-node.sh", {"stdin": SECRET}, {"stdin": UNKNOWN}, "triggers", "edge1-ant-media"
+            ),
+            "if the database comes back without its data, the node is drained and Ant Media Server restarts, one node of a "
+            f"role after the other, so that live streams are registered again: {OUTAGE}",
         ),
         (
             command("set-up-media-node.sh", {}, {}, "stdin", "edge1-ant-media"),

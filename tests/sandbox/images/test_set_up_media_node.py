@@ -50,10 +50,12 @@ class Node:
         installation: str = "installed",
         mode: str = "cluster",
         before: str = "true",
+        registry: str = "",
     ) -> subprocess.CompletedProcess[str]:
         arguments = f"{installation} {mode} admin@ant-media.test LiveApp live"
         command = f"{before}; timeout --verbose 300 /{SCRIPTS}/set-up-media-node.sh {arguments}"
-        return self.machines.shell(NODE, command, f"{licence}\npanel-password\n{database_url}\n", timeout=300)
+        secrets = f"{licence}\npanel-password\n{database_url}\n{registry}\n"
+        return self.machines.shell(NODE, command, secrets, timeout=300)
 
     def replace_command(self, name: str, text: str) -> str:
         """Returns a command that puts a script before another command: the script runs first."""

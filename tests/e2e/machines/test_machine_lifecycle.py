@@ -111,7 +111,7 @@ def test_replaced_edge_keeps_its_name_and_address_and_rejoins(
 
 
 def find_problems(cluster: Cluster) -> str:
-    return cluster.run("sandbox/bin/status", "--problems", timeout=120).stdout
+    return cluster.run("sandbox/bin/status", "--problems").stdout
 
 
 def ask_valkey(cluster: Cluster, command: str) -> str:
@@ -150,10 +150,10 @@ def test_restored_registry_and_new_password_reach_every_node_without_a_restart_o
 ) -> None:
     file = tmp_path / "registry.rdb"
     ask_valkey(cluster, "HSET antmedia:users alice hash")
-    cluster.run("sandbox/bin/registry", "backup", file, timeout=120).check()
+    cluster.run("sandbox/bin/registry", "backup", file).check()
     assert file.stat().st_mode & 0o777 == 0o600
     ask_valkey(cluster, "FLUSHALL")
-    restored = cluster.run("sandbox/bin/registry", "restore", file, timeout=120)
+    restored = cluster.run("sandbox/bin/registry", "restore", file)
     assert "Now run make up STACK=sandbox" in restored.check()
     assert ask_valkey(cluster, "HGET antmedia:users alice") == "hash\n"
 

@@ -21,7 +21,7 @@ INJECTION = r"""
 set -T
 trap '[[ $BASH_COMMAND != $AT || -e /run/injected ]] || { touch /run/injected; [[ $HOW == fail ]] && exit 1; kill -KILL $$; }' DEBUG
 """
-DRAIN = f"{SCRIPTS}/drain-server.sh edge1 60"
+DRAIN = f"{SCRIPTS}/drain-server.sh edge1 60 another-setup"
 LOSE_FILES_OF_CERTBOT = "rm -r /etc/letsencrypt/live"
 OTHER_CERTIFICATE = """
 cd /run; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=somebody \\
@@ -58,6 +58,15 @@ def with_rsa_key(step: Step) -> Step:
 def with_own_certificate(_: Step) -> Step:
     certificate = issue_user_certificate(DOMAIN)
     return Step(f"{SCRIPTS}/use-certificate.sh", certificate.chain + certificate.private_key)
+
+
+def with_another_setup(_: Step) -> Step:
+    return Step(DRAIN)
+
+
+def without_edge1(step: Step) -> Step:
+    assert " edge1" in step.command
+    return Step(step.command.replace(" edge1", ""))
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,20 @@ INTERRUPTIONS = (
         "use-certificate.sh", BALANCER, "kill", "rm *store*", CERTIFICATE, change=with_own_certificate
     ),
     Interruption(
-        "drain-server.sh", BALANCER, "kill", "wait_until_unused*", ["edge1-drain", "edge1-in-service"]
+        "drain-server.sh",
+        BALANCER,
+        "kill",
+        "wait *process*",
+        ["edge1-drain", "edge1-in-service"],
+        change=with_another_setup,
+    ),
+    Interruption(
+        "drain-removed-servers.sh",
+        BALANCER,
+        "kill",
+        "wait *process*",
+        ["service-removed-servers", "service-servers"],
+        change=without_edge1,
     ),
     Interruption("return-server.sh", BALANCER, "fail", "systemctl stop*", ["edge1-in-service"], DRAIN),
     Interruption("wait-for-servers.sh", BALANCER, "kill", "wait", ["service-servers"], DRAIN),
@@ -152,6 +174,7 @@ INTERRUPTIONS = (
 # They change nothing, or nothing but what the next run of their timer or their caller changes.
 NOT_INTERRUPTED = {
     "check-disk-space.sh",
+    "close-dead-connections.sh",
     "haproxy-servers.sh",
     "find-drift.sh",
     "prelude.sh",

@@ -212,7 +212,8 @@ def read_text(value: str | dict[str, str] | None) -> str:
 
 
 def run_step(cluster: Cluster, machine: str, step: Step, environment: str = "") -> CommandResult:
-    return cluster.run_on(machine, "bash", "-c", f"{environment}\n{step.command}\n", input=step.stdin)
+    command = f"export SUDO_USER=pulumi\n{environment}\n{step.command}\n"
+    return cluster.run_on(machine, "bash", "-c", command, input=step.stdin)
 
 
 def prepare_interruption(cluster: Cluster, interruption: Interruption) -> str:

@@ -124,6 +124,8 @@ def test_apply_killed_at_any_line_leaves_the_last_good_configuration(target: Tar
         remains = {path: path.read_bytes() for path in target.folder.glob("haproxy.cfg*")}
         target.restore("before-start")
         assert target.read_file() == good, point
+        # A killed reload leaves the state that the servers had then.
+        assert (target.haproxy.root / "run/haproxy/server-state").read_text() == "1\n", point
         # A machine that is not rebooted.
         for path, content in remains.items():
             path.write_bytes(content)
@@ -224,7 +226,7 @@ def test_full_disk_leaves_the_last_good_configuration(target: Target) -> None:
     assert (target.version, target.worker) == before
     (target.folder / "filler").unlink()
 
-    code, output = target.apply(without_redirect(25), target.find_point('mv "$current.staged"'), FILL_DISK)
+    code, output = target.apply(without_redirect(25), target.find_point("verify_ports ||"), FILL_DISK)
     assert code == 1
     assert output.splitlines()[-1] == "HAProxy serves the previous configuration again."
     assert (target.version, target.redirects, target.read_file()) == (before[0], True, good)

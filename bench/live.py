@@ -31,6 +31,8 @@ from tests.project import PROJECT
 LIMIT = 20 * 60
 BEFORE, AFTER = 4, 6
 """Seconds of load before an event begins and after everything is in service again."""
+DETECTION = 4
+"""Seconds after which HAProxy has noticed a fault."""
 FAULT = 15
 """Seconds that a fault lasts."""
 BIN = 0.5
@@ -351,6 +353,7 @@ def measure(
         time.sleep(BEFORE)
         dropped = publishers.dropped
         moments = event.run(Events(cluster))
+        time.sleep(DETECTION)
         wait_until(lambda: is_whole(cluster))
         time.sleep(AFTER)
         ended = time.time()

@@ -39,8 +39,8 @@ class HAProxyService(pulumi.ComponentResource):
     """Applies haproxy.cfg when all nodes serve, then orders the certificate through HAProxy, then verifies the endpoints.
 
     The first certificate is the user's own, a stored one, or a placeholder. The configuration is applied as a transaction:
-    validated, swapped, reloaded, verified, and rolled back if a step fails. It is applied after the nodes because HAProxy
-    treats a server as healthy until its first health checks fail. A node to delete is drained, then removed from the
+    validated, rehearsed, swapped, reloaded, verified, and rolled back if a step fails. It is applied after the nodes
+    because HAProxy treats a server as healthy until its first health checks fail. A node to delete is drained, then removed from the
     configuration, and only then deleted.
 
     Creates remote commands on the load balancer and one `command.local.Command` that checks the endpoints from outside.

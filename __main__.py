@@ -40,9 +40,9 @@ database = plan.database and ClusterDatabase(
     "database",
     ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer.jump_host),
 )
-setup = NodeSetup(plan.node, database, balancer)
-origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, account.running))
-edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup, account.running))
+setup = NodeSetup(plan.node, database, balancer, account.running)
+edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup))
+origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, after=edges.ready))
 if database:
     database.retire_old_passwords([*origins.ready, *edges.ready])
 service = HAProxyService(

@@ -68,8 +68,9 @@ class AppSettingsPlan:
 class NodePlan:
     """What every node is set up with."""
 
-    install: bool
-    """Whether Ant Media's installer runs first, on a plain Ubuntu image."""
+    source: str
+    """Where Ant Media Server comes from: `installed` (it is in the image), `install` (by Ant Media's installer) or `zip:SHA256`."""
+    zip_url: SecretStr | None
     license_key: SecretStr | None
     panel_email: str
     """The first administrator of the web panel."""
@@ -176,7 +177,8 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         ),
         certificate=_plan_certificate(settings),
         node=NodePlan(
-            media == "ubuntu",
+            _choose_source(settings),
+            settings.ams_zip and settings.ams_zip.url,
             settings.license_key,
             settings.panel_email,
             settings.panel_password,
@@ -217,6 +219,12 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
 
 def _servers(nodes: Sequence[address_plan.Machine]) -> tuple[Server, ...]:
     return tuple(Server(node.name, node.address) for node in nodes)
+
+
+def _choose_source(settings: Settings) -> str:
+    if settings.ams_zip:
+        return f"zip:{settings.ams_zip.sha256}"
+    return "install" if settings.media_image == "ubuntu" else "installed"
 
 
 def _plan_certificate(settings: Settings) -> AcmePlan | TlsSettings:

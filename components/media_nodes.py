@@ -25,6 +25,8 @@ class NodeSetup:
     other, because Ant Media Server never registers again what is live."""
     balancer: HAProxyLoadBalancer
     """The way to the nodes by SSH. It takes a node out of service before the node restarts."""
+    running: Collection[str]
+    """Names of the machines that run already: viewers may be on them."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class MediaNodesArgs:
 
     machines: Sequence[MachineArgs]
     setup: NodeSetup
-    running: Collection[str]
-    """Names of the machines that run already: viewers may be on them."""
+    after: Sequence[RemoteScript] = ()
+    """Running nodes leave service only when these are complete: upgrades begin with the edges. New nodes do not wait."""
 
 
 class MediaNodes(pulumi.ComponentResource):
@@ -55,10 +57,10 @@ class MediaNodes(pulumi.ComponentResource):
         machines = {machine.place.name: machine for machine in args.machines}
         self._first = next(iter(machines), None)
         created: dict[str, tuple[Machine, RemoteScript]] = {}
-        for node, previous in order_changes([*machines], args.running).items():
-            created[node] = self._create_node(
-                machines[node], args.setup, [created[other][1] for other in previous], node in args.running
-            )
+        for node, previous in order_changes([*machines], args.setup.running).items():
+            running = node in args.setup.running
+            before = [created[other][1] for other in previous] + ([*args.after] if running else [])
+            created[node] = self._create_node(machines[node], args.setup, before, running)
         self.machines = [created[node][0] for node in machines]
         self.ready = [created[node][1] for node in machines]
         self.public_ips = [machine.public_ip for machine in self.machines]
@@ -73,12 +75,12 @@ class MediaNodes(pulumi.ComponentResource):
         registry = database.registry if database else ""
         script = "set-up-media-node.sh"
         script_args = [
-            "install" if plan.install else "installed",
+            plan.source,
             "cluster" if database_url else "standalone",
             plan.panel_email,
         ]
         secrets = [plan.license_key, plan.panel_password, database_url]
-        # Changes with everything that replaces the machine or restarts its server. The list of applications does not.
+        # Changes with everything that replaces the machine or restarts its server. The applications and the zip's URL do not.
         # The machine's fingerprint depends on its private host key, so the digest reveals nothing about the secrets.
         digest = short_digest(
             args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
@@ -101,7 +103,7 @@ class MediaNodes(pulumi.ComponentResource):
             script,
             host,
             args=[*script_args, *plan.applications],
-            secrets=secrets,
+            secrets=[*secrets, plan.zip_url],
             stdin=pulumi.Output.concat(registry, "\n"),
             timeout=1200,
             opts=self._after(drained, *([database.ready] if database else [])),

@@ -98,6 +98,22 @@ class DatabaseSettings:
     volume_size: VolumeSize = 16
 
 
+@dataclass(frozen=True, config=MODEL_CONFIG)
+class ZipSettings:
+    """A zip of Ant Media Server."""
+
+    url: Annotated[SecretStr, rules.secret_validator(rules.validate_zip_url)]
+    """May contain a key."""
+    sha256: Annotated[
+        StrictStr,
+        AfterValidator(
+            rules.pattern_validator(
+                r"[0-9a-f]{64}", "give what sha256sum prints for the zip: 64 digits 0-9 a-f"
+            )
+        ),
+    ]
+
+
 @dataclass(frozen=True, kw_only=True, config=MODEL_CONFIG)
 class Settings:
     """The validated settings of a stack."""
@@ -153,6 +169,7 @@ class Settings:
         ]
         | None
     ) = None
+    ams_zip: Annotated[ZipSettings, FromJson] | None = None
     media_image: Annotated[StrictStr, rules.image_name("marketplace", "ubuntu")] = "marketplace"
     ssh_private_key: Annotated[SecretStr, rules.secret_validator(rules.validate_ssh_private_key)]
     ssh_host_key_seed: Annotated[
@@ -318,11 +335,17 @@ class Settings:
 
     @field_validator("media_image")
     @classmethod
-    def _validate_installer_license(cls, image: str, info: ValidationInfo) -> str:
-        if image == "ubuntu" and info.data.get("license_key", "invalid") is None:
+    def _validate_source(cls, image: str, info: ValidationInfo) -> str:
+        if image == "marketplace" and info.data.get("ams_zip"):
+            raise ValueError(
+                "AWS bills this image for the server that it contains, so amsZip needs another one: "
+                "give ubuntu or the id of an image (ami-…)"
+            )
+        needs_license = image == "ubuntu" and info.data.get("ams_zip", "invalid") is None
+        if needs_license and info.data.get("license_key", "invalid") is None:
             raise ValueError(
                 "Ant Media's installer needs a licence key: "
-                f"pulumi config set --secret {NAMESPACE}:licenseKey, or give marketplace or ami-…"
+                f"pulumi config set --secret {NAMESPACE}:licenseKey, or give amsZip, marketplace or ami-…"
             )
         return image
 

@@ -88,11 +88,17 @@ def _format_problem(detail: ErrorDetails, hidden_keys: Collection[str]) -> str:
     """Returns one line of a `SettingsError`. The values of hidden keys, and of all below them, are not shown."""
     # Parts such as <own> are tags of a union, not keys.
     path = [part for part in detail["loc"] if not str(part).startswith("<")]
+    if detail["type"] == "value_error":
+        # Of a default, pydantic gives the name of the field.
+        path = [to_camel(part) if isinstance(part, str) else part for part in path]
     path_text = _format_path(path)
     key = f"{NAMESPACE}:{path_text}"
     match detail["type"]:
         case "missing":
             return f"{key} is not set: {_find_remedy(path_text)}"
+        case "unexpected_keyword_argument" if path == ["amsVersion"]:
+            # Ant Media's installer has no option for it, and the names of Marketplace images follow no rule (AMS issue 5019).
+            return f"{key} is not a setting: mediaImage (the id of an image) or amsZip determines the version, see docs/upgrade.md"
         case "unexpected_keyword_argument":
             known_keys = _list_known_keys(path[:-1])
             similar = difflib.get_close_matches(str(path[-1]), known_keys, n=1)

@@ -254,15 +254,15 @@ def _validate_email(text: str) -> str:
 def validate_acme_directory(text: str) -> str:
     """Returns the URL of an ACME directory, from that URL or a name in `ACME_DIRECTORIES`."""
     url = ACME_DIRECTORIES.get(text, text)
-    if not _is_https_url(url) or re.search(r"\s", url):
+    if not _is_url(url, "https") or re.search(r"\s", url):
         raise ValueError("give production, staging or the https URL of an ACME directory")
     return url
 
 
-def _is_https_url(text: str) -> bool:
+def _is_url(text: str, *schemes: str) -> bool:
     try:
         url = urlsplit(text)
-        return url.scheme == "https" and bool(url.hostname)
+        return url.scheme in schemes and bool(url.hostname)
     except ValueError:
         return False
 
@@ -270,6 +270,13 @@ def _is_https_url(text: str) -> bool:
 def secret_validator(validate: Callable[[str], str]) -> AfterValidator:
     """Applies a validator of texts to the text of a secret."""
     return AfterValidator(lambda secret: SecretStr(validate(secret.get_secret_value())))
+
+
+def validate_zip_url(url: str) -> str:
+    """Refuses what curl's configuration file would not take as one URL."""
+    if not _is_url(url, "https", "http") or not re.fullmatch(r"""[!#-\[\]-~]+""", url):
+        raise ValueError("give the http or https URL of the zip, without spaces, quotes and backslashes")
+    return url
 
 
 def validate_ssh_private_key(text: str) -> str:

@@ -45,6 +45,7 @@ def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
     machines = [step for step in steps if step.type == INSTANCE]
     machines.sort(key=lambda step: ["load-balancer", "database", step.name].index(step.name))
     warnings = [warning for step in machines for warning in _check_machine(step)]
+    warnings += _check_upgrade(steps)
     warnings += _check_haproxy_cfg(find_haproxy_cfg_change(steps))
     warnings += [
         warning
@@ -71,6 +72,37 @@ def _check_machine(step: Step) -> Iterable[PreviewWarning]:
             yield PreviewWarning(
                 (step.name,), f"the machine stops and starts: {outage}", tuple(sorted(reasons))
             )
+
+
+def _check_upgrade(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
+    """Yields a warning about nodes that get another zip of Ant Media Server, in the order in which they get it."""
+    upgraded = {
+        step.name.removesuffix("-ant-media"): (parse_script(step.old)[1][0], step.script[1][0])
+        for step in steps
+        if _is_upgrade(step)
+    }
+    for change in dict.fromkeys(upgraded.values()):
+        old, new = map(_format_source, change)
+        yield PreviewWarning(
+            tuple(sorted(name for name in upgraded if upgraded[name] == change)),
+            f"Ant Media Server is upgraded in this order, one node after another, from {old} to {new}. "
+            "A node that does not become ready ends the update, and the others keep serving",
+        )
+
+
+def _is_upgrade(step: Step) -> bool:
+    script, arguments = step.script
+    return (
+        step.op in ("update", "replace")
+        and script == "set-up-media-node.sh"
+        and parse_script(step.old)[1][:1] != arguments[:1]
+    )
+
+
+def _format_source(source: str) -> str:
+    """Returns words for the first argument of set-up-media-node.sh."""
+    kind, _, checksum = source.partition(":")
+    return f"the zip {checksum[:12]}" if kind == "zip" else "the server of the image"
 
 
 def _check_haproxy_cfg(change: HAProxyCfgChange | None) -> Iterable[PreviewWarning]:
@@ -100,7 +132,8 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
             f"after the other, so that live streams are registered again: {_NODE_OUTAGE}",
         )
     elif script == "set-up-media-node.sh" and (
-        stdin_changes or step.tainted or arguments[:2] != parse_script(step.old)[1][:2]
+        not _is_upgrade(step)
+        and (stdin_changes or step.tainted or arguments[1:2] != parse_script(step.old)[1][1:2])
     ):
         yield PreviewWarning(
             (step.name.removesuffix("-ant-media"),),

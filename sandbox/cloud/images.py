@@ -17,6 +17,7 @@ from sandbox.cloud.media_server import Archive
 from sandbox.cloud.process_tree import CLONE_NEWPID, die_with_parent, mount_overlay, unshare, unshare_mounts
 
 SCRIPTS = host.SANDBOX / "images"
+INSTALLER = host.SANDBOX.parent / "templates/scripts/node/install-ant-media-server.sh"
 FOLDER = host.CACHE / "images"
 BASE = "debian-13"
 ANT_MEDIA = "ant-media"
@@ -89,7 +90,7 @@ def _build_overlay(name: str, base: Path) -> Path:
 
 def _build_media_server(archive: Archive, base: Path) -> Path:
     name = f"{ANT_MEDIA}-zip"
-    scripts = [SCRIPTS / file for file in (f"{name}.sh", "install-ant-media-server.sh", "chroot.sh")]
+    scripts = [SCRIPTS / f"{name}.sh", SCRIPTS / "chroot.sh", INSTALLER]
 
     def build(building: Path) -> Path:
         if not archive.is_unchanged():
@@ -114,7 +115,7 @@ def _cache_key(files: Iterable[Path], inputs: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(
-            f"{file.relative_to(SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes()
+            f"{os.path.relpath(file, SCRIPTS)} {file.stat().st_mode & 0o111}\n".encode() + file.read_bytes()
         )
     for text in inputs:
         digest.update(text.encode())

@@ -9,10 +9,12 @@ source "$here/chroot.sh"
 target=$1 zip=$2
 
 mount_target
-for file in "$here/install-ant-media-server.sh" "$zip"; do
+scripts=$here/../../templates/scripts
+for file in "$scripts/every-machine/prelude.sh" "$scripts/node/install-ant-media-server.sh" "$zip"; do
   touch "$target/run/${file##*/}"
   mount --bind "$file" "$target/run/${file##*/}"
 done
-run_in_target bash /run/install-ant-media-server.sh "/run/${zip##*/}"
+checksum=$(sha256sum "$zip" | cut -d ' ' -f 1)
+run_in_target bash /run/install-ant-media-server.sh "$checksum" standalone <<<"file:///run/${zip##*/}"
 run_in_target apt-get clean
 unmount_resolver

@@ -24,11 +24,14 @@ install_server() {
   install -D -m 0644 -t "$home/standin" "$here"/standin/*.{py,json}
   run_in_target chown -R antmedia:antmedia /usr/local/antmedia /var/log/antmedia
   run_in_target python3 -m compileall -q /usr/local/antmedia/standin
+  install -m 0644 "$here/antmedia.service" "$home/"
   install -m 0644 "$here"/*.service "$target/etc/systemd/system/"
   # antmedia.service starts nginx itself.
   run_in_target systemctl --quiet disable nginx.service
   run_in_target systemctl --quiet enable antmedia.service antmedia-first-boot.service
 }
 
-install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-pymongo python3-yaml curl
+# The second line is what Ant Media's installer installs.
+install_packages nginx libnginx-mod-rtmp python3-aiohttp python3-redis python3-pymongo python3-yaml \
+  curl unzip zip logrotate libva-drm2 libva-x11-2 libvdpau1
 install_server

@@ -43,6 +43,7 @@ ORDER = (
     "test_single_node",
     # stacks
     "test_network_move",
+    "test_upgrade",
     "test_teardown",
     # every folder
     "test_sandbox_down",

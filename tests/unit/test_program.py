@@ -18,6 +18,7 @@ from tests.unit.program import SECRETS, SETTINGS, Run, revealed, run, without_se
 
 INSTANCE = "aws:ec2/instance:Instance"
 REMOTE = "command:remote:Command"
+ZIP = {"url": "https://a.org/a.zip?key=1", "sha256": "a" * 64}
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 
 
@@ -212,6 +213,7 @@ def fingerprint(cloud: Run, node: str) -> str:
         ({"edges": {"instanceType": "c6i.xlarge"}}, {"edge1", "edge2"}),
         ({"mediaImage": "ami-0123456789abcdef0"}, {"origin1", "origin2", "edge1", "edge2"}),
         ({"licenseKey": "another-licence-key"}, {"origin1", "origin2", "edge1", "edge2"}),
+        ({"mediaImage": "ami-0123456789abcdef0", "amsZip": ZIP}, {"origin1", "origin2", "edge1", "edge2"}),
         ({"sshHostKeySeed": "0dd5" * 16}, {"origin1", "origin2", "edge1", "edge2"}),
         (
             {
@@ -252,7 +254,7 @@ def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_anothe
     commands, before = emptied.of_type(REMOTE), two_and_two.of_type(REMOTE)
     for node in ("origin1", "origin2", "edge1", "edge2"):
         assert commands[f"{node}-drain"]["create"] != before[f"{node}-drain"]["create"]
-        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[3:] == ["another"]
+        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[4:] == ["another"]
         assert "database-password" in emptied.dependencies[f"{REMOTE} {node}-ant-media"]
 
 
@@ -264,6 +266,27 @@ def test_previous_database_password_is_valid_until_every_node_has_the_new_one(tw
     assert last <= two_and_two.dependencies[f"{REMOTE} database-only-password"]
     # A password that was set back leaves the other one behind: this step follows each "add", whatever the state holds.
     assert "database-password-id" in only["triggers"]
+
+
+def test_another_zip_upgrades_the_nodes_and_another_url_does_not() -> None:
+    def with_zip(**changes: str) -> Run:
+        return run(mediaImage="ami-0123456789abcdef0", amsZip=ZIP | changes)
+
+    before, url, zip = with_zip(), with_zip(url="https://b.org/a?key=1"), with_zip(sha256="b" * 64)
+    assert fingerprint(before, "edge1") == fingerprint(url, "edge1") != fingerprint(zip, "edge1")
+    command = zip.of_type(REMOTE)["edge1-ant-media"]
+    assert f"set-up-media-node.sh zip:{'b' * 64} cluster " in command["create"]
+    assert str(revealed(command["stdin"])).splitlines()[3] == ZIP["url"]
+    assert "https://a.org" not in json.dumps(without_secrets(zip.of_type(REMOTE)))
+
+
+def test_running_origins_leave_service_after_the_edges_and_new_ones_do_not_wait() -> None:
+    cloud = run(Run(running_addresses=("10.0.0.8",)))
+    edges = {"edge1-in-service", "edge2-in-service"}
+    assert edges <= cloud.dependencies[f"{REMOTE} origin1-drain"]
+    assert edges <= cloud.dependencies["ant-media:machine:Machine origin1"]
+    assert not edges & cloud.dependencies["ant-media:machine:Machine origin2"]
+    assert not any("origin" in name for name in cloud.dependencies[f"{REMOTE} edge1-drain"])
 
 
 def test_node_returns_to_service_after_each_drain(two_and_two: Run) -> None:

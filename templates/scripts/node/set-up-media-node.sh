@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Sets up Ant Media Server on a node: installs it if needed, sets the licence and the mode, starts the server and creates the
+# Sets up Ant Media Server on a node: installs or upgrades it, sets the licence and the mode, starts the server and creates the
 # panel's administrator.
 # Ends when the server is ready: every application serves, and the cluster registry lists the node as alive.
-# usage: set-up-media-node.sh install|installed cluster|standalone PANEL_EMAIL APPLICATION... < secrets
-#        Standard input has four lines: licence key (or empty), panel password, database URL (or empty), and the id of the
-#        registry's data (or empty).
+# usage: set-up-media-node.sh SOURCE cluster|standalone PANEL_EMAIL APPLICATION... < secrets
+#   SOURCE   installed: the image contains the server; install: by Ant Media's installer; zip:SHA256: from a zip
+#   Standard input has five lines: licence key (or empty), panel password, database URL (or empty), URL of the zip (or empty),
+#   and the id of the registry's data (or empty).
 source "$(dirname "$0")/prelude.sh"
-installation=$1 mode=$2 panel_email=$3
+server_source=$1 mode=$2 panel_email=$3
 applications=("${@:4}")
 ams=/usr/local/antmedia
 # Stands in for secrets in arguments, which every user of the machine can read.
@@ -29,8 +30,36 @@ end_previous_run() {
   cut -d ' ' -f 5 "/proc/$$/stat" >"$lock"
 }
 
-# Installs the server. After an installation that failed halfway the installer runs again: it moves a present folder away.
-install_ant_media() {
+# Ant Media's installer, which always installs the newest release. The commit is in its repository ant-media/Scripts.
+readonly installer_commit=62c2a01ad80d4ee12299239a37b6761fcacae9b9
+readonly installer_sha256=c9767bcb5f16513b02b31acaf2076df797234db1bfddcd584c1452739293506a
+
+# A file is only in effect on the machine that wrote it: an image of a node contains the node's files.
+is_of_this_machine() { [[ -e $1 && $(<"$1") == "$(cat /var/lib/cloud/data/instance-id)" ]]; }
+
+mark_for_this_machine() {
+  mkdir -p "$(dirname "$1")"
+  cat /var/lib/cloud/data/instance-id >"$1"
+}
+
+install_server() {
+  local has_zip=/var/lib/ant-media-cluster/has-zip
+  if [[ $server_source == zip:* ]]; then
+    "$(dirname "$0")/install-ant-media-server.sh" "${server_source#zip:}" "$mode" <<<"$zip_url" 9>&-
+    mark_for_this_machine "$has_zip"
+  elif [[ -d $ams.previous ]]; then
+    # The server of a zip that never became ready.
+    "$(dirname "$0")/install-ant-media-server.sh" "$(cat "$ams.previous/zip.sha256" 2>/dev/null)" "$mode" </dev/null 9>&-
+    rm -f "$has_zip"
+  elif is_of_this_machine "$has_zip"; then
+    fail "This machine runs the server of an amsZip, which is not set any more. Set amsZip to the version that the node shall run, or mediaImage to another image, which replaces the machine." </dev/null
+  elif [[ $server_source == install ]]; then
+    run_installer
+  fi
+}
+
+# After an installation that failed halfway the installer runs again: it moves a present folder away.
+run_installer() {
   local log=/var/log/install-ant-media.log installer
   # Earlier versions of this script did not write the first file.
   [[ ! -e $started_with ]] || touch "$installed"
@@ -41,7 +70,8 @@ install_ant_media() {
   # The installer is sourced, not run, so that the licence key is on no command line.
   if ! {
     curl --fail --silent --show-error --location --retry 5 --output "$installer" \
-      https://raw.githubusercontent.com/ant-media/Scripts/master/install_ant-media-server.sh &&
+      "https://raw.githubusercontent.com/ant-media/Scripts/$installer_commit/install_ant-media-server.sh" &&
+      sha256sum --check --quiet <<<"$installer_sha256 $installer" &&
       (
         cd /root
         set -- -l "$licence_key"
@@ -59,7 +89,7 @@ install_ant_media() {
 hide_secrets() {
   local text secret
   text=$(cat)
-  for secret in "$licence_key" "$panel_password" "$database_url"; do
+  for secret in "$licence_key" "$panel_password" "$database_url" "$zip_url"; do
     [[ -z $secret ]] || text=${text//"$secret"/***}
   done
   echo "$text"
@@ -78,7 +108,12 @@ replace_in_file() {
 
 # Prints a digest of the settings that require a restart. The server's files are not part of it, since the server changes them.
 # In a registry without the data of the last start, the server registers its node again, but never the streams that are live.
-print_fingerprint() { printf '%s\n' "$mode" "$licence_key" "$database_url" "$registry" | sha256sum; }
+print_fingerprint() {
+  {
+    printf '%s\n' "$mode" "$licence_key" "$database_url" "$registry"
+    cat "$ams/zip.sha256" 2>/dev/null || true
+  } | sha256sum
+}
 
 # Ant Media's health check (/rest/v2/liveness) returns 500 while the machine's own name does not resolve.
 resolve_own_name() {
@@ -87,18 +122,19 @@ resolve_own_name() {
 
 # Sets the licence. Without one in the settings, restores the licence that the server had before this script first set one.
 set_licence() {
-  local former=/var/lib/ant-media-cluster/former-licence licence=$licence_key now
+  local former=/var/lib/ant-media-cluster/former-licence licensed=/var/lib/ant-media-cluster/licensed licence=$licence_key now
   if [[ -z $licence_key ]]; then
     [[ -e $former ]] || return 0
     licence=$(<"$former")
   fi
   now=$(sed -n 's/^server\.licence_key=//p' "$ams/conf/red5.properties")
-  if [[ $now != "$licence" ]]; then
+  if [[ $now != "$licence" ]] || ! is_of_this_machine "$licensed"; then
     [[ -e $former ]] || install -D -m 0600 /dev/stdin "$former" <<<"$now"
-    # The instance id belongs to the previous licence.
-    rm -f "$ams/conf/instanceId"
+    # The instance id belongs to the previous licence, or to the machine that the image was made of.
+    rm -f "$ams/conf/instanceId" "$started_with"
     sed -i "s/^server\.licence_key=.*/server.licence_key=$placeholder-licence/" "$ams/conf/red5.properties"
     replace_in_file "$ams/conf/red5.properties" "$placeholder-licence" "$licence"
+    mark_for_this_machine "$licensed"
   fi
   [[ -n $licence_key ]] || rm "$former"
 }
@@ -171,11 +207,16 @@ print_cause() {
   } 2>/dev/null | cut -c 1-400 | hide_secrets
 }
 
+count_restarts() { systemctl show antmedia --property NRestarts --value; }
+
 wait_until_ready() {
   # On a busy machine a start took 208 s.
-  local limit=300 unready
+  local limit=300 most_restarts=5 restarts unready
+  restarts=$(count_restarts)
   until unready=$(list_unready) && [[ -z $unready ]]; do
-    if ((SECONDS > started + limit)); then
+    if (($(count_restarts) - restarts >= most_restarts)); then
+      print_cause | fail "Ant Media Server does not start: it ended $most_restarts times. Its log says:"
+    elif ((SECONDS > started + limit)); then
       print_cause |
         fail "Ant Media Server is not ready $((SECONDS - started)) seconds after its start (${unready//$'\n'/, }). Its log says:"
     fi
@@ -238,12 +279,11 @@ wait_until_registered() {
 IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
+IFS= read -r zip_url
 IFS= read -r registry
 
 end_previous_run
-if [[ $installation == install ]]; then
-  install_ant_media
-fi
+install_server
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
 resolve_own_name
@@ -264,6 +304,8 @@ if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/d
   systemctl restart antmedia
 fi
 wait_until_ready
+# The server before the upgrade.
+rm -rf "$ams.previous"
 install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
 # Records only the settings of the licence and the database: the server and its panel write the others.
 {

@@ -1,5 +1,6 @@
 """Tests the selection of the sandbox's server, and the installation of a real one in a machine image."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -228,48 +229,39 @@ def test_settings_command_adds_applications_of_the_recorded_server(state: State,
 # The installation
 
 
-def test_installer_refuses_an_archive_of_something_else(tmp_path: Path) -> None:
-    archive = tmp_path / "other.zip"
-    with zipfile.ZipFile(archive, "w") as other:
-        other.writestr("something/else", "")
-    done = subprocess.run(
-        [PROJECT / "sandbox/images/install-ant-media-server.sh", archive],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"{archive} is not an Ant Media Server archive")
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Layers:
-    path = write_archive(tmp_path_factory.mktemp("archive") / "ant-media-server.zip", enterprise=True)
+    path = write_archive(
+        tmp_path_factory.mktemp("archive") / "ant-media-server.zip", enterprise=True, version="A"
+    )
     return build_missing(read_archive(path))["ant-media"]
 
 
-def run_in_image(image: Layers, folder: Path, script: str, *files: Path) -> str:
-    """Runs a shell script in the image's tree, with files in /opt. What it writes goes to `folder`."""
-    for layer in ("upper", "work", "root"):
-        (folder / layer).mkdir()
-    (folder / "upper/opt").mkdir()
-    for file in files:
-        shutil.copy(file, folder / "upper/opt")
+def run_on_overlay(image: Layers, folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Runs a shell script in the image's tree. What it writes stays in `folder`/upper."""
     mount = f"lowerdir={':'.join(map(str, image))},upperdir={folder}/upper,workdir={folder}/work"
     commands = f"""
         mount -t overlay overlay -o {mount} {folder}/root
         mount -t proc proc {folder}/root/proc
-        exec chroot {folder}/root bash -euc "$1"
+        chroot {folder}/root bash -euc "$1"
     """
-    done = subprocess.run(
-        ["unshare", "--mount", "bash", "-ec", commands, "bash", script],
+    return subprocess.run(
+        # systemctl recognizes the chroot by process 1.
+        ["unshare", "--mount", "--pid", "--fork", "bash", "-ec", commands, "bash", script],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=300,
     )
+
+
+def run_in_image(image: Layers, folder: Path, script: str) -> str:
+    """Runs a shell script in the image's tree. What it writes goes to `folder`."""
+    for layer in ("upper", "work", "root"):
+        (folder / layer).mkdir()
+    done = run_on_overlay(image, folder, script)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -298,6 +290,7 @@ def test_files_belong_to_the_servers_user(image: Layers, tmp_path: Path) -> None
         "antmedia:antmedia 755 /var/log/antmedia",
         "/var/log/antmedia",
         "/usr/local/antmedia:/bin/false",
+        "jee-container.xml",
         "red5.properties",
         "/usr/local/antmedia",
         "root:root 644",
@@ -333,9 +326,147 @@ def test_logs_are_rotated(image: Layers, tmp_path: Path) -> None:
     ]
 
 
-def test_installation_is_not_repeated_over_an_installed_server(image: Layers, tmp_path: Path) -> None:
-    installer = PROJECT / "sandbox/images/install-ant-media-server.sh"
-    archive = write_archive(tmp_path / "server.zip", enterprise=False)
-    script = f"/opt/{installer.name} /opt/{archive.name}"
-    output = run_in_image(image, tmp_path, script, installer, archive)
-    assert output == "Ant Media Server is installed in /usr/local/antmedia; nothing changes.\n"
+# The upgrade
+
+
+class Node:
+    """A machine's tree with the server A. Its changes stay from one command to the next."""
+
+    def __init__(self, image: Layers, folder: Path) -> None:
+        self.folder = folder
+        for layer in ("upper", "work", "root"):
+            (folder / layer).mkdir()
+        (folder / "upper/opt").mkdir()
+        for name in ("every-machine/prelude.sh", "node/install-ant-media-server.sh"):
+            shutil.copy(PROJECT / "templates/scripts" / name, folder / "upper/opt")
+        self._layers = image
+
+    def try_to_run(self, script: str) -> subprocess.CompletedProcess[str]:
+        return run_on_overlay(self._layers, self.folder, script)
+
+    def run(self, script: str) -> str:
+        done = self.try_to_run(script)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def install(self, zip: Path, *, checksum: str = "", mode: str = "cluster") -> str:
+        """Installs a zip, and returns the last line of the output that systemctl did not print."""
+        (self.folder / "upper/opt/server.zip").write_bytes(zip.read_bytes())
+        checksum = checksum or hashlib.sha256(zip.read_bytes()).hexdigest()
+        script = f"/opt/install-ant-media-server.sh {checksum} {mode} <<<file:///opt/server.zip"
+        lines = self.try_to_run(script).stdout.splitlines()
+        return ["", *(line for line in lines if not line.startswith("Running in chroot"))][-1]
+
+    def list_servers(self) -> dict[str, str]:
+        """Returns the version of each folder of a server."""
+        script = "cd /usr/local && for f in antmedia*; do echo $f $(cat $f/webapps/LiveApp/index.html); done"
+        return dict(line.split() for line in self.run(script).splitlines())
+
+
+@pytest.fixture
+def node(image: Layers, tmp_path: Path) -> Node:
+    (tmp_path / "node").mkdir()
+    return Node(image, tmp_path / "node")
+
+
+@pytest.fixture
+def b(tmp_path: Path) -> Path:
+    return write_archive(tmp_path / "b.zip", enterprise=True, version="B")
+
+
+def test_upgrade_keeps_what_ant_medias_installer_keeps(node: Node, b: Path) -> None:
+    node.run("""
+        cd /usr/local/antmedia
+        sed -i s/5080/5081/ conf/red5.properties
+        echo "<!-- the user's -->" >conf/jee-container.xml
+        echo key=users >>webapps/LiveApp/WEB-INF/red5-web.properties
+        install -D -m 0600 /dev/stdin webapps/mine/WEB-INF/red5-web.properties <<<"key=mine"
+        mkdir webapps/LiveApp/streams /mnt/storage
+        echo recording >webapps/LiveApp/streams/a.mp4
+        ln -s /mnt/storage webapps/mine/streams
+        touch server.db conf/instanceId conf/initialized
+    """)
+    assert node.install(b) == "Upgrading Ant Media Server"
+    assert node.list_servers() == {"antmedia": "B", "antmedia.previous": "A"}
+    settings = """
+        cd /usr/local/antmedia
+        cat conf/red5.properties conf/jee-container.xml webapps/{LiveApp,mine}/WEB-INF/red5-web.properties
+        cat webapps/LiveApp/streams/a.mp4
+        readlink webapps/mine/streams
+        ls conf *.db
+        stat --format %U webapps/mine/WEB-INF/red5-web.properties
+    """
+    assert node.run(settings).splitlines() == [
+        "server.licence_key=", "http.port=5081", "onlyInA=true", "", "onlyInB=true",
+        "<!-- the user's -->",
+        "webapp.contextPath=/LiveApp", "key=users", "key=mine",
+        "recording",
+        "/mnt/storage",
+        "server.db", "", "conf:", "initialized", "jee-container.xml", "red5.properties",
+        "antmedia",
+    ]  # fmt: skip
+
+
+def test_nothing_changes_if_the_zip_is_installed(node: Node, b: Path) -> None:
+    node.install(b)
+    before = node.run("stat --format %i /usr/local/antmedia")
+    assert node.install(b) == ""
+    assert node.run("stat --format %i /usr/local/antmedia") == before
+
+
+def test_server_that_was_never_ready_is_replaced_by_the_one_before_without_a_download(
+    node: Node, image: Layers, b: Path
+) -> None:
+    a = (image[0] / "usr/local/antmedia/zip.sha256").read_text().strip()
+    node.run("cd /usr/local/antmedia/webapps/LiveApp && mkdir streams && echo 1 >streams/1.mp4")
+    node.install(b)
+    # HAProxy may have sent it publishers all the same, if it became ready later.
+    node.run(
+        "cd /usr/local/antmedia/webapps/LiveApp && echo 2 >streams/2.mp4 && echo broken=true >>WEB-INF/red5-web.properties"
+    )
+    b.write_bytes(b"the zip of A is not there any more")
+    assert node.install(b, checksum=a) == "Putting back the server that ran before the last upgrade"
+    assert node.list_servers() == {"antmedia": "A"}
+    script = "cd /usr/local/antmedia/webapps/LiveApp && cat streams/* WEB-INF/red5-web.properties"
+    assert node.run(script).splitlines() == ["1", "2", "webapp.contextPath=/LiveApp"]
+
+
+@pytest.mark.parametrize(
+    "moved", ["mv antmedia antmedia.previous", "mv antmedia antmedia.previous; mkdir antmedia"]
+)
+def test_interrupted_upgrade_is_repeated(node: Node, b: Path, moved: str) -> None:
+    node.run(f"cd /usr/local && echo key=users >>antmedia/conf/red5.properties && {moved}")
+    assert node.install(b) == "Upgrading Ant Media Server"
+    assert node.list_servers() == {"antmedia": "B", "antmedia.previous": "A"}
+    assert "key=users" in node.run("cat /usr/local/antmedia/conf/red5.properties").splitlines()
+
+
+def test_wrong_zip_is_refused_and_the_server_is_as_it_was(node: Node, tmp_path: Path, b: Path) -> None:
+    community = write_archive(tmp_path / "community.zip", enterprise=False, version="C")
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("something/else", "")
+    half = tmp_path / "half.zip"
+    half.write_bytes(b.read_bytes()[:1000])
+    checksum = hashlib.sha256(b.read_bytes()).hexdigest()
+    found = hashlib.sha256(half.read_bytes()).hexdigest()
+    assert node.install(half, checksum=checksum) == (
+        f"amsZip.sha256 is {checksum}, but the file at amsZip.url has {found}, so Ant Media Server is as it was."
+        " If this is the right file, give its checksum."
+    )
+    assert node.install(half).startswith("The file at amsZip.url is not an archive of Ant Media Server: ")
+    assert node.install(other).startswith("The file at amsZip.url is not an archive of Ant Media Server: ")
+    assert node.install(community).startswith(
+        "The file at amsZip.url is the Community Edition, which has no cluster mode."
+    )
+    assert node.list_servers() == {"antmedia": "A"}
+    assert node.run("ls -A /var/lib/ant-media-cluster /usr/local | grep antmedia") == "antmedia\n"
+    assert node.install(community, mode="standalone") == "Upgrading Ant Media Server"
+
+
+def test_failed_download_is_reported_without_the_url(node: Node) -> None:
+    script = "/opt/install-ant-media-server.sh 00 cluster <<<file:///the-key-in-the-url.zip"
+    done = node.try_to_run(script)
+    assert done.returncode == 1
+    assert done.stdout.startswith("The download of amsZip.url failed, so Ant Media Server is as it was: ")
+    assert node.list_servers() == {"antmedia": "A"}

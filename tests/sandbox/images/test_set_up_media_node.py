@@ -1,5 +1,7 @@
 """Tests set-up-media-node.sh on a booted node of the stand-in, with Valkey as the cluster registry."""
 
+import base64
+import hashlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 from cluster.machine_scripts import ScriptFolder, bundle_scripts
 from sandbox.cloud import certificates
 from sandbox.cloud.images import build_missing
+from tests.sandbox.images.ant_media_archive import write_stand_in_archive
 from tests.sandbox.images.machines import Machines, enter_network, install_valkey, start_database
 
 NODE, DATABASE = "10.0.0.8", "10.0.0.5"
@@ -49,12 +52,13 @@ class Node:
         licence: str = "",
         installation: str = "installed",
         mode: str = "cluster",
+        zip_url: str = "",
         before: str = "true",
         registry: str = "",
     ) -> subprocess.CompletedProcess[str]:
         arguments = f"{installation} {mode} admin@ant-media.test LiveApp live"
         command = f"{before}; timeout --verbose 300 /{SCRIPTS}/set-up-media-node.sh {arguments}"
-        secrets = f"{licence}\npanel-password\n{database_url}\n{registry}\n"
+        secrets = f"{licence}\npanel-password\n{database_url}\n{zip_url}\n{registry}\n"
         return self.machines.shell(NODE, command, secrets, timeout=300)
 
     def replace_command(self, name: str, text: str) -> str:
@@ -98,6 +102,8 @@ def install_scripts(machines: Machines, root: Path, authority: str) -> None:
         machines.run("chmod", "755", str(folder / name))
     machines.shell(NODE, "cat >>/etc/ssl/certs/ca-certificates.crt", authority)
     machines.shell(NODE, f"echo {DATABASE} {DATABASE_NAME} >>/etc/hosts")
+    # cloud-init, which writes it, needs a seed.
+    machines.shell(NODE, "install -D /dev/stdin /var/lib/cloud/data/instance-id", "i-1\n")
 
 
 @pytest.fixture
@@ -202,6 +208,47 @@ def test_run_that_an_interrupted_update_left_behind_is_ended(node: Node) -> None
     assert node.read_property("server.licence_key", "conf/red5.properties") == "licence-3"
 
 
+def read_version(node: Node) -> str:
+    return node.shell(f'grep -oP \'versionName": "\\K[^"]*\' {HOME}/standin/root.py').strip()
+
+
+def test_zip_upgrades_the_server_and_one_that_does_not_start_is_taken_back(
+    node: Node, tmp_path: Path
+) -> None:
+    sources: dict[str, tuple[str, str]] = {}
+    for version in ("3.1.0", "3.2.0"):
+        zip = write_stand_in_archive(tmp_path / version, version, starts=version == "3.1.0").read_bytes()
+        node.shell(f"base64 -d >/opt/{version}.zip", base64.b64encode(zip).decode())
+        sources[version] = f"zip:{hashlib.sha256(zip).hexdigest()}", f"file:///opt/{version}.zip"
+
+    def set_up(version: str) -> subprocess.CompletedProcess[str]:
+        source, url = sources[version]
+        return node.set_up(REDIS_URL, installation=source, zip_url=url)
+
+    assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
+    upgraded = set_up("3.1.0")
+    assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
+    assert read_version(node) == "3.1.0"
+    broken = set_up("3.2.0")
+    assert broken.returncode == 1
+    assert broken.stderr.splitlines()[-2:] == [
+        "Ant Media Server does not start: it ended 5 times. Its log says:",
+        "Caused by: this version is broken",
+    ]
+    node.shell("rm /opt/*.zip")
+    back = set_up("3.1.0")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert read_version(node) == "3.1.0"
+    assert "Starting Ant Media Server" not in set_up("3.1.0").stdout
+    assert node.set_up(REDIS_URL).stderr.startswith(
+        "This machine runs the server of an amsZip, which is not set any more."
+    )
+    # An image of this machine.
+    node.shell("echo i-2 >/var/lib/cloud/data/instance-id; touch /usr/local/antmedia/conf/instanceId")
+    assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
+    assert "instanceId" not in node.shell(f"ls {HOME}/conf")
+
+
 INSTALLER = f"""
 if [[ -d {HOME} ]]; then mv {HOME} {HOME}-backup-$RANDOM; fi
 mkdir {HOME}
@@ -221,6 +268,12 @@ def test_installer_that_failed_halfway_runs_again(node: Node) -> None:
         """[[ "$*" != *install_ant-media-server.sh ]] || while shift; do
             [[ $1 != --output ]] || { cp /opt/installer "$2"; exit; }
         done""",
+    )
+    other = node.set_up("", installation="install", mode="standalone", before=download)
+    assert "WARNING: 1 computed checksum did NOT match" in other.stderr
+    checksum = hashlib.sha256(INSTALLER.encode()).hexdigest()
+    node.shell(
+        f"sed -i 's/^readonly installer_sha256=.*/readonly installer_sha256={checksum}/' /{SCRIPTS}/set-up-media-node.sh"
     )
     failed = node.set_up("", installation="install", mode="standalone", before=download)
     assert failed.stderr.startswith(

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -68,8 +67,11 @@ class MediaServer:
     async def start(self) -> None:
         for app in self._apps:
             streams = WEBAPPS / app / "streams"
-            shutil.rmtree(streams, ignore_errors=True)  # Streams from before a crash are not live.
-            streams.mkdir()
+            streams.mkdir(exist_ok=True)
+            for file in streams.iterdir():
+                # Streams from before a crash are not live. Other files are recordings.
+                if file.suffix in (".m3u8", ".ts"):
+                    file.unlink()
         await self._events.setup()
         await web.TCPSite(self._events, *EVENTS).start()
         file = RUN / "nginx.conf"

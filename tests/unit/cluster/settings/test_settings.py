@@ -53,6 +53,9 @@ def read_error(**changes: object) -> str:
     return str(error.value).replace(f"{NAMESPACE}:", "")
 
 
+ZIP = {"url": "https://a.org/a.zip?key=1", "sha256": "a" * 64}
+
+
 def test_settings_are_parsed_and_normalized():
     settings = read(
         domain="Live.Ant-Media.test",
@@ -77,6 +80,13 @@ def test_settings_are_parsed_and_normalized():
     assert settings.license_key is not None
     assert settings.license_key.get_secret_value() == "AMS-123"
     assert settings.ssh_private_key.get_secret_value().endswith("-----END OPENSSH PRIVATE KEY-----\n")
+
+
+def test_zip_is_installed_on_ubuntu_without_a_licence_key():
+    settings = read(mediaImage="ubuntu", amsZip=json.dumps(ZIP))
+    assert settings.ams_zip
+    assert (settings.ams_zip.url.get_secret_value(), settings.ams_zip.sha256) == (ZIP["url"], ZIP["sha256"])
+    assert ZIP["url"] not in repr(settings)
 
 
 def test_defaults_of_pulumi_yaml_and_of_the_model_are_equal():
@@ -341,7 +351,24 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         (
             {"mediaImage": "ubuntu"},
             'mediaImage is "ubuntu": Ant Media\'s installer needs a licence key: pulumi config set '
-            "--secret licenseKey, or give marketplace or ami-…",
+            "--secret licenseKey, or give amsZip, marketplace or ami-…",
+        ),
+        (
+            {"amsZip": ZIP},
+            'mediaImage is "marketplace": AWS bills this image for the server that it contains, so amsZip needs another one: '
+            "give ubuntu or the id of an image (ami-…)",
+        ),
+        (
+            {"mediaImage": "ubuntu", "amsZip": ZIP | {"url": "ftp://a.org/a.zip"}},
+            'amsZip.url is "ftp://a.org/a.zip": give the http or https URL of the zip, without spaces, quotes and backslashes',
+        ),
+        (
+            {"mediaImage": "ubuntu", "amsZip": ZIP | {"sha256": "A" * 64}},
+            f'amsZip.sha256 is "{"A" * 64}": give what sha256sum prints for the zip: 64 digits 0-9 a-f',
+        ),
+        (
+            {"amsVersion": "3.0.3"},
+            "amsVersion is not a setting: mediaImage (the id of an image) or amsZip determines the version, see docs/upgrade.md",
         ),
         (
             {"linuxImage": "ubuntu"},

@@ -168,6 +168,21 @@ def test_interruption_causes_warning(step: Step, message: str) -> None:
     assert [warning.message for warning in find_warnings([step])] == [message]
 
 
+def test_upgrade_warns_of_its_order() -> None:
+    def upgrade(name: str, source: str) -> Step:
+        old, new = ({"arguments": f"{zip} cluster a@b.org LiveApp"} for zip in (source, f"zip:{'b' * 64}"))
+        return command("set-up-media-node.sh", old, new, "stdin", f"{name}-ant-media")
+
+    steps = [upgrade(name, f"zip:{'a' * 64}") for name in ("origin1", "edge2", "edge1")]
+    [warning, other] = find_warnings([*steps, upgrade("edge3", "installed")])
+    assert warning.names == ("edge1", "edge2", "origin1")
+    assert warning.message == (
+        f"Ant Media Server is upgraded in this order, one node after another, from the zip {'a' * 12} to the zip {'b' * 12}. "
+        "A node that does not become ready ends the update, and the others keep serving"
+    )
+    assert "from the server of the image to the zip bbbbbbbbbbbb" in other.message
+
+
 def test_removed_application_causes_warning_and_added_one_does_not() -> None:
     def serving(*applications: str) -> dict[str, Any]:
         origins = (Server("origin1", "10.0.0.8"),)
@@ -192,7 +207,12 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
             {"arguments": "--email c@d.org --address 198.51.100.2 live.b.org"},
             "create",
         ),
-        command("set-up-media-node.sh", {"arguments": "a b c@d.org"}, {"arguments": "a b e@f.org"}, "create"),
+        command(
+            "set-up-media-node.sh",
+            {"arguments": "zip:a b c@d.org"},
+            {"arguments": "zip:a b e@f.org"},
+            "create",
+        ),
         command(
             "apply-haproxy-config.sh",
             {"stdin": "    server certbot 127.0.0.1:8888\n"},

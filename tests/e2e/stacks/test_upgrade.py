@@ -1,0 +1,152 @@
+"""Upgrades of Ant Media Server in place, under load: to another zip, to one that does not start, and back."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox.cloud import addresses
+from tests.e2e.clients import Client, SandboxInternet
+from tests.e2e.running_cluster import (
+    DOMAIN,
+    Cluster,
+    CommandResult,
+    recording,
+    restored_settings,
+    running_process,
+    wait_until,
+)
+from tests.sandbox.images.ant_media_archive import write_stand_in_archive
+
+IMAGE = "ami-0a27ed1a000000001"
+"""The stand-in's image, whose server is version 3.0.3."""
+GOOD, BROKEN = "3.1.0", "3.2.0"
+EDGES, ORIGINS = ("edge1", "edge2"), ("origin1",)
+PORT = 8000
+APP = "/usr/local/antmedia/webapps/LiveApp"
+PRINT_VERSION = """
+session=$(mktemp)
+curl --silent --cookie-jar $session --json @- http://127.0.0.1:5080/rest/v2/users/authenticate >/dev/null
+curl --silent --cookie $session http://127.0.0.1:5080/rest/v2/version
+"""
+
+
+@dataclass(frozen=True)
+class Zips:
+    """Zips of the stand-in on a web server of the sandbox's internet."""
+
+    folder: Path
+    checksums: Mapping[str, str]
+
+    def set(self, cluster: Cluster, version: str) -> CommandResult:
+        """Sets amsZip and runs `pulumi up`."""
+        cluster.set_config("amsZip.url", f"http://{addresses.OPERATOR}:{PORT}/{version}.zip")
+        cluster.set_config("amsZip.sha256", self.checksums[version])
+        return up(cluster)
+
+
+def up(cluster: Cluster) -> CommandResult:
+    return cluster.run("sandbox/bin/pulumi", "up", "--yes", "--skip-preview")
+
+
+def list_versions(cluster: Cluster) -> dict[str, str]:
+    password = hashlib.md5(cluster.get_config("panelPassword").encode(), usedforsecurity=False).hexdigest()
+    user = json.dumps({"email": f"admin@{DOMAIN}", "password": password})
+    return {
+        node: json.loads(cluster.run_on(node, "bash", "-c", PRINT_VERSION, input=user).check())["versionName"]
+        for node in (*EDGES, *ORIGINS)
+    }
+
+
+def read_start(cluster: Cluster, node: str) -> int:
+    """Returns when a node's server was started. The machines have the same clock."""
+    show = ("systemctl", "show", "antmedia", "--property", "ExecMainStartTimestampMonotonic", "--value")
+    return int(cluster.run_on(node, *show).check())
+
+
+@pytest.fixture(scope="module")
+def zips(
+    cluster: Cluster, internet: SandboxInternet, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Zips]:
+    folder = tmp_path_factory.mktemp("zips")
+    checksums = {
+        version: hashlib.sha256(
+            write_stand_in_archive(folder / f"{version}.zip", version, starts=version != BROKEN).read_bytes()
+        ).hexdigest()
+        for version in (GOOD, BROKEN)
+    }
+    server = [sys.executable, "-m", "http.server", str(PORT), "--bind", addresses.OPERATOR, "--directory"]
+    with restored_settings(), running_process(cluster.operator_command(*server, folder)):
+        wait_until(lambda: internet.connect(addresses.OPERATOR, PORT, addresses.STRANGER).close() or True)
+        cluster.set_config("origins.count", 1)
+        cluster.set_config("edges.count", 2)
+        cluster.set_config("mediaImage", IMAGE)
+        cluster.set_config("drainSeconds", 2)
+        up(cluster).check()
+        yield Zips(folder, checksums)
+
+
+@pytest.fixture(scope="module")
+def upgraded(cluster: Cluster, zips: Zips) -> dict[str, object]:
+    """Upgrades all nodes under load and returns the report of the load."""
+    for node in (*EDGES, *ORIGINS):
+        keep = (
+            f"echo key=users >>{APP}/WEB-INF/red5-web.properties && install -D /dev/stdin {APP}/streams/a.mp4"
+        )
+        cluster.run_on(node, "bash", "-c", keep, input="a recording").check()
+    load = (sys.executable, "-m", "tests.e2e.load_generator", DOMAIN)
+    with recording(cluster.operator_command(*load)) as stop:
+        zips.set(cluster, GOOD).check()
+        report: dict[str, object] = stop()
+    return report
+
+
+def test_no_request_fails_while_the_nodes_are_upgraded(upgraded: dict[str, object]) -> None:
+    assert upgraded["failed"] == {}
+
+
+def test_edges_are_upgraded_one_after_another_and_before_the_origins(
+    cluster: Cluster, upgraded: dict[str, object]
+) -> None:
+    assert list_versions(cluster) == dict.fromkeys((*EDGES, *ORIGINS), GOOD)
+    starts = {node: read_start(cluster, node) for node in (*EDGES, *ORIGINS)}
+    assert sorted(starts, key=lambda node: starts[node]) == [*EDGES, *ORIGINS]
+
+
+def test_upgraded_nodes_keep_settings_and_recordings(
+    cluster: Cluster, operator_client: Client, upgraded: dict[str, object]
+) -> None:
+    script = f"tail -n 1 {APP}/WEB-INF/red5-web.properties && cat {APP}/streams/a.mp4 && echo && ls -d /usr/local/antmedia*"
+    for node in (*EDGES, *ORIGINS):
+        kept = cluster.run_on(node, "bash", "-c", script).check()
+        assert kept.splitlines() == ["key=users", "a recording", "/usr/local/antmedia"]
+
+
+def test_server_that_does_not_start_ends_the_upgrade_at_the_first_node(
+    cluster: Cluster, operator_client: Client, zips: Zips, upgraded: dict[str, object]
+) -> None:
+    failed = zips.set(cluster, BROKEN)
+    assert failed.exit_code != 0
+    assert "Ant Media Server does not start: it ended 5 times. Its log says:" in failed.output
+    assert "Caused by: this version is broken" in failed.output
+    statistics = cluster.get_server_statistics()
+    up = {server for server, row in statistics.items() if row["status"].startswith(("UP", "no check"))}
+    assert not {"edges/edge1", "origins/edge1"} & up
+    assert {"edges/edge2", "origins/origin1"} <= up
+    assert operator_client.get(f"https://{DOMAIN}:5443/LiveApp/").status == 200
+
+
+def test_former_zip_brings_the_failed_node_back_without_a_download(
+    cluster: Cluster, zips: Zips, upgraded: dict[str, object]
+) -> None:
+    (zips.folder / f"{GOOD}.zip").unlink()
+    zips.set(cluster, GOOD).check()
+    assert list_versions(cluster) == dict.fromkeys((*EDGES, *ORIGINS), GOOD)
+    assert {row["status"] for row in cluster.get_server_statistics().values() if row["svname"] in EDGES} == {
+        "UP"
+    }
+    assert cluster.run_on("edge1", "cat", f"{APP}/streams/a.mp4").check() == "a recording"

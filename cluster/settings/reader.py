@@ -90,7 +90,7 @@ def _format_problem(detail: ErrorDetails, hidden_keys: Collection[str]) -> str:
     path = [part for part in detail["loc"] if not str(part).startswith("<")]
     if detail["type"] == "value_error":
         # Of a default, pydantic gives the name of the field.
-        path = [to_camel(part) if isinstance(part, str) else part for part in path]
+        path[0] = to_camel(str(path[0]))
     path_text = _format_path(path)
     key = f"{NAMESPACE}:{path_text}"
     match detail["type"]:

@@ -49,7 +49,7 @@ install_server() {
     mark_for_this_machine "$has_zip"
   elif [[ -d $ams.previous ]]; then
     # The server of a zip that never became ready.
-    "$(dirname "$0")/install-ant-media-server.sh" "$(cat "$ams.previous/zip.sha256" 2>/dev/null)" "$mode" </dev/null 9>&-
+    "$(dirname "$0")/install-ant-media-server.sh" "$(cat "$ams.previous/zip.sha256" 2>/dev/null)" "$mode" <<<"" 9>&-
     rm -f "$has_zip"
   elif is_of_this_machine "$has_zip"; then
     fail "This machine runs the server of an amsZip, which is not set any more. Set amsZip to the version that the node shall run, or mediaImage to another image, which replaces the machine." </dev/null

@@ -59,7 +59,11 @@ def write_archive(path: Path, *, enterprise: bool, version: str = "3.0.3") -> Pa
 
 def write_stand_in_archive(path: Path, version: str, *, starts: bool = True) -> Path:
     """Writes an archive of the sandbox's stand-in, which `/rest/v2/version` reports as the version."""
-    server = {f"standin/{file.name}": file.read_text() for file in (STAND_IN / "standin").glob("*.py")}
+    server = {
+        f"standin/{file.name}": file.read_text()
+        for file in (STAND_IN / "standin").iterdir()
+        if file.suffix in (".py", ".json")
+    }
     assert '"3.0.3"' in server["standin/root.py"]
     server["standin/root.py"] = server["standin/root.py"].replace('"3.0.3"', f'"{version}"')
     if not starts:

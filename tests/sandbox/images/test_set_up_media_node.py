@@ -102,6 +102,8 @@ def install_scripts(machines: Machines, root: Path, authority: str) -> None:
         machines.run("chmod", "755", str(folder / name))
     machines.shell(NODE, "cat >>/etc/ssl/certs/ca-certificates.crt", authority)
     machines.shell(NODE, f"echo {DATABASE} {DATABASE_NAME} >>/etc/hosts")
+    # The program's scripts run after the boot: install-scripts.sh waits for cloud-init.
+    machines.shell(NODE, "until systemctl is-active --quiet basic.target; do sleep 0.1; done")
     # cloud-init, which writes it, needs a seed.
     machines.shell(NODE, "install -D /dev/stdin /var/lib/cloud/data/instance-id", "i-1\n")
 
@@ -226,6 +228,11 @@ def test_zip_upgrades_the_server_and_one_that_does_not_start_is_taken_back(
         return node.set_up(REDIS_URL, installation=source, zip_url=url)
 
     assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
+    assert set_up("3.2.0").returncode == 1
+    assert read_version(node) == "3.2.0"
+    back = node.set_up(REDIS_URL, licence="licence-1")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert read_version(node) == "3.0.3"
     upgraded = set_up("3.1.0")
     assert upgraded.returncode == 0, upgraded.stdout + upgraded.stderr
     assert read_version(node) == "3.1.0"
@@ -244,9 +251,9 @@ def test_zip_upgrades_the_server_and_one_that_does_not_start_is_taken_back(
         "This machine runs the server of an amsZip, which is not set any more."
     )
     # An image of this machine.
-    node.shell("echo i-2 >/var/lib/cloud/data/instance-id; touch /usr/local/antmedia/conf/instanceId")
+    node.shell("echo i-2 >/var/lib/cloud/data/instance-id; echo another >/usr/local/antmedia/conf/instanceId")
     assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
-    assert "instanceId" not in node.shell(f"ls {HOME}/conf")
+    assert node.shell(f"cat {HOME}/conf/instanceId").strip() != "another"
 
 
 INSTALLER = f"""

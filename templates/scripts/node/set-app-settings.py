@@ -12,6 +12,7 @@ others keep what the panel set.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import http.cookiejar
 import json
 import sys
@@ -84,4 +85,7 @@ def main() -> None:
         print(f"{application}: {'changed ' + ', '.join(changed) if changed else 'unchanged'}")
 
 
-main()
+try:
+    main()
+except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+    sys.exit(f"Ant Media Server did not answer: {error}. The next update sets applicationSettings again.")

@@ -1,7 +1,9 @@
 """A script that changes a machine, and fails or is killed in its middle, completes when it runs again.
 
 The next `pulumi up` runs it again, whatever the settings then are: test_command.py shows that with the real engine, and
-test_program.py for every script of the program. test_set_up_media_node.py interrupts set-up-media-node.sh.
+test_program.py for every script of the program. Tests of a single machine interrupt four scripts: test_set_up_media_node.py,
+test_media_server.py (install-ant-media-server.sh), test_ant_media.py (set-app-settings.py) and test_registry_scripts.py
+(restore-registry.sh).
 """
 
 import json
@@ -97,6 +99,14 @@ INTERRUPTIONS = (
         "fail",
         "systemctl restart*",
         ["database-valkey"],
+        "systemctl stop valkey-server",
+    ),
+    Interruption(
+        "set-registry-password.sh",
+        "database",
+        "kill",
+        "wait_for_valkey",
+        ["database-password", "database-only-password"],
         change=with_password,
     ),
     Interruption(
@@ -171,23 +181,29 @@ INTERRUPTIONS = (
     Interruption("return-server.sh", BALANCER, "fail", "systemctl stop*", ["edge1-in-service"], DRAIN),
     Interruption("wait-for-servers.sh", BALANCER, "kill", "wait", ["service-servers"], DRAIN),
 )
-# They change nothing, or nothing but what the next run of their timer or their caller changes.
+# They change nothing, or nothing but what the next run of their timer or their caller changes, or other tests interrupt them.
 NOT_INTERRUPTED = {
+    "back-up-registry.sh",
     "check-disk-space.sh",
     "close-dead-connections.sh",
-    "haproxy-servers.sh",
     "find-drift.sh",
+    "haproxy-servers.sh",
+    "install-ant-media-server.sh",
     "prelude.sh",
     "record-certificate.sh",
     "restore-haproxy-config.sh",
+    "restore-registry.sh",
     "rotate-ticket-keys.sh",
+    "set-app-settings.py",
     "set-up-media-node.sh",
+    "show-registry.sh",
+    "valkey.sh",
 }
 
 
 def test_every_script_of_a_machine_is_interrupted() -> None:
     folder = PROJECT / "templates/scripts"
-    scripts = {path.name for path in folder.glob("*/*.sh") if path.parent.name != "operator"}
+    scripts = {path.name for path in folder.glob("*/*.*") if path.parent.name != "operator"}
     assert scripts == {interruption.script for interruption in INTERRUPTIONS} | NOT_INTERRUPTED
 
 

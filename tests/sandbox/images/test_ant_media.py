@@ -465,13 +465,37 @@ def replace_app_settings(address: str, values: dict[str, object]) -> bool:
 
 
 def run_set_app_settings(
-    machines: Machines, address: str, settings: object, secrets: object, password: str = PASSWORD
+    machines: Machines,
+    address: str,
+    settings: object,
+    secrets: object,
+    password: str = PASSWORD,
+    python: tuple[str, ...] = ("python3",),
 ) -> subprocess.CompletedProcess[str]:
     """Runs the script that `pulumi up` runs on a node."""
     script = read_script(ScriptFolder.NODE, "set-app-settings.py")
     machines.shell(address, "cat >/tmp/set-app-settings.py", script)
-    arguments = shlex.join(["/tmp/set-app-settings.py", EMAIL, json.dumps(settings)])
-    return machines.shell(address, f"python3 {arguments}", f"{password}\n{json.dumps(secrets)}\n")
+    command = shlex.join([*python, "/tmp/set-app-settings.py", EMAIL, json.dumps(settings)])
+    return machines.shell(address, command, f"{password}\n{json.dumps(secrets)}\n")
+
+
+# Runs a script that is killed after a number of requests: python3 -c … NUMBER SCRIPT ARGUMENT...
+KILL_AFTER_REQUESTS = """
+import os, runpy, signal, sys
+
+requests = int(sys.argv.pop(1))
+del sys.argv[0]
+
+def count(event, _):
+    global requests
+    if event == "urllib.Request":
+        if requests == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        requests -= 1
+
+sys.addaudithook(count)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def test_settings_api_resets_what_is_missing_and_ignores_unknown_names(single: Machines) -> None:
@@ -534,6 +558,32 @@ def test_settings_that_the_server_cannot_have_fail_with_the_reason(
     result = run_set_app_settings(single, SINGLE, settings, {name: {} for name in settings}, password)
     assert result.returncode == 1
     assert message in result.stderr
+
+
+def test_settings_are_as_wanted_when_the_step_runs_again_after_it_was_killed(single: Machines) -> None:
+    log_in(SINGLE)
+    former: dict[str, object] = {name: {"hlsTime": "2"} for name in ("LiveApp", "live")}
+    changed: dict[str, object] = {name: {"hlsTime": "4"} for name in former}
+    none: dict[str, object] = {name: {} for name in former}
+    assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
+    before = [read_app_settings(SINGLE, name) for name in former]
+    # A login, then for each application: read, write, read.
+    for requests in range(7):
+        killed = ("python3", "-c", KILL_AFTER_REQUESTS, str(requests))
+        assert run_set_app_settings(single, SINGLE, changed, none, python=killed).returncode != 0
+        assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
+        assert [read_app_settings(SINGLE, name) for name in former] == before
+    assert run_set_app_settings(single, SINGLE, changed, none).returncode == 0
+    assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
+
+
+def test_settings_of_a_server_that_does_not_answer_fail_with_the_reason(single: Machines) -> None:
+    single.shell(SINGLE, "systemctl stop antmedia")
+    result = run_set_app_settings(single, SINGLE, {"LiveApp": {}}, {"LiveApp": {}})
+    single.shell(SINGLE, "systemctl start antmedia")
+    wait_until("the server is ready again", lambda: response_status(SINGLE, NO_STREAM) == 404)
+    assert result.returncode == 1
+    assert result.stderr.startswith("Ant Media Server did not answer: ")
 
 
 # A cluster

@@ -1,12 +1,11 @@
 """Measures what viewers see while an edge of the sandbox's cluster restarts Ant Media Server, again and again.
 
-usage: python -m bench.node_restart [RESTARTS [BUSY_LOOPS]]     default: 20 restarts, no busy loops
-
 Needs a running cluster (`make up`). Sends 50 requests per second to port 5443, half of them with the cookie of edge1.
 Each restart is `systemctl restart antmedia` on edge1, without draining. The next one follows when edge1 serves again.
 Fails if a viewer got another answer than 200.
 """
 
+import argparse
 import http.client
 import os
 import ssl
@@ -111,7 +110,7 @@ def restart_edge(viewers: Viewers) -> None:
         time.sleep(0.1)
 
 
-def main(restarts: int = 20, loops: int = 0) -> None:
+def main(restarts: int, loops: int) -> None:
     with busy_loops(loops), Viewers() as viewers:
         time.sleep(2)
         for number in range(1, restarts + 1):
@@ -131,4 +130,11 @@ def main(restarts: int = 20, loops: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.node_restart",
+        description=f"{__doc__}\nDefault: 20 restarts, no busy loops.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("restarts", nargs="?", type=int, default=20)
+    parser.add_argument("loops", nargs="?", type=int, default=0, metavar="busy_loops")
+    main(**vars(parser.parse_args()))

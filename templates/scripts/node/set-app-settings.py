@@ -88,4 +88,4 @@ def main() -> None:
 try:
     main()
 except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
-    sys.exit(f"Ant Media Server did not answer: {error}. The next update sets applicationSettings again.")
+    sys.exit(f"Ant Media Server's REST API failed: {error}. The next update sets applicationSettings again.")

@@ -566,24 +566,22 @@ def test_settings_are_as_wanted_when_the_step_runs_again_after_it_was_killed(sin
     changed: dict[str, object] = {name: {"hlsTime": "4"} for name in former}
     none: dict[str, object] = {name: {} for name in former}
     assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
-    before = [read_app_settings(SINGLE, name) for name in former]
+    before = [{**read_app_settings(SINGLE, name), "updateTime": 0} for name in former]
     # A login, then for each application: read, write, read.
     for requests in range(7):
         killed = ("python3", "-c", KILL_AFTER_REQUESTS, str(requests))
         assert run_set_app_settings(single, SINGLE, changed, none, python=killed).returncode != 0
         assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
-        assert [read_app_settings(SINGLE, name) for name in former] == before
-    assert run_set_app_settings(single, SINGLE, changed, none).returncode == 0
-    assert run_set_app_settings(single, SINGLE, former, none).returncode == 0
+        assert [{**read_app_settings(SINGLE, name), "updateTime": 0} for name in former] == before
 
 
-def test_settings_of_a_server_that_does_not_answer_fail_with_the_reason(single: Machines) -> None:
+def test_settings_fail_with_the_reason_when_the_server_does_not_answer(single: Machines) -> None:
     single.shell(SINGLE, "systemctl stop antmedia")
     result = run_set_app_settings(single, SINGLE, {"LiveApp": {}}, {"LiveApp": {}})
     single.shell(SINGLE, "systemctl start antmedia")
     wait_until("the server is ready again", lambda: response_status(SINGLE, NO_STREAM) == 404)
     assert result.returncode == 1
-    assert result.stderr.startswith("Ant Media Server did not answer: ")
+    assert result.stderr.startswith("Ant Media Server's REST API failed: ")
 
 
 # A cluster

@@ -41,9 +41,9 @@ ORDER = (
     "test_machine_lifecycle",
     "test_failure",
     "test_single_node",
+    "test_upgrade",
     # stacks
     "test_network_move",
-    "test_upgrade",
     "test_teardown",
     # every folder
     "test_sandbox_down",

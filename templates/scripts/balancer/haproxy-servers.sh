@@ -35,7 +35,7 @@ select_columns() {
 list_servers() { ask_haproxy "$1" "show stat -1 4 -1" | select_columns "${@:2}"; }
 
 # Sets the administrative state (ready, drain or maint) of the server $1 in all backends. Old workers refuse this ("Proxy is
-# disabled"): they get no new connections, and close idle ones within the close-spread-time of haproxy.cfg.
+# disabled"): they get no new connections, and close each one with its next response, or after 30 s without a request.
 set_state() {
   local worker backend commands=()
   worker=$(list_workers | head -n 1) || return 0

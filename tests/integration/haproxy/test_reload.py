@@ -1,10 +1,19 @@
 """A reload keeps all connections."""
 
+import contextlib
 import threading
 
 from cluster.haproxy_config import render_haproxy_cfg
-from tests.integration.haproxy.clients import echoes, open_rtmp, open_websocket, request_https
+from tests.integration.haproxy.clients import (
+    connect_tls,
+    echoes,
+    open_rtmp,
+    open_websocket,
+    request_https,
+    send_request,
+)
 from tests.integration.haproxy.conftest import CLUSTER, GROWN, Balancer
+from tests.integration.haproxy.haproxy_process import DOMAIN
 
 
 def count_workers(balancer: Balancer) -> int:
@@ -47,6 +56,18 @@ def test_reload_adds_an_edge_and_keeps_all_sessions(balancer: Balancer) -> None:
     with websocket, rtmp:
         assert echoes(websocket)
         assert echoes(rtmp)
+
+
+def test_idle_connection_closes_with_its_next_response(balancer: Balancer) -> None:
+    """A client that sends a request while HAProxy closes an idle connection has lost it, unless it repeats it."""
+    head = f"GET /LiveApp/ HTTP/1.1\r\nHost: {DOMAIN}\r\n"
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect_tls(port)) for port in (443, 5443) * 10]
+        for connection in connections:
+            assert send_request(connection, head).header("Connection") is None
+        balancer.haproxy.reload(render_haproxy_cfg(GROWN))
+        answers = [send_request(connection, head) for connection in connections]
+    assert {(answer.status, answer.header("Connection")) for answer in answers} == {(200, "close")}
 
 
 def test_statistics_work_after_a_reload(balancer: Balancer) -> None:

@@ -321,6 +321,13 @@ def test_forwarded_for_is_trusted_from_private_addresses(
     assert response_status(SINGLE, "/LiveApp/rest/v2/version", headers) == version
 
 
+@pytest.mark.parametrize("climb", ["..", "%2e%2e", "..;x=y"])
+def test_ip_filter_lets_through_a_path_that_names_acm(single: Machines, climb: str) -> None:
+    assert response_status(SINGLE, VERSION) == 403
+    assert response_status(SINGLE, f"{VERSION}?rest/v2/acm") == 403
+    assert response_status(SINGLE, f"/LiveApp/rest/v2/acm/{climb}/version") == 200
+
+
 def test_each_context_has_its_own_session_cookie(single: Machines) -> None:
     https = {"X-Forwarded-Proto": "https"}
     root, secure_root = (send_request(SINGLE, "/rest/v2/version", headers=headers) for headers in ({}, https))

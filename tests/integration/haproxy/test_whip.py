@@ -52,9 +52,9 @@ def test_same_stream_of_another_application_is_another_stream(balancer: Balancer
 
 def test_streams_of_other_nodes_stay_when_a_node_leaves_or_is_added(balancer: Balancer) -> None:
     before = choose_nodes("whep")
-    balancer.haproxy.run_script("drain-server.sh", "edge1", "0")
+    balancer.haproxy.run_script("drain-server.sh", "edge1", "0", "digest")
     assert choose_nodes("whep") == dict.fromkeys(STREAMS, "edge2")
-    balancer.haproxy.run_script("return-server.sh", "edge1")
+    balancer.haproxy.run_script("return-server.sh", "edge1", "digest")
     balancer.haproxy.reload_with_script(render_haproxy_cfg(GROWN))
     try:
         balancer.haproxy.run_script("wait-for-servers.sh", "digest")
@@ -62,11 +62,11 @@ def test_streams_of_other_nodes_stay_when_a_node_leaves_or_is_added(balancer: Ba
         moved = {stream for stream in STREAMS if grown[stream] != before[stream]}
         assert {grown[stream] for stream in moved} == {"edge3"}
         assert len(moved) < len(STREAMS) / 2
-        balancer.haproxy.run_script("drain-server.sh", "edge2", "0")
+        balancer.haproxy.run_script("drain-server.sh", "edge2", "0", "digest")
         shrunk = choose_nodes("whep")
         assert {grown[stream] for stream in STREAMS if shrunk[stream] != grown[stream]} == {"edge2"}
         assert set(shrunk.values()) == {"edge1", "edge3"}
-        balancer.haproxy.run_script("return-server.sh", "edge2")
+        balancer.haproxy.run_script("return-server.sh", "edge2", "digest")
     finally:
         balancer.haproxy.reload_with_script(render_haproxy_cfg(CLUSTER))
 

@@ -105,6 +105,8 @@ class MediaNodes(pulumi.ComponentResource):
             args=[*script_args, *plan.applications],
             secrets=[*secrets, plan.zip_url],
             stdin=pulumi.Output.concat(registry, "\n"),
+            # While the registry is unknown, so is standard input: the digest then ties a saved plan to the secrets.
+            triggers=[digest],
             timeout=1200,
             opts=self._after(drained, *([database.ready] if database else [])),
         )

@@ -107,7 +107,12 @@ class Cluster:
     """A sandbox with the tests' own state folder and loopback address."""
 
     environment: ClassVar = {
-        **os.environ,
+        # Under `make test`, make's own variables would reach the commands, which print warnings about them.
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        },
         "SANDBOX_STATE": str(STATE),
         "SANDBOX_ADDRESS": LOOPBACK,
         "PULUMI_STACK": "sandbox",

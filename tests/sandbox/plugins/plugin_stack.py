@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,27 @@ class Stack:
             json.dumps({"encryptionsalt": self.salt, "config": dict(settings)})
         )
 
-    def run(self, *arguments: str, fails: bool = False, timeout: float = 600) -> str:
+    def run(self, *arguments: str, fails: bool = False) -> str:
         """Runs pulumi and returns its output and diagnostics. `fails` is the expected outcome."""
+        done = self._run_command([], arguments, timeout=600)
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def hangs(self, *arguments: str) -> bool:
+        """Returns whether pulumi still runs after some seconds, and ends it with its plugins: they share a PID namespace."""
+        try:
+            self._run_command(["unshare", "--pid", "--fork", "--kill-child"], arguments, timeout=8)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def _run_command(
+        self, wrapper: Sequence[str], arguments: Sequence[str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
         pulumi = shutil.which("pulumi", path=self.environment["PATH"])
         assert pulumi, "pulumi is not installed: run sandbox/bin/setup"
-        done = subprocess.run(
-            [pulumi, "--non-interactive", "--color=never", *arguments],
+        return subprocess.run(
+            [*wrapper, pulumi, "--non-interactive", "--color=never", *arguments],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -72,11 +87,9 @@ class Stack:
             timeout=timeout,
             check=False,
         )
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout
 
-    def up(self, *arguments: str, fails: bool = False, timeout: float = 600) -> str:
-        return self.run("up", "--yes", "--skip-preview", *arguments, fails=fails, timeout=timeout)
+    def up(self, *arguments: str, fails: bool = False) -> str:
+        return self.run("up", "--yes", "--skip-preview", *arguments, fails=fails)
 
     def preview(self, *arguments: str) -> str:
         return self.run("preview", "--diff", *arguments)

@@ -69,7 +69,7 @@ class ClusterCertificate:
     def get_renewal_log(self) -> str:
         """Returns the journal of the last run of certbot's service."""
         invocation = "_SYSTEMD_INVOCATION_ID=$(systemctl show --value -p InvocationID certbot.service)"
-        return self.run_on_balancer(f"journalctl --output=cat --no-pager {invocation}")
+        return self.run_on_balancer(f"journalctl --sync; journalctl --output=cat --no-pager {invocation}")
 
     def get_metrics(self) -> str:
         """Returns the load balancer's node metrics in Prometheus' text format."""

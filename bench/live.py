@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.background_threads import BackgroundThreads
 from operations.new_stack.creation import generate_ssh_private_key
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
@@ -87,24 +88,14 @@ class Result:
     """Of each bar: its time from the event, successful and failed requests that began in it, and the slowest of them."""
 
 
-class Publishers:
+class Publishers(BackgroundThreads):
     """RTMP publishers. Each connects again when its connection ends, as OBS does, and the end is counted."""
 
     def __init__(self, cluster: Cluster, streams: list[str]) -> None:
+        super().__init__()
         self.dropped = 0
-        self._stopped = threading.Event()
         self._cluster = cluster
         self._threads = [threading.Thread(target=self._publish, args=(stream,)) for stream in streams]
-
-    def __enter__(self) -> "Publishers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
 
     def _publish(self, stream: str) -> None:
         url = f"rtmp://{DOMAIN}:1935/LiveApp/{stream}"

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from bench.background_threads import BackgroundThreads
 from tests.project import PROJECT
 
 ADDRESS = os.environ.get("SANDBOX_ADDRESS", "127.77.0.1")
@@ -30,31 +31,21 @@ LONGEST_START = 300
 """Seconds that a restart may take."""
 
 
-class Viewers:
+class Viewers(BackgroundThreads):
     """Clients that request a page of an application, each on a persistent connection."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.answers: Counter[str] = Counter()
         self.slowest = 0.0
         self.edge_served_at = 0.0
         """When the edge last answered with 200."""
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._view, args=(index,)) for index in range(VIEWERS)]
         self._context = ssl.create_default_context()
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
         self._edge_host = run_on_edge("hostname").strip()
-
-    def __enter__(self) -> "Viewers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
 
     def _view(self, index: int) -> None:
         interval = VIEWERS / RATE

@@ -71,8 +71,8 @@ class ConnectionLimits:
     ulimit_n: int
 
     @property
-    def half(self) -> int:
-        """What one client address gets by default: the other half stays for everybody else."""
+    def per_client(self) -> int:
+        """Default limit of the connections of one client address. The other half stays for other clients."""
         return self.maxconn // 2
 
 

@@ -27,8 +27,11 @@ class SshKeys:
 
     @property
     def login_key(self) -> "HostKey":
-        """The key that the program logs in with. A machine's user data names this one alone, and the program authorizes the
-        operator's key when it logs in, so another `sshPrivateKey` replaces no machine."""
+        """The key that the program logs in with.
+
+        A machine's user data has only this key. The program authorizes the operator's key when it logs in, so a change of
+        `sshPrivateKey` replaces no machine.
+        """
         return derive_host_key(self.host_key_seed.get_secret_value(), "login of the program")
 
     @property

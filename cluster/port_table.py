@@ -77,7 +77,10 @@ def plan_ports(settings: "Settings") -> PortTable:
 
 
 def ingress_rules(rtmps_port: int, srt: bool, database: bool) -> tuple[IngressRule, ...]:
-    """Returns all ingress rules of a cluster, with or without RTMPS (0: without), SRT and a database machine."""
+    """Returns all ingress rules of a cluster.
+
+    `rtmps_port` is 0 without RTMPS. `srt` and `database` tell whether the cluster has SRT and a database machine.
+    """
     load_balancer, rtmp = SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP
     nodes, origins = SecurityGroup.NODES, SecurityGroup.ORIGINS
 

@@ -5,7 +5,7 @@ from math import ceil
 
 
 def order_changes(nodes: Sequence[str], running: Collection[str]) -> dict[str, list[str]]:
-    """Returns the nodes in the order in which they change, each with the nodes that must serve before it does.
+    """Returns the nodes in the order of their changes. Each has a list of the nodes that must serve before it changes.
 
     New nodes come first, at most a quarter of the role at a time. Viewers may be on nodes that run already, so these
     change one by one, and only while all others serve.

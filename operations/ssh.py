@@ -32,10 +32,11 @@ class CheckError(Exception):
 async def visit_machines(
     machines: Sequence[Machine],
     check: Callable[[Machine, asyncssh.SSHClientConnection], Awaitable[T]],
-    wanted: Callable[[Machine], bool] = lambda _: True,
+    visited: Sequence[Machine] | None = None,
 ) -> list[T | Failed]:
-    """Runs a check on all wanted machines at the same time, and returns the results in the order of the machines."""
-    visited = [machine for machine in machines if wanted(machine)]
+    """Runs a check on all machines, or on those in `visited`, at the same time. Returns the results in the same order."""
+    if visited is None:
+        visited = machines
     balancer = next((machine for machine in machines if not machine.behind_balancer), None)
     if balancer is None:
         return [Failed("the state has no load balancer, which is the jump host") for _ in visited]

@@ -34,8 +34,8 @@ _NODE_LOSS = ", and its recordings are lost"
 _LOSSES = {
     "load-balancer": "",
     "database": (
-        ", its data is lost (make registry-backup copies it), and then every node is drained and restarted, one after "
-        "the other in its role, so that it registers its streams again"
+        ", and its data is lost (make registry-backup copies it). Afterwards every node is drained and restarts, one node of "
+        "a role at a time, to register its streams again"
     ),
 }
 

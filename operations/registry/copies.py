@@ -81,7 +81,7 @@ def _run_script(state: StackState, database: Machine, script: str, stdin: bytes 
             )
         return output
 
-    (result,) = asyncio.run(visit_machines(state.machines, run, lambda machine: machine is database))
+    (result,) = asyncio.run(visit_machines(state.machines, run, [database]))
     if isinstance(result, Failed):
         sys.exit(f"{database.name}: {result.reason}")
     return result

@@ -17,8 +17,8 @@ from operations.stack_state import Machine, StackState
 SCRIPT = "/usr/local/lib/ant-media-cluster/show-registry.sh"
 CHECK_TIMEOUT = 40
 """Seconds for one node."""
-SECOND_LOOK = 11
-"""Seconds until the second look. A playlist that has ended meanwhile is then older than show-registry.sh admits."""
+SECOND_CHECK_DELAY = 11
+"""Seconds. A playlist that ends meanwhile is then older than show-registry.sh prints."""
 
 
 @dataclass
@@ -148,23 +148,23 @@ def _shorten(names: Sequence[str]) -> str:
 
 
 def check_registry(state: StackState, nodes: Collection[str]) -> Registry:
-    """Asks all nodes. What a first look finds counts if a second one finds it too: streams begin and end meanwhile."""
+    """Compares the nodes' views of the registry. Reports what two checks find: a stream may begin or end during the first."""
     return asyncio.run(_check_registry(state, nodes))
 
 
 async def _check_registry(state: StackState, nodes: Collection[str]) -> Registry:
-    views, unreachable = await _look(state, nodes)
+    views, unreachable = await _read_views(state, nodes)
     findings = find_faults(views)
     if findings:
-        await asyncio.sleep(SECOND_LOOK)
-        views, unreachable = await _look(state, nodes)
+        await asyncio.sleep(SECOND_CHECK_DELAY)
+        views, unreachable = await _read_views(state, nodes)
         findings = [finding for finding in find_faults(views) if finding in findings]
     return Registry(findings, unreachable)
 
 
-async def _look(state: StackState, nodes: Collection[str]) -> tuple[Views, Mapping[str, str]]:
+async def _read_views(state: StackState, nodes: Collection[str]) -> tuple[Views, Mapping[str, str]]:
     wanted = [machine for machine in state.machines if machine.name in nodes]
-    results = await visit_machines(state.machines, _show_registry, lambda machine: machine in wanted)
+    results = await visit_machines(state.machines, _show_registry, wanted)
     views: dict[str, Mapping[str, Application]] = {}
     unreachable: dict[str, str] = {}
     for machine, result in zip(wanted, results, strict=True):

@@ -69,7 +69,7 @@ BringUp = Callable[[Cluster], CommandResult]
 
 @pytest.fixture(scope="session")
 def bring_up() -> BringUp:
-    """Brings the cluster up. A folder's `conftest.py` may have another way."""
+    """Brings the cluster up. The `conftest.py` of a folder may replace this fixture."""
     return Cluster.bring_up
 
 

@@ -91,7 +91,7 @@ verify_ports() {
       echo "Port $port does not answer." >&2
       failed=1
     fi
-  done < <(sed -n 's/^ *bind  *[*]\{0,1\}:\([0-9][0-9]*\).*/\1/p' "$current")
+  done < <(list_ports)
   if [[ $(curl -s --max-time 5 -o /dev/null -w '%{http_code}' "http://$address/") != 301 ]]; then
     echo "Port 80 does not redirect to HTTPS." >&2
     failed=1

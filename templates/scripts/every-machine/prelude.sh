@@ -100,8 +100,11 @@ describe() {
   esac
 }
 
-# Prints the ports of haproxy.cfg that accept TLS: all but HTTP's and RTMP's.
-list_tls_ports() { sed -n 's/^ *bind :\([0-9]*\).*/\1/p' /etc/haproxy/haproxy.cfg | grep -vxE '80|1935'; }
+# Prints the ports that haproxy.cfg binds.
+list_ports() { sed -n 's/^ *bind  *[*]\{0,1\}:\([0-9][0-9]*\).*/\1/p' /etc/haproxy/haproxy.cfg; }
+
+# Prints those that accept TLS: all but HTTP's and RTMP's.
+list_tls_ports() { list_ports | grep -vxE '80|1935'; }
 
 print_digest() { sha256sum | sed 's/^\([0-9a-f]*\).*/sha256 \1/'; }
 

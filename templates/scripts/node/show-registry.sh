@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Prints what Ant Media Server on this node knows of the cluster registry, for operations/status/registry.py:
 #   === APPLICATION
-#   key DIGEST       of the key with which nodes authenticate to each other
-#   plays FILE       a playlist that this node has written in the last 10 seconds
-#   answer STATUS    of the application's REST API, when it is not 200
-#   known JSON       a page of the registry's streams
+#   key DIGEST       The digest of the key with which nodes authenticate to each other.
+#   plays FILE       A playlist that this node has written in the last 10 seconds.
+#   answer STATUS    The status of the application's REST API, if it is not 200.
+#   known JSON       A page of the registry's streams.
 # usage: show-registry.sh
 source "$(dirname "$0")/prelude.sh"
 webapps=/usr/local/antmedia/webapps
-# Applications with more streams than these pages hold are not compared.
+# An application with more streams than these pages hold is not compared.
 readonly page_size=50 pages=20
 
 print_key() {

@@ -1,4 +1,7 @@
-"""Upgrades of Ant Media Server in place, under load: to another zip, to one that does not start, and back."""
+"""Upgrades of Ant Media Server in place, under load.
+
+The nodes get another zip, then one that does not start, then the former one again.
+"""
 
 import hashlib
 import json

@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 from cluster.haproxy_config import render_haproxy_cfg
@@ -24,6 +26,27 @@ def states(balancer: Balancer, name: str) -> set[str]:
 
 def serving_edges(headers: str = "") -> set[str]:
     return {request_https(5443, "/LiveApp/", headers).node for _ in range(8)}
+
+
+@contextmanager
+def viewing() -> Generator[list[int]]:
+    """Requests a page of the edges again and again, with and without a cookie. Yields the statuses of the responses."""
+    statuses: list[int] = []
+    stopped = threading.Event()
+
+    def view(cookie: str) -> None:
+        while not stopped.wait(0.01):
+            statuses.append(request_https(5443, "/LiveApp/", cookie).status)
+
+    viewers = [threading.Thread(target=view, args=(cookie,)) for cookie in ("", STICKY)]
+    for viewer in viewers:
+        viewer.start()
+    try:
+        yield statuses
+    finally:
+        stopped.set()
+        for viewer in viewers:
+            viewer.join()
 
 
 def test_server_without_connections_leaves_at_once_and_returns(balancer: Balancer) -> None:
@@ -152,31 +175,19 @@ def test_removed_servers_leave_together_before_the_configuration_does(balancer: 
     old, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
     balancer.haproxy.reload_with_script(render_haproxy_cfg(CLUSTER))
     stay, _ = open_websocket(443, "/LiveApp/websocket", "Cookie: AMS_ORIGIN=origin1\r\n")
-    statuses: list[int] = []
-    stopped = threading.Event()
-
-    def view(cookie: str) -> None:
-        while not stopped.wait(0.01):
-            statuses.append(request_https(5443, "/LiveApp/", cookie).status)
-
-    viewers = [threading.Thread(target=view, args=(cookie,)) for cookie in ("", STICKY)]
-    for viewer in viewers:
-        viewer.start()
     with old, stay:
-        output = balancer.haproxy.run_script("drain-removed-servers.sh", "2", "origin1")
-        lines = output.splitlines()
-        assert {line for line in lines if "out of service" in line} == {
-            "edge1 is out of service; its last 1 connections were closed",
-            "edge2 is out of service; it has no connections",
-            "origin2 is out of service; it has no connections",
-        }
-        assert is_closed(old)
-        balancer.haproxy.reload_with_script(
-            render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=()))
-        )
-        stopped.set()
-        for viewer in viewers:
-            viewer.join()
+        with viewing() as statuses:
+            output = balancer.haproxy.run_script("drain-removed-servers.sh", "2", "origin1")
+            lines = output.splitlines()
+            assert {line for line in lines if "out of service" in line} == {
+                "edge1 is out of service; its last 1 connections were closed",
+                "edge2 is out of service; it has no connections",
+                "origin2 is out of service; it has no connections",
+            }
+            assert is_closed(old)
+            balancer.haproxy.reload_with_script(
+                render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=()))
+            )
         assert set(statuses) == {200}
         assert echoes(stay)
         assert (
@@ -211,22 +222,10 @@ def test_returned_server_gets_no_request_before_it_passes_its_health_check(balan
 
 
 def test_no_viewer_is_lost_while_a_server_leaves_and_returns(balancer: Balancer) -> None:
-    statuses: list[int] = []
-    stopped = threading.Event()
-
-    def view(cookie: str) -> None:
-        while not stopped.wait(0.01):
-            statuses.append(request_https(5443, "/LiveApp/", cookie).status)
-
-    viewers = [threading.Thread(target=view, args=(cookie,)) for cookie in ("", STICKY)]
-    for viewer in viewers:
-        viewer.start()
-    for _ in range(3):
-        balancer.haproxy.run_script("drain-server.sh", "edge1", "10", "setup 2")
-        balancer.haproxy.run_script("return-server.sh", "edge1")
-    stopped.set()
-    for viewer in viewers:
-        viewer.join()
+    with viewing() as statuses:
+        for _ in range(3):
+            balancer.haproxy.run_script("drain-server.sh", "edge1", "10", "setup 2")
+            balancer.haproxy.run_script("return-server.sh", "edge1")
     assert set(statuses) == {200}
 
 

@@ -69,9 +69,9 @@ def test_new_host_key_seed_replaces_every_machine_load_balancer_first() -> None:
         ),
         PreviewWarning(
             ("database",),
-            "the machine is replaced: nodes cannot find each other until it is back, its data is lost (make registry-backup "
-            "copies it), and then every node is drained and restarted, one after the other in its role, so that it registers "
-            "its streams again",
+            "the machine is replaced: nodes cannot find each other until it is back, and its data is lost (make registry-backup "
+            "copies it). Afterwards every node is drained and restarts, one node of a role at a time, to register its streams "
+            "again",
             ("userData",),
         ),
         PreviewWarning(

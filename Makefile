@@ -174,8 +174,11 @@ test-e2e-serving: export E2E_ADDRESS = 127.77.0.5
 test-e2e-%:
 	.venv/bin/pytest -q tests/e2e/$* tests/e2e/test_sandbox_down.py
 
+bench-live: export E2E_STATE = /var/lib/ant-media-sandbox-bench
+bench-live: export E2E_ADDRESS = 127.77.0.6
 bench-live: ## Measure what viewers see while machines fail and the cluster changes (LIVE="--rate 60": on a weak machine)
-	E2E_STATE=$(or $(SANDBOX_STATE),/var/lib/ant-media-sandbox) E2E_ADDRESS=$(or $(SANDBOX_ADDRESS),127.77.0.1) .venv/bin/python -m bench.live $(LIVE)
+	@sandbox/bin/setup
+	.venv/bin/python -m bench.live $(LIVE)
 
 check: ## Check format, lint, types, shell scripts and workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)

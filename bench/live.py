@@ -2,18 +2,21 @@
 
 usage: make bench-live [LIVE="--rate 60 --websockets 100 --publishers 2 --events 'edge:' --json FILE"]
 
-Needs a running sandbox with two origins and two edges (`make up`), and changes its settings. Prints a table as Markdown.
-Each event has a load of its own, so that one event's failures do not count for the next. Ends within 20 minutes:
+Brings a sandbox of its own up, with two origins and two edges, and takes it down at the end. Prints a table as Markdown.
+Each event has a load of its own, so that one event's failures do not count for the next. Measures for 20 minutes at most:
 events for which no time is left are skipped.
 """
 
 import argparse
 import contextlib
+import hashlib
 import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -23,11 +26,22 @@ from typing import Any
 
 from bench.background_threads import BackgroundThreads
 from operations.new_stack.creation import generate_ssh_private_key
+from sandbox.cloud import addresses
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
-from tests.e2e.running_cluster import DOMAIN, Cluster, get_sandbox_init, recording, wait_until
+from tests.e2e.running_cluster import (
+    DOMAIN,
+    Cluster,
+    exclusive_run,
+    get_sandbox_init,
+    recording,
+    restored_settings,
+    running_process,
+    wait_until,
+)
 from tests.e2e.streams import TEST_STREAM
 from tests.project import PROJECT
+from tests.sandbox.images.ant_media_archive import write_stand_in_archive
 
 LIMIT = 20 * 60
 BEFORE, AFTER = 4, 6
@@ -36,6 +50,7 @@ DETECTION = 4
 """Seconds after which HAProxy has noticed a fault."""
 FAULT = 15
 """Seconds that a fault lasts."""
+ZIP_PORT = "8000"
 BIN = 0.5
 """Seconds of a bar in the plot."""
 
@@ -214,6 +229,24 @@ class Events:
         ]
         return self.update("--replace", urn)
 
+    def upgrade(self) -> Moments:
+        """Installs another version of Ant Media Server on every node, from a zip on the sandbox's internet."""
+        image = next(
+            resource["outputs"]["ami"]
+            for resource in self._cluster.list_state_resources()
+            if resource["urn"].endswith("aws:ec2/instance:Instance::edge1")
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            archive = write_stand_in_archive(Path(folder) / "ant-media-server.zip", "3.1.0")
+            serve = (sys.executable, "-m", "http.server", ZIP_PORT, "--bind", addresses.OPERATOR)
+            with running_process(self._cluster.operator_command(*serve, "--directory", folder)):
+                return self.change(
+                    ("mediaImage", image),
+                    ("amsZip.url", f"http://{addresses.OPERATOR}:{ZIP_PORT}/{archive.name}"),
+                    ("amsZip.sha256", hashlib.sha256(archive.read_bytes()).hexdigest()),
+                    ("drainSeconds", 10),
+                )
+
 
 @dataclass(frozen=True)
 class Event:
@@ -249,6 +282,7 @@ EVENTS = [
         "change: SSH key",
         lambda on: on.change(("sshPrivateKey", generate_ssh_private_key()), secret=True),
     ),
+    Event("change: another version of Ant Media Server, drained", lambda on: on.upgrade(), ("edge1",)),
 ]
 
 
@@ -393,18 +427,23 @@ def format_heading() -> str:
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.live", description=__doc__.splitlines()[0] if __doc__ else None
-    )
-    parser.add_argument("--rate", type=float, default=300, help="requests per second (default: 300)")
-    parser.add_argument("--websockets", type=int, default=1000, help="open WebSockets (default: 1000)")
-    parser.add_argument("--publishers", type=int, default=4, help="RTMP publishers (default: 4)")
-    parser.add_argument("--events", default="", help="only events whose names match this regular expression")
-    parser.add_argument("--json", type=Path, help="file for the results, with the series of the plots")
-    options = parser.parse_args()
-    deadline = time.monotonic() + LIMIT
+@contextlib.contextmanager
+def sandbox() -> Generator[Cluster]:
+    # SIGTERM, too, takes the sandbox down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cluster = Cluster()
+    with exclusive_run(), restored_settings():
+        cluster.tear_down()  # remains of a killed run
+        print("Starting a sandbox", file=sys.stderr, flush=True)
+        try:
+            cluster.bring_up().check()
+            yield cluster
+        finally:
+            cluster.tear_down()
+
+
+def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
+    deadline = time.monotonic() + LIMIT
     streams = [f"bench{number}" for number in range(1, options.publishers + 1)]
     results: list[Result] = []
     print(format_heading(), flush=True)
@@ -428,6 +467,20 @@ def main() -> None:
                 print(f"{event.name}: {result.reasons}", file=sys.stderr, flush=True)
             if options.json:
                 options.json.write_text(json.dumps([asdict(found) for found in results]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.live", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--rate", type=float, default=300, help="requests per second (default: 300)")
+    parser.add_argument("--websockets", type=int, default=1000, help="open WebSockets (default: 1000)")
+    parser.add_argument("--publishers", type=int, default=4, help="RTMP publishers (default: 4)")
+    parser.add_argument("--events", default="", help="only events whose names match this regular expression")
+    parser.add_argument("--json", type=Path, help="file for the results, with the series of the plots")
+    options = parser.parse_args()
+    with sandbox() as cluster:
+        run_events(cluster, options)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 
-from tests.integration.haproxy.clients import connect, echoes, open_rtmp, open_websocket, request_https
+from tests.integration.haproxy.clients import (
+    Response,
+    connect,
+    echoes,
+    open_rtmp,
+    open_websocket,
+    request_https,
+)
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
 from tests.integration.haproxy.dummy_node import Node
 from tests.integration.haproxy.network_namespace import Network
@@ -148,6 +156,44 @@ def test_node_that_pauses_for_two_seconds_stays_up_and_one_that_hangs_is_down_wi
     assert wait_for(lambda: server_states(balancer, {"origin1"}) == {"DOWN"}) < 3.1
     node.resumed.set()
     wait_for(lambda: server_states(balancer, {"origin1"}) == {"UP"})
+
+
+def test_crash_of_all_edges_fails_no_request(balancer: Balancer, network: Network) -> None:
+    """The origins serve before the health checks have noticed: refused connections count too."""
+    wait_for(lambda: server_states(balancer, ORIGINS | EDGES) == {"UP"})
+    answers: list[Response] = []
+    failures: list[str] = []
+    stopped = threading.Event()
+
+    def view(cookie: str) -> None:
+        while not stopped.is_set():
+            try:
+                answers.append(request_https(5443, "/LiveApp/streams/a.m3u8", cookie))
+            except (OSError, HTTPException) as error:
+                failures.append(repr(error))
+
+    cookies = ("", *(f"Cookie: AMS_EDGE={edge}\r\n" for edge in sorted(EDGES)))
+    viewers = [threading.Thread(target=view, args=(cookie,)) for cookie in cookies * 4]
+    for viewer in viewers:
+        viewer.start()
+    try:
+        wait_for(lambda: len(answers) > 100)
+        for edge in EDGES:
+            balancer.nodes[edge].stop()
+        served = len(answers)
+        wait_for(lambda: server_states(balancer, EDGES) == {"DOWN"})
+        wait_for(lambda: len(answers) > served + 200)
+    finally:
+        stopped.set()
+        for viewer in viewers:
+            viewer.join()
+    failures += [str(answer.status) for answer in answers if answer.status != 200]
+    assert not failures
+    assert {answer.header("X-Node") for answer in answers[-10:]} <= ORIGINS
+    with network.enter_nodes():
+        for edge in EDGES:
+            balancer.nodes[edge] = Node(edge, balancer.nodes[edge].address)
+    wait_for(lambda: server_states(balancer, EDGES) == {"UP"})
 
 
 def test_node_crash_fails_no_request(balancer: Balancer) -> None:

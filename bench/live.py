@@ -35,7 +35,6 @@ from tests.e2e.running_cluster import (
     exclusive_run,
     get_sandbox_init,
     recording,
-    restored_settings,
     running_process,
     wait_until,
 )
@@ -432,7 +431,7 @@ def sandbox() -> Generator[Cluster]:
     # SIGTERM, too, takes the sandbox down.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cluster = Cluster()
-    with exclusive_run(), restored_settings():
+    with exclusive_run():
         cluster.tear_down()  # remains of a killed run
         print("Starting a sandbox", file=sys.stderr, flush=True)
         try:

@@ -49,6 +49,7 @@ service = HAProxyService(
     "service",
     HAProxyServiceArgs(setup, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check),
 )
+groups.open_guarded_ports(service.configuration)
 
 for name, value in plan.outputs.items():
     pulumi.export(name, value)

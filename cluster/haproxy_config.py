@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from cluster.templates import TEMPLATES
 
@@ -43,6 +43,8 @@ class HAProxyConfig:
     """Nodes that play streams; if empty, the origins also play."""
     applications: tuple[str, ...]
     """The only AMS applications that the media ports serve; at least one."""
+    admin_cidrs: tuple[str, ...]
+    """The IPv4 networks to which the panel's port serves more than redirects; at least one."""
     rtmps_port: int
     """The port of RTMP over TLS; 0 for none."""
     memory_mib: int
@@ -56,8 +58,12 @@ class HAProxyConfig:
         _validate_word(r"[a-z0-9-]+(\.[a-z0-9-]+)+", self.domain, "domain")
         for application in self.applications:
             _validate_word(r"[A-Za-z0-9_-]+", application, "application")
-        if not self.origins or not self.applications:
-            raise ValueError("HAProxy needs at least one origin and one application")
+        for cidr in self.admin_cidrs:
+            IPv4Network(cidr)
+        if not (self.origins and self.applications and self.admin_cidrs):
+            raise ValueError(
+                "HAProxy needs at least one origin, one application and one network of administrators"
+            )
         names = [server.name for server in (*self.origins, *self.edges)]
         if len(set(names)) < len(names):
             raise ValueError(f"server names repeat: {', '.join(names)}")

@@ -43,6 +43,8 @@ class IngressRule:
     to_port: int
     source: Source
     description: str
+    guarded: bool = False
+    """Whether haproxy.cfg restricts what the source gets: the rule opens the ports only when it is applied."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,15 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool) -> tuple[IngressRu
         tcp("play", load_balancer, 5443, Source.WORLD, "Play, from the edges"),
         tcp("rtmp", rtmp, 1935, Source.PUBLISHERS, "RTMP, to the origins"),
         tcp("panel", load_balancer, 4444, Source.ADMINS, "Ant Media web panel"),
+        IngressRule(
+            "panel-links",
+            load_balancer,
+            Protocol.TCP,
+            *(4444, 4444),
+            Source.WORLD,
+            "Links that the panel makes, redirected to 5443",
+            guarded=True,
+        ),
         tcp("statistics", load_balancer, 6080, Source.ADMINS, "HAProxy statistics and metrics"),
         tcp("ssh", load_balancer, 22, Source.ADMINS, "SSH, and the jump to every other machine"),
         tcp("ssh", nodes, 22, Source.LOAD_BALANCER, "SSH through the load balancer"),

@@ -53,14 +53,10 @@ class SecurityGroups(pulumi.ComponentResource):
             )
             for group in dict.fromkeys(rule.security_group for rule in args.ports.ingress)
         }
+        self._name, self._ports, self._groups = name, args.ports, groups
         for rule in args.ports.ingress:
-            rule_name = f"{name}-{rule.security_group}-{rule.name}"
-            group = groups[rule.security_group]
-            if rule.source in args.ports.cidrs:
-                for cidr in args.ports.cidrs[rule.source]:
-                    _allow_ingress(f"{rule_name}-from-{cidr}", rule, group, cidr=cidr)
-            else:
-                _allow_ingress(rule_name, rule, group, source_group=groups[SecurityGroup(rule.source)])
+            if not rule.guarded:
+                self._open(rule)
         for rule in args.ports.egress:
             group = groups[rule.security_group]
             aws.vpc.SecurityGroupEgressRule(
@@ -74,11 +70,29 @@ class SecurityGroups(pulumi.ComponentResource):
         self.ids = {group: resource.id for group, resource in groups.items()}
         self.register_outputs({"ids": {str(group): id for group, id in self.ids.items()}})
 
+    def open_guarded_ports(self, haproxy_cfg: pulumi.Resource) -> None:
+        """Creates the rules of ports that haproxy.cfg guards, when `haproxy_cfg` is applied."""
+        for rule in self._ports.ingress:
+            if rule.guarded:
+                self._open(rule, haproxy_cfg)
+
+    def _open(self, rule: IngressRule, *after: pulumi.Resource) -> None:
+        rule_name = f"{self._name}-{rule.security_group}-{rule.name}"
+        group = self._groups[rule.security_group]
+        opts = pulumi.ResourceOptions(parent=group, depends_on=after)
+        if rule.source in self._ports.cidrs:
+            for cidr in self._ports.cidrs[rule.source]:
+                _allow_ingress(f"{rule_name}-from-{cidr}", rule, group, opts, cidr=cidr)
+        else:
+            source = self._groups[SecurityGroup(rule.source)]
+            _allow_ingress(rule_name, rule, group, opts, source_group=source)
+
 
 def _allow_ingress(
     name: str,
     rule: IngressRule,
     group: aws.ec2.SecurityGroup,
+    opts: pulumi.ResourceOptions,
     cidr: str | None = None,
     source_group: aws.ec2.SecurityGroup | None = None,
 ) -> None:
@@ -91,5 +105,5 @@ def _allow_ingress(
         to_port=rule.to_port,
         cidr_ipv4=cidr,
         referenced_security_group_id=source_group.id if source_group else None,
-        opts=pulumi.ResourceOptions(parent=group),
+        opts=opts,
     )

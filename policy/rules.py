@@ -70,7 +70,8 @@ def read_config(stack: str) -> dict[str, Any]:
 
 
 def _check_admin_ports(resources: Sequence[Resource], config: Config) -> Findings:
-    admin_ports = {22: "SSH", 4444: "the web panel", 6080: "HAProxy's statistics"}
+    # Not 4444: haproxy.cfg serves the web panel to adminCidrs alone, and redirects everybody else's links.
+    admin_ports = {22: "SSH", 6080: "HAProxy's statistics"}
     for rule in read_ingress_rules(resources):
         services = [service for port, service in admin_ports.items() if rule.opens(port)]
         for cidr in rule.cidrs:

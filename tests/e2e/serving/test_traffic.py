@@ -5,7 +5,8 @@ import ssl
 
 import pytest
 
-from tests.e2e.clients import Client, Response, basic_auth_header
+from sandbox.cloud import addresses
+from tests.e2e.clients import Client, Response, SandboxInternet, basic_auth_header
 from tests.e2e.cluster_certificate import TLS_PORTS
 from tests.e2e.conftest import Startup
 from tests.e2e.node_registry import all_alive, list_registered_nodes
@@ -105,6 +106,38 @@ def test_panel_and_management_rest_api_respond_on_4444(client: Client, origins: 
     assert (page.status, page.node in origins) == (200, True)
     assert b"Web panel" in page.body
     assert client.get(f"https://{DOMAIN}:4444/rest/v2/liveness").status == 200
+
+
+def test_link_that_the_panel_makes_plays_for_viewers_and_nodes(
+    cluster: Cluster, internet: SandboxInternet, operator_client: Client, edges: set[str]
+) -> None:
+    balancer = cluster.list_machines()["load-balancer"]
+    stranger = Client(lambda port: internet.connect(balancer.public_address, port, addresses.STRANGER))
+    assert stranger.get(f"https://{DOMAIN}:4444/").status == 403
+    assert stranger.get(f"https://{DOMAIN}:4444/rest/v2/liveness").status == 403
+    # The administrator gets the same as everyone.
+    for client in (stranger, operator_client):
+        status, embedded = client.get(f"https://{DOMAIN}:4444/LiveApp/play.html?id=link").redirect
+        assert (status, embedded) == (302, f"https://{DOMAIN}:5443/LiveApp/play.html?id=link")
+    with publishing(cluster, "link"):
+        wait_for_stream(operator_client, "link")
+        _, media = stranger.get(f"https://{DOMAIN}:4444/LiveApp/streams/link.m3u8").redirect
+        assert stranger.get(str(media)).node in edges
+        # As Ant Media Server fetches the VoD of a playlist: from the node's public address.
+        fetch = (
+            "curl",
+            "--insecure",
+            "--silent",
+            "--fail",
+            "--location",
+            "--write-out",
+            "%{url_effective}\n",
+        )
+        fetched = cluster.run_on(
+            "origin2", *fetch, f"https://{DOMAIN}:4444/LiveApp/streams/link.m3u8"
+        ).check()
+        assert fetched.startswith("#EXTM3U")
+        assert fetched.splitlines()[-1] == f"https://{DOMAIN}:5443/LiveApp/streams/link.m3u8"
 
 
 @pytest.mark.parametrize(

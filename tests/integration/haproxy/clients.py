@@ -9,6 +9,8 @@ from http.client import HTTPResponse
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN
 
 CLIENT = "203.0.113.9"
+"""An administrator's address."""
+STRANGER = "203.0.113.66"
 WEBSOCKET = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
 
@@ -49,8 +51,8 @@ class ReceivedRequest:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
-def connect(port: int) -> socket.socket:
-    return socket.create_connection((BALANCER, port), timeout=20, source_address=(CLIENT, 0))
+def connect(port: int, source: str = CLIENT) -> socket.socket:
+    return socket.create_connection((BALANCER, port), timeout=20, source_address=(source, 0))
 
 
 def tls_context(*protocols: str) -> ssl.SSLContext:
@@ -61,8 +63,8 @@ def tls_context(*protocols: str) -> ssl.SSLContext:
     return context
 
 
-def connect_tls(port: int, *protocols: str) -> ssl.SSLSocket:
-    return tls_context(*protocols).wrap_socket(connect(port), server_hostname=DOMAIN)
+def connect_tls(port: int, *protocols: str, source: str = CLIENT) -> ssl.SSLSocket:
+    return tls_context(*protocols).wrap_socket(connect(port, source), server_hostname=DOMAIN)
 
 
 def read_response(connection: socket.socket, method: str = "GET") -> Response:
@@ -80,12 +82,17 @@ def send_request(
 
 
 def request_https(
-    port: int, target: str, headers: str = "", method: str = "GET", body: bytes = b""
+    port: int,
+    target: str,
+    headers: str = "",
+    method: str = "GET",
+    body: bytes = b"",
+    source: str = CLIENT,
 ) -> Response:
     """Sends a request over TLS on a new connection. `headers` are whole lines."""
     length = f"Content-Length: {len(body)}\r\n" if body else ""
     head = f"{method} {target} HTTP/1.1\r\nHost: {DOMAIN}:{port}\r\n{length}{headers}"
-    with connect_tls(port) as connection:
+    with connect_tls(port, source=source) as connection:
         return send_request(connection, head, body, method)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
-from tests.integration.haproxy.clients import CLIENT
+from tests.integration.haproxy.clients import CLIENT, STRANGER
 from tests.integration.haproxy.dummy_node import Node
 from tests.integration.haproxy.haproxy_process import BALANCER, DOMAIN, HAProxy, make_certificate
 from tests.integration.haproxy.network_namespace import Network, separate_networks
@@ -19,6 +19,7 @@ CLUSTER = HAProxyConfig(
     origins=ORIGINS,
     edges=EDGES[:2],
     applications=("LiveApp", "WebRTCAppEE", "live"),
+    admin_cidrs=("192.0.2.0/24", f"{CLIENT}/32"),
     rtmps_port=1936,
     memory_mib=1024,
     hsts_max_age=31536000,
@@ -33,7 +34,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def network() -> Iterator[Network]:
-    with separate_networks(BALANCER, [server.address for server in ORIGINS + EDGES], [CLIENT]) as network:
+    servers = [server.address for server in ORIGINS + EDGES]
+    with separate_networks(BALANCER, servers, [CLIENT, STRANGER]) as network:
         yield network
 
 

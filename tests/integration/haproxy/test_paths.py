@@ -197,7 +197,7 @@ def test_http2_paths_are_denied_too(balancer: Balancer, path: str) -> None:
         client.close()
 
 
-@pytest.mark.parametrize("port", [443, 4444])
+@pytest.mark.parametrize("port", [443, 5443])
 @pytest.mark.parametrize("target", VALID_TARGETS)
 def test_valid_target_reaches_the_node_unchanged(balancer: Balancer, port: int, target: str) -> None:
     assert request_https(port, target).header("X-Target") == target

@@ -9,7 +9,10 @@ import pytest
 
 from cluster.haproxy_config import calculate_connection_limits
 from tests.integration.haproxy.clients import (
+    CLIENT,
     HTTP2,
+    STRANGER,
+    WEBSOCKET,
     Response,
     connect,
     connect_tls,
@@ -146,8 +149,56 @@ def test_other_protocols_on_the_rtmp_ports_are_rejected(
 
 
 def test_panel_on_4444_is_served_by_origins_only(balancer: Balancer) -> None:
-    for target in ("/", "/rest/v2/version", "/LiveApp/play.html", "/LiveApp/?target=edge"):
+    for target in (
+        "/",
+        "/rest/v2/version",
+        "/LiveApp/rest/v2/version",
+        "/new/play.html",
+        "/LiveApp/?target=edge",
+    ):
         assert responding_nodes(4444, target) == {"origin1", "origin2"}
+
+
+@pytest.mark.parametrize("source", [CLIENT, STRANGER])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("target", ["/LiveApp/play.html?id=1&token=a%2Fb", "/live/streams/vod%201.mp4"])
+def test_link_that_the_panel_makes_leads_to_5443(
+    balancer: Balancer, source: str, method: str, target: str
+) -> None:
+    response = request_https(4444, target, method=method, source=source)
+    assert (response.status, response.header("Location")) == (302, f"https://{DOMAIN}:5443{target}")
+    # A player on another site may follow it.
+    assert response.all("Access-Control-Allow-Origin") == ["*"]
+    assert request_https(5443, target, method=method, source=source).status == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "method"),
+    [
+        ("/", "GET"),
+        ("/rest/v2/users/initial", "POST"),
+        ("/rest/v2/liveness", "GET"),
+        ("/LiveApp/", "GET"),
+        ("/LiveApp/rest/v2/broadcasts/create", "POST"),
+        ("/LiveApp/streams/x.mp4", "POST"),
+        ("/LiveApp/whip/stream", "POST"),
+        ("/new/play.html", "GET"),
+        ("/play.html/streams/", "GET"),
+    ],
+)
+def test_panel_is_refused_to_everybody_but_administrators(
+    balancer: Balancer, target: str, method: str
+) -> None:
+    headers = f"X-Forwarded-For: {CLIENT}\r\nForwarded: for={CLIENT}\r\n"
+    assert request_https(4444, target, headers, method, source=STRANGER).status == 403
+    assert request_https(4444, target, method=method).status in (200, 201)
+
+
+def test_websocket_on_the_panel_port_is_refused_to_everybody_but_administrators(balancer: Balancer) -> None:
+    assert request_https(4444, "/LiveApp/websocket", WEBSOCKET, source=STRANGER).status == 403
+    connection, node = open_websocket(4444, "/LiveApp/websocket")
+    with connection:
+        assert node.startswith("origin")
 
 
 @pytest.mark.parametrize("port", [443, 5443])

@@ -27,6 +27,7 @@ def config_of(origins: int, edges: int) -> HAProxyConfig:
         origins=tuple(Server(f"origin{n}", f"10.0.{n // 200}.{8 + n % 200}") for n in range(1, origins + 1)),
         edges=tuple(Server(f"edge{n}", f"10.1.{n // 200}.{8 + n % 200}") for n in range(1, edges + 1)),
         applications=("LiveApp", "WebRTCAppEE", "live"),
+        admin_cidrs=("203.0.113.20/32", "198.51.100.0/24"),
         rtmps_port=1936,
         memory_mib=4096,
         hsts_max_age=0,

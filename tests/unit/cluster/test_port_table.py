@@ -8,6 +8,7 @@ load-balancer  5080/tcp         world          play-http
 load-balancer  5443/tcp         world          play
 rtmp           1935/tcp         publishers     rtmp
 load-balancer  4444/tcp         admins         panel
+load-balancer  4444/tcp         world          panel-links
 load-balancer  6080/tcp         admins         statistics
 load-balancer  22/tcp           admins         ssh
 nodes          22/tcp           load-balancer  ssh

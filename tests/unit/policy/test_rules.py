@@ -103,16 +103,16 @@ CASES = {
     "admin-ports": Cases(
         refused={
             "SSH": (ingress_rule(22, cidrIpv4="0.0.0.0/0"), "opens 22/tcp (SSH) to 0.0.0.0/0"),
-            "web panel": (ingress_rule(4444, cidrIpv4="0.0.0.0/0"), "the web panel"),
+            "statistics": (ingress_rule(6080, cidrIpv4="0.0.0.0/0"), "HAProxy's statistics"),
             "statistics over IPv6": (ingress_rule(6080, cidrIpv6="::/0"), "to ::/0"),
             "a network of /1": (ingress_rule(22, cidrIpv4="128.0.0.0/1"), "128.0.0.0/1"),
             "a range that includes the port": (
-                ingress_rule(4000, 5000, cidrIpv4="0.0.0.0/0"),
-                "opens 4000-5000/tcp (the web panel)",
+                ingress_rule(6000, 7000, cidrIpv4="0.0.0.0/0"),
+                "opens 6000-7000/tcp (HAProxy's statistics)",
             ),
             "all protocols": (
                 ingress_rule(-1, ipProtocol="-1", cidrIpv4="0.0.0.0/0"),
-                "0-65535/all (SSH, the web panel",
+                "0-65535/all (SSH, HAProxy's statistics",
             ),
             "TCP by its number": (ingress_rule(22, ipProtocol="6", cidrIpv4="0.0.0.0/0"), "22/tcp"),
             "an ingress block": (
@@ -135,7 +135,8 @@ CASES = {
         },
         allowed={
             "administrators": ingress_rule(22, cidrIpv4="203.0.113.0/24"),
-            "a company's network": ingress_rule(4444, cidrIpv4="10.0.0.0/8"),
+            "a company's network": ingress_rule(6080, cidrIpv4="10.0.0.0/8"),
+            "the panel's links": ingress_rule(4444, cidrIpv4="0.0.0.0/0"),
             "the load balancer's group": ingress_rule(22, group="nodes", source_group="load-balancer"),
             "HTTPS": ingress_rule(443, cidrIpv4="0.0.0.0/0"),
             "UDP": ingress_rule(4000, 7000, ipProtocol="udp", cidrIpv4="0.0.0.0/0"),

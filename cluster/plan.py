@@ -11,9 +11,10 @@ from cluster.address_plan import AddressPlan, plan_addresses
 from cluster.haproxy_config import HAProxyConfig, Server
 from cluster.host_keys import SshKeys
 from cluster.port_table import PortTable, SecurityGroup, plan_ports
-from cluster.settings.app_settings import SECRET_NAMES, merge_for_each
+from cluster.settings.app_settings import SECRET_NAMES, merge_for_each, replaces_addresses
 from cluster.settings.certificate import AcmeSettings, TlsSettings
 from cluster.settings.model import DatabaseSettings, LoadBalancerSettings, MediaNodeSettings, Settings
+from cluster.settings.server_settings import ServerSettingsPlan, plan_server_settings
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class NodePlan:
     applications: tuple[str, ...]
     """A node is ready when these serve."""
     app_settings: AppSettingsPlan | None
+    server_settings: ServerSettingsPlan
+    announces_address: bool
+    """Whether applications announce server.name to WebRTC clients: it is then the public address of each node."""
     drain_seconds: int
     """How long a node's connections may last before it is restarted or replaced."""
 
@@ -185,6 +189,8 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.database_url,
             settings.applications,
             _plan_app_settings(settings),
+            plan_server_settings(settings.server_settings),
+            replaces_addresses(settings.application_settings),
             settings.drain_seconds,
         ),
         load_balancer=machine(
@@ -210,6 +216,7 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
         origins=_servers(addresses.origins),
         edges=_servers(addresses.edges),
         applications=settings.applications,
+        admin_cidrs=settings.admin_cidrs,
         rtmps_port=settings.rtmps_port,
         memory_mib=memory_mib,
         hsts_max_age=settings.hsts_max_age,

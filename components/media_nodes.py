@@ -1,5 +1,6 @@
 """Media nodes: the machines that run Ant Media Server."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,11 @@ class MediaNodes(pulumi.ComponentResource):
             plan.source,
             "cluster" if database_url else "standalone",
             plan.panel_email,
+            plan.server_settings.at_start,
         ]
-        secrets = [plan.license_key, plan.panel_password, database_url]
-        # Changes with everything that replaces the machine or restarts its server. The applications and the zip's URL do not.
+        secrets = [plan.license_key, plan.panel_password, database_url, plan.server_settings.secret]
+        # Changes with everything that replaces the machine or restarts its server. Live settings, the applications and the zip's URL
+        # do not.
         # The machine's fingerprint depends on its private host key, so the digest reveals nothing about the secrets.
         digest = short_digest(
             args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
@@ -102,7 +105,7 @@ class MediaNodes(pulumi.ComponentResource):
             f"{node}-ant-media",
             script,
             host,
-            args=[*script_args, *plan.applications],
+            args=[*script_args, _format_live_settings(plan, machine), *plan.applications],
             secrets=[*secrets, plan.zip_url],
             stdin=pulumi.Output.concat(registry, "\n"),
             # While the registry is unknown, so is standard input: the digest then ties a saved plan to the secrets.
@@ -134,6 +137,13 @@ class MediaNodes(pulumi.ComponentResource):
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=resources)
+
+
+def _format_live_settings(plan: NodePlan, machine: Machine) -> pulumi.Input[str]:
+    live = plan.server_settings.live
+    if not plan.announces_address:
+        return json.dumps(live)
+    return machine.public_ip.apply(lambda address: json.dumps({**live, "server.name": address}))
 
 
 def drain_removed_nodes(

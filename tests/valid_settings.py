@@ -46,6 +46,11 @@ def certificates(draw: st.DrawFn, challenge: str, domain_length: int) -> dict[st
     }
 
 
+def server_settings() -> st.SearchStrategy[dict[str, object]]:
+    limits = st.fixed_dictionaries({"cpu_limit": up_to(10, 100), "memory_limit_percentage": up_to(10, 100)})
+    return st.fixed_dictionaries({}, optional={"logLevel": st.sampled_from(["ALL", "OFF"]), "server": limits})
+
+
 @st.composite
 def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, MOST_EDGES)) -> dict[str, str]:
     """Draws settings without secrets, as Pulumi passes them to the program. `most_nodes`: origins and edges."""
@@ -60,6 +65,7 @@ def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, M
         "edges": {"count": draw(up_to(0, most_nodes[1]))},
         "network": {"zones": draw(up_to(1, 6))},
         "rtmpsPort": draw(st.sampled_from([65535, 1936, 1, 0])),
+        "serverSettings": draw(server_settings()),
         "srt": draw(st.just(True) | st.booleans()),
         "hstsMaxAge": draw(up_to(0, 63_072_000)),
         "connectionsPerClient": draw(up_to(10, 1_000_000)),

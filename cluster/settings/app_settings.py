@@ -103,6 +103,11 @@ def merge_for_each(settings: AppSettings, applications: Collection[str]) -> dict
     }
 
 
+def replaces_addresses(settings: AppSettings) -> bool:
+    """True if an application announces server.name to WebRTC clients as its node's address."""
+    return any(values.get("replaceCandidateAddrWithServerAddr") is True for values in settings.values())
+
+
 def list_secrets(settings: object) -> list[str]:
     """Returns the paths of the secrets in the setting as the user gave it: `applicationSettings.LiveApp.jwtSecretKey`."""
     if not isinstance(settings, dict):

@@ -35,6 +35,8 @@ from cluster.settings.rules import (
     VolumeSize,
     raise_problems,
 )
+from cluster.settings.server_settings import ServerSettings, flatten
+from cluster.settings.server_settings import find_problems as find_server_problems
 from cluster.settings.stack_checks import OWNER_TAG_COMMAND, format_tag_path
 
 NAMESPACE = "ant-media-cluster"
@@ -144,6 +146,7 @@ class Settings:
     application_settings: Annotated[dict[str, dict[str, object]], FromJson] = field(
         default_factory=dict[str, dict[str, object]]
     )
+    server_settings: Annotated[dict[str, object], FromJson] = field(default_factory=dict[str, object])
     rtmps_port: Annotated[StrictInt, FromJson, AfterValidator(rules.validate_rtmps_port)] = 1936
     srt: Annotated[StrictBool, FromJson] = False
     protect: Annotated[StrictBool, FromJson] = False
@@ -254,6 +257,24 @@ class Settings:
     ) -> app_settings.AppSettings:
         if "applications" in info.data:
             raise_problems(app_settings.find_problems(settings, info.data["applications"]))
+        return settings
+
+    @field_validator("server_settings")
+    @classmethod
+    def _validate_server_settings(cls, settings: ServerSettings, info: ValidationInfo) -> ServerSettings:
+        # Invalid applications are missing: none is then reported as not listed.
+        problems = [*find_server_problems(settings, info.data.get("applications"))]
+        name = flatten(settings).get("server.name")
+        if name is not None and app_settings.replaces_addresses(info.data.get("application_settings", {})):
+            problems.append(
+                Problem(
+                    ("server", "name"),
+                    name,
+                    "applicationSettings has replaceCandidateAddrWithServerAddr, for which the program sets server.name to "
+                    "the public address of each node: leave it out",
+                )
+            )
+        raise_problems(problems)
         return settings
 
     @field_validator("acme")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from cluster.settings.app_settings import list_secrets
+from cluster.settings import app_settings, server_settings
 from cluster.settings.model import (
     GENERATED_SECRETS,
     NAMESPACE,
@@ -21,6 +21,12 @@ from cluster.settings.model import (
     Settings,
 )
 from cluster.settings.rules import parse_json
+
+# Functions that return the paths of the secrets in a setting.
+_SECRETS_INSIDE = {
+    "applicationSettings": app_settings.list_secrets,
+    "serverSettings": server_settings.list_secrets,
+}
 
 
 class SettingsError(ValueError):
@@ -41,15 +47,16 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
         for key in SECRETS
         if key in given and key not in secret_keys
     ]
-    plain_secrets = (
-        []
-        if "applicationSettings" in secret_keys
-        else list_secrets(parse_json(given.get("applicationSettings")))
-    )
+    plain_secrets = {
+        key: list_secrets(parse_json(given.get(key)))
+        for key, list_secrets in _SECRETS_INSIDE.items()
+        if key not in secret_keys
+    }
     problems += [
         f"{NAMESPACE}:{path} is in plain text: encrypt it with pulumi config set --secret --path '{NAMESPACE}:{path}', "
         "and give a new value if anyone else may have read this one"
-        for path in plain_secrets
+        for paths in plain_secrets.values()
+        for path in paths
     ]
     if "tls" not in given:
         # An empty object makes pydantic report acme.email as missing, not acme.
@@ -69,9 +76,7 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
     try:
         settings = TypeAdapter(Settings).validate_python(given, context={"now": now})
     except ValidationError as error:
-        hidden_keys = {*SECRETS, "tls", *secret_keys}
-        if plain_secrets:
-            hidden_keys.add("applicationSettings")
+        hidden_keys = {*SECRETS, "tls", *secret_keys, *(key for key, paths in plain_secrets.items() if paths)}
         problems += [_format_problem(detail, hidden_keys) for detail in error.errors()]
     else:
         if not problems:

@@ -90,6 +90,11 @@ def _check_upgrade(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
         )
 
 
+def _restarts(arguments: Sequence[str]) -> Sequence[str]:
+    """Returns the arguments of set-up-media-node.sh that restart the server: mode and settings."""
+    return [*arguments[1:2], *arguments[3:4]]
+
+
 def _is_upgrade(step: Step) -> bool:
     script, arguments = step.script
     return (
@@ -133,11 +138,11 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
         )
     elif script == "set-up-media-node.sh" and (
         not _is_upgrade(step)
-        and (stdin_changes or step.tainted or arguments[1:2] != parse_script(step.old)[1][1:2])
+        and (stdin_changes or step.tainted or _restarts(arguments) != _restarts(parse_script(step.old)[1]))
     ):
         yield PreviewWarning(
             (step.name.removesuffix("-ant-media"),),
-            f"Ant Media Server restarts if its mode, licence or database changes: {_NODE_OUTAGE}",
+            f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}",
         )
     elif script == "install-valkey.sh" and step.tainted:
         yield PreviewWarning(("database",), f"restarts if its configuration changes: {_OUTAGES['database']}")

@@ -1,5 +1,5 @@
-"""Prints a cluster's machines, HAProxy's servers, the certificate and the result of its last renewal, and compares how the
-nodes see the cluster registry.
+"""Prints a cluster's machines, HAProxy's servers, the certificate and the result of its last renewal, the applications and the
+nodes that refuse publishers, and compares how the nodes see the cluster registry.
 
 Checks the stack that Pulumi has selected (PULUMI_STACK, or pulumi stack select) from this machine.
 """
@@ -28,10 +28,13 @@ def main() -> int:
     if "load_balancer_ip" not in outputs:
         sys.exit("There is no cluster yet: run pulumi up first.")
     configuration = json.loads(run_pulumi("config", "--json", folder=here))
-    password = run_pulumi("config", "get", f"{NAMESPACE}:statisticsPassword", folder=here).rstrip("\n")
+    password, panel_password = (
+        run_pulumi("config", "get", f"{NAMESPACE}:{key}", folder=here).rstrip("\n")
+        for key in ("statisticsPassword", "panelPassword")
+    )
     state = read_stack_state(run_pulumi("stack", "export", "--show-secrets", folder=here))
     login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
-    cluster = check_cluster(outputs, configuration, login, state)
+    cluster = check_cluster(outputs, configuration, login, panel_password, state)
     now = datetime.now(UTC)
     problems = find_problems(cluster, now)
     if not only_problems:

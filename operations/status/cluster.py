@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -57,6 +57,18 @@ class Unreachable:
 
 
 @dataclass(frozen=True)
+class MediaServer:
+    """Ant Media Server on a node. Loads and limits are percentages."""
+
+    cpu_load: int
+    """The average that it compares with its limit."""
+    cpu_limit: int
+    memory_load: int
+    memory_limit: int
+    applications: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Cluster:
     """What was found out about a running cluster."""
 
@@ -71,6 +83,12 @@ class Cluster:
     """None if the certificate is the user's own."""
     instances: Sequence[Instance] | Unreachable
     """The stack's machines at AWS, also the database."""
+    media_servers: Mapping[str, MediaServer | Unreachable] = field(
+        default_factory=dict[str, MediaServer | Unreachable]
+    )
+    """By node."""
+    applications: Collection[str] = ()
+    """The applications that HAProxy serves."""
     registry: Registry = field(default_factory=Registry)
     """How the nodes see the cluster registry."""
     access_problem: AccessProblem | None = None
@@ -79,6 +97,12 @@ class Cluster:
     @property
     def stopped(self) -> Sequence[Instance]:
         return [] if isinstance(self.instances, Unreachable) else [i for i in self.instances if i.is_stopped]
+
+    @property
+    def unserved_applications(self) -> Sequence[str]:
+        """The applications of the nodes that HAProxy does not serve."""
+        servers = [server for server in self.media_servers.values() if isinstance(server, MediaServer)]
+        return sorted({name for server in servers for name in server.applications} - {*self.applications})
 
     @property
     def ports_by_certificate(self) -> Mapping[Certificate, str]:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from cluster.settings.model import NAMESPACE
 from operations.access import SSH_PORT
+from operations.preview.haproxy_cfg import read_applications
 from operations.stack_state import StackState
 from operations.status.account import AccountCheck
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
 from operations.status.cluster import LOAD_BALANCER, Cluster, Machine, Unreachable, read_renewal, read_servers
 from operations.status.problems import PANEL_PORT, STATISTICS_PORT
 from operations.status.registry import check_registry
+from operations.status.servers import PanelLogin, check_media_servers
 
 T = TypeVar("T")
 
@@ -115,10 +117,14 @@ def _describe(error: OSError | http.client.HTTPException) -> str:
 
 
 def check_cluster(
-    outputs: Mapping[str, Any], configuration: Mapping[str, Any], login: Login, state: StackState
+    outputs: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    login: Login,
+    panel_password: str,
+    state: StackState,
 ) -> Cluster:
-    """Checks all ports, reads the statistics and metrics, asks AWS about the machines and the nodes about the cluster
-    registry, at the same time.
+    """Checks all ports, reads the statistics and metrics, asks AWS about the machines, and the nodes about their server and the
+    cluster registry, at the same time.
 
     `outputs` and `configuration` are what Pulumi's `stack output` and `config` print as JSON.
     """
@@ -126,13 +132,17 @@ def check_cluster(
     domain = outputs["statistics_url"].removeprefix("https://").partition(":")[0]
     balancer = LoadBalancer(domain, outputs["load_balancer_ip"])
     account = AccountCheck(state)
+    email = configuration.get(f"{NAMESPACE}:panelEmail", {}).get("value") or f"admin@{domain}"
+    panel_login = PanelLogin(email, panel_password)
     with ThreadPoolExecutor() as pool:
         plain_ports = {port: pool.submit(balancer.check_plain_port, port) for port in PLAIN_PORTS}
         tls_ports = {port: pool.submit(balancer.fetch_certificate, port) for port in TLS_PORTS}
         statistics = pool.submit(balancer.fetch_page, "/haproxy_stats;csv", login)
         metrics = pool.submit(balancer.fetch_page, "/metrics/node", login)
         instances = pool.submit(account.read_instances)
-        registry = pool.submit(check_registry, state, {node["name"] for node in outputs["nodes"]})
+        nodes = {node["name"] for node in outputs["nodes"]}
+        registry = pool.submit(check_registry, state, nodes)
+        media_servers = pool.submit(check_media_servers, state, nodes, panel_login)
     ports = {port: future.result() for port, future in (plain_ports | tls_ports).items()}
     unanswered = [port for port in ADMIN_PORTS if ports[port] == Unreachable(NO_ANSWER)]
     own_certificate = configuration.get(f"{NAMESPACE}:tls", {})
@@ -151,6 +161,8 @@ def check_cluster(
         servers=_read_page(statistics.result(), read_servers),
         renewal=None if has_own_certificate else _read_page(metrics.result(), read_renewal),
         instances=instances.result(),
+        media_servers=media_servers.result(),
+        applications=read_applications(outputs["haproxy_cfg"] or ""),
         registry=registry.result(),
         access_problem=account.find_access_problem(unanswered, configuration) if unanswered else None,
     )

@@ -1,11 +1,11 @@
 """Finds the problems of a cluster."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from operations.instances import Instance, start_command
 from operations.status.certificate import PLACEHOLDER, Certificate
-from operations.status.cluster import LOAD_BALANCER, Cluster, Renewal, Server, Unreachable
+from operations.status.cluster import LOAD_BALANCER, Cluster, MediaServer, Renewal, Server, Unreachable
 
 PANEL_PORT = 4444
 STATISTICS_PORT = 6080
@@ -24,6 +24,7 @@ def find_problems(cluster: Cluster, now: datetime) -> list[str]:
         problems += _find_unreadable_pages(cluster)
     if not isinstance(cluster.servers, Unreachable):
         problems += _find_servers_out_of_service(cluster.servers, stopped)
+    problems += _find_limits(cluster.media_servers)
     problems += cluster.registry.problems
     for certificate, ports in cluster.ports_by_certificate.items():
         faults = _find_faults(certificate, cluster.names, now)
@@ -50,6 +51,26 @@ def _find_servers_out_of_service(servers: Iterable[Server], stopped: Collection[
     # In maintenance and drain, the last check is not the reason.
     reasons = {server.name: f" ({server.check})" for server in out if server.check and server.is_down}
     return [f"{name} is {state}{reasons.get(name, '')}." for name, state in sorted(states.items())]
+
+
+def _find_limits(servers: Mapping[str, MediaServer | Unreachable]) -> Iterator[str]:
+    """Yields one sentence for each node that refuses publishers because its machine is busy."""
+    for node, server in servers.items():
+        if isinstance(server, Unreachable):
+            continue
+        # In the order of StatsCollector.enoughResource, which compares in the same way.
+        if server.cpu_load >= server.cpu_limit:
+            limit, setting = f"CPU limit: its load is {server.cpu_load} %", "server.cpu_limit"
+            value = server.cpu_limit
+        elif server.memory_load >= server.memory_limit:
+            limit, setting = f"memory limit: it uses {server.memory_load} %", "server.memory_limit_percentage"
+            value = server.memory_limit
+        else:
+            continue
+        yield (
+            f"{node} is at its {limit}, and {setting} is {value}. Ant Media Server refuses publishers there, although its "
+            "health check succeeds."
+        )
 
 
 def _find_closed_ports(cluster: Cluster) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Formats the status of a cluster as plain text."""
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from cluster.settings.model import NAMESPACE
 from operations.status.cluster import Cluster, Renewal, Unreachable
 from operations.status.problems import find_problems, format_days
 from operations.table import format_table
@@ -27,6 +29,7 @@ def format_report(cluster: Cluster, now: datetime) -> str:
             "trusted": f"no: {certificate.distrust}" if certificate.distrust else "yes",
         }
         lines += ["", f"Certificate on {ports}", format_table([*facts.items()], _INDENT)]
+    lines += _format_applications(cluster)
     lines += ["", "Last renewal", f"{_INDENT}{_format_renewal(cluster.renewal)}", ""]
     if problems := find_problems(cluster, now):
         lines += ["Problems", *(f"{_INDENT}{problem}" for problem in problems)]
@@ -47,15 +50,35 @@ def _format_machines(cluster: Cluster) -> list[str]:
             return [format_table([(*row, states.get(row[0], "-")) for row in rows], _INDENT)]
 
 
+def _format_applications(cluster: Cluster) -> list[str]:
+    facts = {"served": ", ".join(sorted(cluster.applications))}
+    if unserved := cluster.unserved_applications:
+        index = len(cluster.applications)
+        command = f"pulumi config set --path '{NAMESPACE}:applications[{index}]' {unserved[0]}"
+        facts["not served"] = f"{', '.join(unserved)}. To serve one, list it: {command}"
+    return ["", "Applications", format_table([*facts.items()], _INDENT)]
+
+
 def _list_unchecked(cluster: Cluster) -> list[str]:
     checks = {"HAProxy's servers": cluster.servers, "the machines' state at AWS": cluster.instances}
     unchecked = [name for name, result in checks.items() if isinstance(result, Unreachable)]
-    reasons: dict[str, list[str]] = {}
-    for node, reason in cluster.registry.unreachable.items():
-        reasons.setdefault(reason, []).append(node)
-    return unchecked + [
-        f"the cluster registry on {', '.join(nodes)} ({reason})" for reason, nodes in reasons.items()
+    servers = {
+        node: result.reason
+        for node, result in cluster.media_servers.items()
+        if isinstance(result, Unreachable)
+    }
+    return [
+        *unchecked,
+        *_list_nodes("the cluster registry", cluster.registry.unreachable),
+        *_list_nodes("load and applications", servers),
     ]
+
+
+def _list_nodes(check: str, reasons: Mapping[str, str]) -> Iterator[str]:
+    """Yields the nodes of each reason why a check could not be made."""
+    for reason in dict.fromkeys(reasons.values()):
+        nodes = [node for node, own_reason in reasons.items() if own_reason == reason]
+        yield f"{check} on {', '.join(nodes)} ({reason})"
 
 
 def _format_renewal(renewal: Renewal | Unreachable | None) -> str:

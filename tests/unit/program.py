@@ -244,7 +244,10 @@ def run(cloud: Run | None = None, stack: str = TAGS["stack"], **settings: object
             if value is not None
         }
         | {"aws:defaultTags": json.dumps({"tags": {**TAGS, "stack": stack}})},
-        [f"ant-media-cluster:{key}" for key in [*SECRETS, "databaseUrl", "tls", "applicationSettings"]],
+        [
+            f"ant-media-cluster:{key}"
+            for key in [*SECRETS, "databaseUrl", "tls", "applicationSettings", "serverSettings"]
+        ],
     )
     pulumi.runtime.set_mocks(
         cloud, project="ant-media-cluster", stack=stack, preview=cloud.dry_run, monitor=Monitor(cloud)

@@ -82,7 +82,7 @@ def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
     }
     world, admin = "0.0.0.0/0", "203.0.113.20/32"
     assert opened == {
-        *(("load-balancer", "tcp", (port, port), world) for port in (80, 443, 5080, 5443)),
+        *(("load-balancer", "tcp", (port, port), world) for port in (80, 443, 4444, 5080, 5443)),
         *(("rtmp", "tcp", (port, port), world) for port in (1935, 1936)),
         *(("load-balancer", "tcp", (port, port), admin) for port in (22, 4444, 6080)),
         ("nodes", "tcp", (22, 22), "load-balancer"),
@@ -95,6 +95,13 @@ def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
         ("database", "tcp", (6379, 6379), "nodes"),
     }  # fmt: skip
     assert all(rule["description"] for rule in two_and_two.of_type(INGRESS).values())
+
+
+def test_port_that_haproxy_guards_opens_when_its_configuration_is_applied(two_and_two: Run) -> None:
+    (links,) = (name for name in two_and_two.of_type(INGRESS) if "panel-links" in name)
+    assert "service-configuration" in two_and_two.dependencies[f"{INGRESS} {links}"]
+    stdin = two_and_two.of_type(REMOTE)["service-configuration"]["stdin"]
+    assert "http-request deny deny_status 403 unless { src 203.0.113.20/32 }" in stdin
 
 
 def test_machines_are_in_the_security_groups_of_their_role(two_and_two: Run) -> None:
@@ -217,10 +224,16 @@ def fingerprint(cloud: Run, node: str) -> str:
         ({"licenseKey": "another-licence-key"}, {"origin1", "origin2", "edge1", "edge2"}),
         ({"mediaImage": "ami-0123456789abcdef0", "amsZip": ZIP}, {"origin1", "origin2", "edge1", "edge2"}),
         ({"sshHostKeySeed": "0dd5" * 16}, {"origin1", "origin2", "edge1", "edge2"}),
+        ({"serverSettings": {"nodeGroup": "eu"}}, {"origin1", "origin2", "edge1", "edge2"}),
+        (
+            {"serverSettings": {"server": {"jwtServerSecretKey": "0123456789abcdef" * 2}}},
+            {"origin1", "origin2", "edge1", "edge2"},
+        ),
         (
             {
                 "edges": {"count": 3},
                 "applications": ["LiveApp"],
+                "serverSettings": {"logLevel": "DEBUG", "server": {"name": "live.ant-media.test"}},
                 "statisticsPassword": "a-new-password",
                 "drainSeconds": 5,
                 "loadBalancer": {"instanceType": "c6i.xlarge"},
@@ -256,7 +269,7 @@ def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_anothe
     commands, before = emptied.of_type(REMOTE), two_and_two.of_type(REMOTE)
     for node in ("origin1", "origin2", "edge1", "edge2"):
         assert commands[f"{node}-drain"]["create"] != before[f"{node}-drain"]["create"]
-        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[4:] == ["another"]
+        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[5:] == ["another"]
         assert "database-password" in emptied.dependencies[f"{REMOTE} {node}-ant-media"]
 
 
@@ -278,7 +291,7 @@ def test_another_zip_upgrades_the_nodes_and_another_url_does_not() -> None:
     assert fingerprint(before, "edge1") == fingerprint(url, "edge1") != fingerprint(zip, "edge1")
     command = zip.of_type(REMOTE)["edge1-ant-media"]
     assert f"set-up-media-node.sh zip:{'b' * 64} cluster " in command["create"]
-    assert str(revealed(command["stdin"])).splitlines()[3] == ZIP["url"]
+    assert str(revealed(command["stdin"])).splitlines()[4] == ZIP["url"]
     assert "https://a.org" not in json.dumps(without_secrets(zip.of_type(REMOTE)))
 
 
@@ -381,6 +394,29 @@ def test_application_settings_are_set_on_the_first_origin_before_it_serves() -> 
     assert "hunter2" in json.dumps(step["stdin"])
     assert name in cloud.dependencies[f"{REMOTE} origin1-in-service"]
     assert "origin1-ant-media" in cloud.dependencies[f"{REMOTE} {name}"]
+
+
+def test_server_settings_reach_every_node_and_secret_ones_are_not_shown() -> None:
+    server = {"cpu_limit": 85, "jwtServerSecretKey": "0123456789abcdef" * 2, "name": "live.ant-media.test"}
+    cloud = run(serverSettings={"logLevel": "DEBUG", "server": server})
+    for node in ("origin1", "origin2", "edge1", "edge2"):
+        step = cloud.of_type(REMOTE)[f"{node}-ant-media"]
+        assert (
+            """'{"server.cpu_limit": 85}' '{"logLevel": "DEBUG", "server.name": "live.ant-media.test"}' LiveApp"""
+            in step["create"]
+        )
+        assert server["jwtServerSecretKey"] in str(revealed(step["stdin"])).splitlines()[3]
+    assert str(server["jwtServerSecretKey"]) not in json.dumps(without_secrets(cloud.of_type(REMOTE)))
+
+
+def test_each_node_announces_its_public_address_where_applications_ask_for_it(two_and_two: Run) -> None:
+    cloud = run(applicationSettings={"live": {"replaceCandidateAddrWithServerAddr": True}})
+    for node in ("origin1", "edge1"):
+        assert (
+            """'{"server.name": "198.51.100.2"}' LiveApp"""
+            in cloud.of_type(REMOTE)[f"{node}-ant-media"]["create"]
+        )
+        assert "'{}' '{}' LiveApp" in two_and_two.of_type(REMOTE)[f"{node}-ant-media"]["create"]
 
 
 def test_existing_subnets_are_used_unchanged() -> None:

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Sets settings of applications through Ant Media Server's REST API, without a restart. In a cluster all nodes get them.
 
 usage: set-app-settings.py PANEL_EMAIL SETTINGS < secrets
@@ -11,36 +11,11 @@ others keep what the panel set.
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import http.cookiejar
 import json
 import sys
 import urllib.error
-import urllib.request
-from typing import Any
 
-API = "http://127.0.0.1:5080/rest/v2"
-TIMEOUT = 30
-
-client = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-
-
-def request(path: str, body: object = None) -> Any:
-    """Returns the JSON of a response. Sends a POST request with `body`, or a GET request without it."""
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    with client.open(urllib.request.Request(f"{API}/{path}", data, headers), timeout=TIMEOUT) as response:
-        return json.load(response)
-
-
-def log_in(user: dict[str, str]) -> None:
-    if not request("users/authenticate", user)["success"]:
-        sys.exit(
-            f"{user['email']} cannot log in to the web panel with panelPassword, so applicationSettings were not set. "
-            "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
-            "refuses all for five minutes."
-        )
+from management_api import FAILURES, log_in, request
 
 
 def change_settings(application: str, wanted: dict[str, object]) -> list[str]:
@@ -75,11 +50,15 @@ def find_differences(wanted: dict[str, object], current: dict[str, object]) -> l
 
 
 def main() -> None:
-    user, settings = {"email": sys.argv[1]}, json.loads(sys.argv[2])
-    # The panel sends the MD5 of a password.
-    user["password"] = hashlib.md5(sys.stdin.readline().rstrip("\n").encode()).hexdigest()
+    email, settings = sys.argv[1], json.loads(sys.argv[2])
+    password = sys.stdin.readline().rstrip("\n")
     secrets = json.loads(sys.stdin.readline())
-    log_in(user)
+    if not log_in(email, password):
+        sys.exit(
+            f"{email} cannot log in to the web panel with panelPassword, so applicationSettings were not set. "
+            "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
+            "refuses all for five minutes."
+        )
     for application, values in settings.items():
         changed = change_settings(application, {**values, **secrets[application]})
         print(f"{application}: {'changed ' + ', '.join(changed) if changed else 'unchanged'}")
@@ -87,5 +66,5 @@ def main() -> None:
 
 try:
     main()
-except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+except FAILURES as error:
     sys.exit(f"Ant Media Server's REST API failed: {error}. The next update sets applicationSettings again.")

@@ -2,13 +2,15 @@
 # Sets up Ant Media Server on a node: installs or upgrades it, sets the licence and the mode, starts the server and creates the
 # panel's administrator.
 # Ends when the server is ready: every application serves, and the cluster registry lists the node as alive.
-# usage: set-up-media-node.sh SOURCE cluster|standalone PANEL_EMAIL APPLICATION... < secrets
-#   SOURCE   installed: the image contains the server; install: by Ant Media's installer; zip:SHA256: from a zip
-#   Standard input has five lines: licence key (or empty), panel password, database URL (or empty), URL of the zip (or empty),
-#   and the id of the registry's data (or empty).
+# usage: set-up-media-node.sh SOURCE cluster|standalone PANEL_EMAIL SETTINGS LIVE_SETTINGS APPLICATION... < secrets
+#   SOURCE          installed: the image contains the server; install: by Ant Media's installer; zip:SHA256: from a zip
+#   SETTINGS        server settings that take effect at a start, as set-server-settings.py reads them
+#   LIVE_SETTINGS   those that the running server takes over
+#   Standard input has six lines: licence key (or empty), panel password, database URL (or empty), SETTINGS that are secret (or empty),
+#   URL of the zip (or empty), and the id of the registry's data (or empty).
 source "$(dirname "$0")/prelude.sh"
-server_source=$1 mode=$2 panel_email=$3
-applications=("${@:4}")
+server_source=$1 mode=$2 panel_email=$3 server_settings=$4 live_settings=$5
+applications=("${@:6}")
 ams=/usr/local/antmedia
 # Stands in for secrets in arguments, which every user of the machine can read.
 readonly placeholder=ant-media-cluster-placeholder
@@ -111,6 +113,7 @@ replace_in_file() {
 print_fingerprint() {
   {
     printf '%s\n' "$mode" "$licence_key" "$database_url" "$registry"
+    [[ $server_settings$server_secrets == "{}" ]] || printf '%s\n' "$server_settings" "$server_secrets"
     cat "$ams/zip.sha256" 2>/dev/null || true
   } | sha256sum
 }
@@ -279,6 +282,7 @@ wait_until_registered() {
 IFS= read -r licence_key
 IFS= read -r panel_password
 IFS= read -r database_url
+IFS= read -r server_secrets
 IFS= read -r zip_url
 IFS= read -r registry
 
@@ -294,6 +298,7 @@ if [[ $mode == cluster ]]; then
 else
   leave_cluster
 fi
+set_names=$("$(dirname "$0")/set-server-settings.py" at-start "$server_settings" <<<"$server_secrets")
 started=$SECONDS
 systemctl unmask --quiet antmedia
 systemctl enable --quiet antmedia
@@ -307,15 +312,16 @@ wait_until_ready
 # The server before the upgrade.
 rm -rf "$ams.previous"
 install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
-# Records only the settings of the licence and the database: the server and its panel write the others.
+# Records only the settings that this script writes before a start: the server and its panel write the others.
 {
   echo "unit antmedia.service"
-  echo "settings $ams/conf/red5.properties clusterdb[.](host|user|password)${licence_key:+|server[.]licence_key}"
+  echo "settings $ams/conf/red5.properties clusterdb[.](host|user|password)${licence_key:+|server[.]licence_key}${set_names:+|$set_names}"
   printf "settings %s db[.](type|host|user|password)\n" "$ams"/webapps/*/WEB-INF/red5-web.properties
   echo "lines $ams/conf/jee-container.xml cluster (start|end)"
   [[ $mode != cluster ]] || echo "file /etc/systemd/system/antmedia.service.d/restart.conf"
 } | save_record
 create_administrator
+"$(dirname "$0")/set-server-settings.py" live "$panel_email" "$live_settings" <<<"$panel_password"
 if [[ $mode == cluster ]]; then
   started=$SECONDS
   wait_until_registered

@@ -1,8 +1,8 @@
 """A script that changes a machine, and fails or is killed in its middle, completes when it runs again.
 
 The next `pulumi up` runs it again, whatever the settings then are: test_command.py shows that with the real engine, and
-test_program.py for every script of the program. Tests of a single machine interrupt four scripts: test_set_up_media_node.py,
-test_media_server.py (install-ant-media-server.sh), test_ant_media.py (set-app-settings.py) and test_registry_scripts.py
+test_program.py for every script of the program. Tests of a single machine interrupt five scripts: test_set_up_media_node.py (also
+set-server-settings.py), test_media_server.py (install-ant-media-server.sh), test_ant_media.py (set-app-settings.py) and test_registry_scripts.py
 (restore-registry.sh).
 """
 
@@ -189,14 +189,17 @@ NOT_INTERRUPTED = {
     "find-drift.sh",
     "haproxy-servers.sh",
     "install-ant-media-server.sh",
+    "management_api.py",
     "prelude.sh",
     "record-certificate.sh",
     "restore-haproxy-config.sh",
     "restore-registry.sh",
     "rotate-ticket-keys.sh",
     "set-app-settings.py",
+    "set-server-settings.py",
     "set-up-media-node.sh",
     "show-registry.sh",
+    "show-server.py",
     "valkey.sh",
 }
 

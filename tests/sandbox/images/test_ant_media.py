@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import http.client
 import json
 import shlex
@@ -457,6 +458,132 @@ def test_server_with_unusable_database_stops_and_is_not_restarted(single: Machin
     assert single.shell(SINGLE, f"{HOME}/change_server_mode.sh standalone").returncode == 0
 
 
+# Settings of the server, and the limits of its machine
+
+
+def restart_with(machines: Machines, settings: str) -> None:
+    """Restarts the server with lines of red5.properties that replace those of the same names."""
+    edits = "; ".join(f"s#^{line.partition('=')[0]}=.*#{line}#" for line in settings.split())
+    machines.shell(SINGLE, f"sed -i '{edits}' {HOME}/conf/red5.properties; systemctl restart antmedia")
+    wait_until("the server is ready again", lambda: is_ready(SINGLE))
+
+
+def sign_token(secret: str) -> str:
+    def encode(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    header, payload = b'{"alg":"HS256","typ":"JWT"}', b"{}"
+    body = f"{encode(header)}.{encode(payload)}"
+    return f"{body}.{encode(hmac.digest(secret.encode(), body.encode(), 'sha256'))}"
+
+
+def test_panel_token_opens_the_rest_api_and_does_not_concern_requests_without_it(single: Machines) -> None:
+    """AuthenticationFilter: with a token it asks nothing else, so a wrong one is refused even for the health check."""
+    secret = "0123456789abcdef0123456789abcdef"
+    restart_with(single, f"server.jwtServerControlEnabled=true server.jwtServerSecretKey={secret}")
+    valid, wrong = ({"ProxyAuthorization": sign_token(key)} for key in (secret, "another"))
+    statuses = {
+        path: [response_status(SINGLE, path, headers) for headers in (None, valid, wrong)]
+        for path in (LIVENESS, "/rest/v2/applications")
+    }
+    assert statuses == {LIVENESS: [200, 200, 403], "/rest/v2/applications": [403, 200, 403]}
+    assert response_status(SINGLE, "/rest/v2/applications", log_in(SINGLE)) == 200
+    restart_with(single, "server.jwtServerSecretKey=")
+    assert response_status(SINGLE, LIVENESS, valid) == 500
+    restart_with(single, "server.jwtServerControlEnabled=false")
+    assert response_status(SINGLE, LIVENESS, wrong) == 200
+
+
+def test_four_server_settings_change_without_a_restart_and_the_api_ignores_the_others(
+    single: Machines,
+) -> None:
+    """CommonRestService.changeServerSettings."""
+
+    def change(values: dict[str, object]) -> dict[str, object]:
+        path, login = "/rest/v2/server-settings", log_in(SINGLE)
+        assert send_request(SINGLE, path, "POST", login, values).json["success"] is True
+        return send_request(SINGLE, path, headers=login).json
+
+    before = send_request(SINGLE, "/rest/v2/server-settings", headers=log_in(SINGLE)).json
+    given: dict[str, object] = {
+        "serverName": "media.test",
+        "nodeGroup": "eu",
+        "licenceKey": "key",
+        "logLevel": "WARN",
+    }
+    changed = change({**given, "nativeLogLevel": "DEBUG", "jwtServerControlEnabled": True})
+    assert changed == {**before, **given}
+    file = single.shell(SINGLE, f"cat {HOME}/conf/red5.properties").stdout
+    assert {"server.name=media.test", "nodeGroup=eu", "server.licence_key=key", "logLevel=WARN"} <= {
+        *file.splitlines()
+    }
+    # Three that are missing get their default, and an unknown level is ignored.
+    assert change({"logLevel": "LOUD"}) == {
+        **changed,
+        "serverName": "",
+        "nodeGroup": "default",
+        "licenceKey": "",
+    }
+    assert change(before) == before
+
+
+@pytest.mark.parametrize(
+    ("resource", "reason"),
+    [
+        ("cpu", "Not enough resource. Due to high cpu load: 75 cpu limit: 75"),
+        (
+            "memory",
+            "Not enough resource. Due to memory limit. Memory usage should be less than %75 but it is 75",
+        ),
+    ],
+)
+def test_server_at_a_limit_refuses_publishers_while_it_is_healthy(
+    single: Machines, resource: str, reason: str
+) -> None:
+    """StatsCollector.enoughResource, RTMPHandler.onCommand."""
+    load = f"/run/antmedia/{resource}-load"
+    single.shell(SINGLE, f"echo 75 >{load}; truncate --size 0 {HOME}/log/*.log")
+    with publish(SINGLE, "busy") as ffmpeg:
+        assert ffmpeg.wait(60) != 0
+    assert response_status(SINGLE, LIVENESS) == response_status(SINGLE, VERSION, FROM_LOCALHOST) == 200
+    log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
+    assert reason in log
+    assert reason in single.shell(SINGLE, f"cat {HOME}/log/antmedia-error.log").stdout
+    assert "There is not enough resource to rtmp ingest stream: busy" in log
+    memory = send_request(SINGLE, "/rest/v2/system-memory-status", headers=log_in(SINGLE)).json
+    cpu = send_request(SINGLE, "/rest/v2/cpu-status", headers=log_in(SINGLE)).json
+    total, available = (int(str(memory[name])) for name in ("totalMemory", "availableMemory"))
+    measured = {"cpu": cpu["systemCPULoad"], "memory": (total - available) * 100 // total}
+    assert measured[resource] == 75
+    single.shell(SINGLE, f"echo 74 >{load}")
+    with publish(SINGLE, "busy"):
+        wait_until("the stream plays", lambda: response_status(SINGLE, "/LiveApp/streams/busy.m3u8") == 200)
+    single.shell(SINGLE, f"rm {load}")
+
+
+def test_cpu_limit_below_10_counts_as_10(single: Machines) -> None:
+    restart_with(single, "server.cpu_limit=5")
+    single.shell(SINGLE, "echo 10 >/run/antmedia/cpu-load")
+    with publish(SINGLE, "busy") as ffmpeg:
+        assert ffmpeg.wait(60) != 0
+    log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
+    assert "high cpu load: 10 cpu limit: 10" in log
+    restart_with(single, "server.cpu_limit=75")
+
+
+def test_load_is_that_of_the_machine(single: Machines) -> None:
+    """Tests on a busy host must not reach the limits."""
+
+    def measured() -> object:
+        return send_request(SINGLE, "/rest/v2/cpu-status", headers=log_in(SINGLE)).json["systemCPULoad"]
+
+    single.shell(SINGLE, "systemd-run --quiet --unit burn sh -c 'while :; do :; done'")
+    try:
+        wait_until("the load rises", lambda: measured() not in (0, 1))
+    finally:
+        single.shell(SINGLE, "systemctl stop burn")
+
+
 # Settings of applications
 
 
@@ -480,9 +607,10 @@ def run_set_app_settings(
     python: tuple[str, ...] = ("python3",),
 ) -> subprocess.CompletedProcess[str]:
     """Runs the script that `pulumi up` runs on a node."""
-    script = read_script(ScriptFolder.NODE, "set-app-settings.py")
-    machines.shell(address, "cat >/tmp/set-app-settings.py", script)
-    command = shlex.join([*python, "/tmp/set-app-settings.py", EMAIL, json.dumps(settings)])
+    for script in ("set-app-settings.py", "management_api.py"):
+        machines.shell(address, f"cat >/tmp/{script}", read_script(ScriptFolder.NODE, script))
+    # python3 -c finds modules in the working directory.
+    command = "cd /tmp; " + shlex.join([*python, "/tmp/set-app-settings.py", EMAIL, json.dumps(settings)])
     return machines.shell(address, command, f"{password}\n{json.dumps(secrets)}\n")
 
 

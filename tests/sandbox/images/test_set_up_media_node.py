@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import json
 import re
+import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,10 +57,16 @@ class Node:
         zip_url: str = "",
         before: str = "true",
         registry: str = "",
+        settings: Mapping[str, object] | None = None,
+        secret_settings: Mapping[str, object] | None = None,
+        live_settings: Mapping[str, object] | None = None,
+        password: str = "panel-password",
     ) -> subprocess.CompletedProcess[str]:
-        arguments = f"{installation} {mode} admin@ant-media.test LiveApp live"
+        parts = [json.dumps(part or {}) for part in (settings, live_settings)]
+        arguments = shlex.join([installation, mode, "admin@ant-media.test", *parts, "LiveApp", "live"])
         command = f"{before}; timeout --verbose 300 /{SCRIPTS}/set-up-media-node.sh {arguments}"
-        secrets = f"{licence}\npanel-password\n{database_url}\n{zip_url}\n{registry}\n"
+        secret = json.dumps(secret_settings) if secret_settings else ""
+        secrets = f"{licence}\n{password}\n{database_url}\n{secret}\n{zip_url}\n{registry}\n"
         return self.machines.shell(NODE, command, secrets, timeout=300)
 
     def replace_command(self, name: str, text: str) -> str:
@@ -208,6 +216,109 @@ def test_run_that_an_interrupted_update_left_behind_is_ended(node: Node) -> None
         assert node.set_up(REDIS_URL, licence="licence-3").returncode == 0
         assert former.result().returncode != 0
     assert node.read_property("server.licence_key", "conf/red5.properties") == "licence-3"
+
+
+RED5 = "conf/red5.properties"
+SETTINGS = {
+    "server.cpu_limit": 85,
+    "server.jwtServerControlEnabled": True,
+    "server.statusWebHookURL": "https://a.test/x?y=1",
+}
+SECRET_SETTINGS = {"server.jwtServerSecretKey": "0123456789\\abcdef:0123456789abcdef"}
+
+
+def test_server_settings_are_set_by_one_restart_and_get_their_former_values_back(node: Node) -> None:
+    def set_up(settings: Mapping[str, object], secrets: Mapping[str, object] | None = None) -> bool:
+        """Returns whether the server was restarted."""
+        done = node.set_up(REDIS_URL, settings=settings, secret_settings=secrets)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return "Starting Ant Media Server" in done.stdout
+
+    set_up({})
+    assert set_up(SETTINGS, SECRET_SETTINGS)
+    assert node.read_property("server.cpu_limit", RED5) == "85"
+    assert node.read_property("server.jwtServerControlEnabled", RED5) == "true"
+    assert (
+        node.read_property("server.jwtServerSecretKey", RED5) == SECRET_SETTINGS["server.jwtServerSecretKey"]
+    )
+    assert node.read_property("server.statusWebHookURL", RED5) == "https://a.test/x?y=1"
+    assert node.shell(f"stat --format %A:%U {HOME}/{RED5}").strip() == "-rw-r-----:antmedia"
+    # Of the program's own commands, each works with the panel's tokens switched on.
+    assert not set_up(SETTINGS, SECRET_SETTINGS)
+    # Changed by hand: the next run restores it.
+    node.shell(f"sed -i s/^server.cpu_limit=.*/server.cpu_limit=20/ {HOME}/{RED5}")
+    assert set_up(SETTINGS, SECRET_SETTINGS)
+    assert node.read_property("server.cpu_limit", RED5) == "85"
+    assert set_up({"server.cpu_limit": 90})
+    assert node.read_property("server.cpu_limit", RED5) == "90"
+    assert node.read_property("server.jwtServerControlEnabled", RED5) == "false"
+    assert node.read_property("server.jwtServerSecretKey", RED5) == ""
+    assert "statusWebHookURL" not in node.shell(f"cat {HOME}/{RED5}")
+    assert set_up({})
+    assert node.read_property("server.cpu_limit", RED5) == "75"
+    assert not set_up({})
+
+
+def test_server_settings_taken_back_after_a_failed_set_up_are_the_former_ones(
+    node: Node, restart_fails: str
+) -> None:
+    assert node.set_up(REDIS_URL).returncode == 0
+    failed = node.set_up(REDIS_URL, settings=SETTINGS, before=restart_fails)
+    assert failed.returncode == 1
+    assert node.read_property("server.cpu_limit", RED5) == "85"
+    assert node.set_up(REDIS_URL, settings=SETTINGS, before=restart_fails).returncode == 1
+    back = node.set_up(REDIS_URL)
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert "Starting Ant Media Server" in back.stdout
+    assert node.read_property("server.cpu_limit", RED5) == "75"
+
+
+def test_log_level_and_server_name_change_without_a_restart(node: Node) -> None:
+    def set_up(live: Mapping[str, object], password: str = "panel-password") -> str:
+        done = node.set_up(REDIS_URL, licence="licence-1", live_settings=live, password=password)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Starting Ant Media Server" not in done.stdout
+        return done.stdout
+
+    assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
+    wanted = {"logLevel": "DEBUG", "server.name": "media.ant-media.test"}
+    assert "Changed logLevel, server.name without" in set_up(wanted)
+    assert node.read_property("logLevel", RED5) == "DEBUG"
+    assert node.read_property("server.name", RED5) == "media.ant-media.test"
+    # The API replaces them too.
+    assert node.read_property("server.licence_key", RED5) == "licence-1"
+    assert node.read_property("nodeGroup", RED5) == "default"
+    # Nothing to change needs no login.
+    set_up(wanted, password="changed in the panel")
+    refused = node.set_up(
+        REDIS_URL, licence="licence-1", live_settings={"logLevel": "WARN"}, password="wrong"
+    )
+    assert refused.returncode == 1
+    assert (
+        "cannot log in to the web panel with panelPassword, so logLevel and server.name were not set"
+        in refused.stderr
+    )
+    assert "Changed logLevel, server.name without" in set_up({})
+    assert node.read_property("logLevel", RED5) == "INFO"
+    assert node.read_property("server.name", RED5) == ""
+
+
+def test_load_limits_and_applications_are_shown(node: Node) -> None:
+    assert node.set_up(REDIS_URL, settings={"server.cpu_limit": 85}).returncode == 0
+    show = f"/{SCRIPTS}/show-server.py admin@ant-media.test"
+    node.shell("echo 90 >/run/antmedia/cpu-load; echo 40 >/run/antmedia/memory-load")
+    shown = json.loads(node.shell(show, "panel-password\n"))
+    assert shown == {
+        "cpu_load": 90,
+        "cpu_limit": 85,
+        "memory_load": 40,
+        "memory_limit": 75,
+        "applications": ["LiveApp", "WebRTCAppEE", "live"],
+    }
+    refused = node.machines.shell(NODE, show, "wrong\n")
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert refused.stderr == "admin@ant-media.test cannot log in to the web panel with panelPassword\n"
+    node.shell("rm /run/antmedia/*-load")
 
 
 def read_version(node: Node) -> str:

@@ -17,9 +17,11 @@ from .app_settings import AppSettings
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
 from .registry import DATABASE_ERRORS, HEARTBEAT, FileStore, Registry, connect_database
+from .resources import Resources
 from .root import RootApplication
 from .server import Server
-from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_settings
+from .server_settings import FILE, ServerSettings
+from .settings import HOME, LOGS, Settings, UnusableDatabaseError, read_properties, read_settings
 
 log = logging.getLogger("stand-in")
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -55,10 +57,11 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     registry = Registry(store, settings.address)
     apps = list(settings.applications)
     app_settings = {name: AppSettings(name, registry, settings.database is not None) for name in apps}
-    media = MediaServer(apps, registry.start_broadcast, registry.end_broadcast)
+    resources = Resources(read_properties(FILE))
+    media = MediaServer(apps, resources, registry.start_broadcast, registry.end_broadcast)
     server = Server(
         settings,
-        RootApplication(settings, app_settings, registry),
+        RootApplication(settings, ServerSettings(), resources, app_settings, registry),
         {name: Application(settings, each, registry, media) for name, each in app_settings.items()},
     )
     stop = asyncio.Event()
@@ -76,6 +79,7 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     heartbeats = (
         asyncio.create_task(send_heartbeats(registry, app_settings.values())) if settings.database else None
     )
+    measuring = asyncio.create_task(resources.measure())
     crashed = asyncio.create_task(media.wait_for_exit())
     await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
 
@@ -87,6 +91,7 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     for listener in listeners:
         await listener.stop()
     await media.stop()
+    measuring.cancel()
     if heartbeats:
         heartbeats.cancel()
     try:

@@ -1,6 +1,7 @@
 """RTMP ingest and HLS with nginx and its RTMP module, as a child process of the server."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from .resources import Resources
 from .settings import LOGS, WEBAPPS
+
+log = logging.getLogger("stand-in")
 
 RUN = Path("/run/antmedia")
 # nginx reports publishers to this address. The original's JMX uses the same port, so a port scan finds the same listeners.
@@ -57,9 +61,14 @@ class MediaServer:
     """The nginx process and the HTTP server that receives its notifications."""
 
     def __init__(
-        self, apps: list[str], on_publish: PublishCallback, on_publish_done: PublishCallback
+        self,
+        apps: list[str],
+        resources: Resources,
+        on_publish: PublishCallback,
+        on_publish_done: PublishCallback,
     ) -> None:
         self._apps = apps
+        self._resources = resources
         self._callbacks = {"/publish": on_publish, "/publish_done": on_publish_done}
         self._nginx: asyncio.subprocess.Process | None = None
         self._events = web.ServerRunner(web.Server(self._receive_notification))
@@ -113,6 +122,9 @@ class MediaServer:
         app, stream = str(form["app"]), str(form["name"])
         # The stream name is used as a file name.
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", stream):
+            return web.Response(status=403)
+        if request.path == "/publish" and not self._resources.are_enough():
+            log.info("There is not enough resource to rtmp ingest stream: %s", stream)
             return web.Response(status=403)
         await self._callbacks[request.path](app, stream)
         return web.Response()

@@ -13,6 +13,8 @@ from aiohttp import web
 from . import jwt
 from .app_settings import AppSettings
 from .registry import Registry
+from .resources import Resources
+from .server_settings import ServerSettings
 from .settings import Settings
 from .tomcat import Client, Session, Sessions
 
@@ -50,8 +52,17 @@ def error_response(status: HTTPStatus, message: str = "") -> web.Response:
 class RootApplication:
     """The application at `/`, which serves the panel and the root REST API."""
 
-    def __init__(self, settings: Settings, app_settings: dict[str, AppSettings], registry: Registry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        server_settings: ServerSettings,
+        resources: Resources,
+        app_settings: dict[str, AppSettings],
+        registry: Registry,
+    ) -> None:
         self._settings = settings
+        self._server_settings = server_settings
+        self._resources = resources
         self._app_settings = app_settings
         self._registry = registry
         self._sessions = Sessions("/")
@@ -74,13 +85,17 @@ class RootApplication:
             return web.Response(text=page, content_type="text/html")
         if not path.startswith("/rest/"):
             return error_response(HTTPStatus.NOT_FOUND)
+        # With a token, the original asks nothing else: a wrong one is refused even for the health check (AuthenticationFilter).
+        token = request.headers.get("ProxyAuthorization", "")
+        if token and self._settings.server_jwt_secret is not None and not self._is_valid(token):
+            return error_response(HTTPStatus.FORBIDDEN, "Invalid Server JWT Token")
         if path in ("/rest/v2/liveness", "/rest/v2/first-login-status", "/rest/v2/users/initial"):
             return await self._handle_rest(request, path, None)
         cookies = request.headers.getall("Cookie", [])
         session = self._sessions.find(cookies)
         created = session is None
         session = session or self._sessions.create()
-        if path in PUBLIC_PATHS or session.user or self._has_token(request):
+        if path in PUBLIC_PATHS or session.user or (token and self._is_valid(token)):
             response: web.StreamResponse = await self._handle_rest(request, path, session)
         else:
             response = error_response(HTTPStatus.FORBIDDEN, "Log in first")
@@ -88,11 +103,11 @@ class RootApplication:
             response.headers.add("Set-Cookie", self._sessions.format_cookie(session, secure=client.secure))
         return response
 
-    def _has_token(self, request: web.BaseRequest) -> bool:
+    def _is_valid(self, token: str) -> bool:
         secret = self._settings.server_jwt_secret
-        return secret is not None and jwt.is_valid_token(
-            secret, request.headers.get("ProxyAuthorization", "")
-        )
+        if secret == "":
+            raise ValueError("Algorithm.HMAC256 refuses an empty secret")  # Becomes 500.
+        return secret is not None and jwt.is_valid_token(secret, token)
 
     async def _handle_rest(
         self, request: web.BaseRequest, path: str, session: Session | None
@@ -112,6 +127,15 @@ class RootApplication:
                 return json_response(VERSION)
             case "GET", "applications":
                 return json_response({"applications": sorted(self._settings.applications)})
+            case "GET", "server-settings":
+                return json_response(self._server_settings.values)
+            case "POST", "server-settings":
+                self._server_settings.replace(await request.json())
+                return result_response(True)
+            case "GET", "cpu-status":
+                return json_response({"systemCPULoad": self._resources.cpu_load})
+            case "GET", "system-memory-status":
+                return json_response(self._resources.memory)
             # Without the application, the original fails with 500 here.
             case "GET", tail if match := re.fullmatch(r"applications/settings/([^/]+)", tail):
                 return json_response(self._app_settings[match[1]].values)

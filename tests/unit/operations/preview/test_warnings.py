@@ -87,7 +87,10 @@ def test_tainted_command_runs_again() -> None:
     [step] = parse_preview((PREVIEWS / "marked.json").read_text()).steps
     assert (step.name, step.op, step.tainted, step.changed) == ("edge1-ant-media", "replace", True, ())
     [warning] = find_warnings([step])
-    assert warning.message == f"Ant Media Server restarts if its mode, licence or database changes: {OUTAGE}"
+    assert (
+        warning.message
+        == f"Ant Media Server restarts if its mode, licence, database or settings change: {OUTAGE}"
+    )
 
 
 def test_tainted_machine_is_replaced() -> None:
@@ -142,7 +145,7 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
         ),
         (
             command("set-up-media-node.sh", {}, {}, "stdin", "edge1-ant-media"),
-            f"Ant Media Server restarts if its mode, licence or database changes: {OUTAGE}",
+            f"Ant Media Server restarts if its mode, licence, database or settings change: {OUTAGE}",
         ),
         (
             command(
@@ -188,7 +191,9 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
         origins = (Server("origin1", "10.0.0.8"),)
         return {
             "stdin": render_haproxy_cfg(
-                HAProxyConfig("a.org", origins, (), applications, 1936, 1024, hsts_max_age=0)
+                HAProxyConfig(
+                    "a.org", origins, (), applications, ("192.0.2.0/24",), 1936, 1024, hsts_max_age=0
+                )
             )
         }
 

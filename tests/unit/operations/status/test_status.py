@@ -17,6 +17,7 @@ from operations.status.certificate import Certificate, explain_distrust, read_ce
 from operations.status.cluster import (
     Cluster,
     Machine,
+    MediaServer,
     Renewal,
     Server,
     Unreachable,
@@ -52,6 +53,8 @@ HEALTHY = Cluster(
         Instance("origin1", "i-2", "running"),
         Instance("database", "i-3", "running"),
     ],
+    media_servers={"origin1": MediaServer(20, 75, 30, 75, ["LiveApp", "live"])},
+    applications={"LiveApp", "live"},
 )
 
 
@@ -81,6 +84,9 @@ Certificate on 443, 5443, 4444, 6080
   valid until  2027-01-21 12:00 UTC, 60 days left
   trusted      yes
 
+Applications
+  served  LiveApp, live
+
 Last renewal
   succeeded, 2026-11-22 02:30 UTC
 
@@ -94,6 +100,36 @@ def test_report_names_the_nodes_that_were_not_asked_about_the_registry() -> None
     assert text.endswith(
         "No problems found, but the cluster registry on edge1, edge2 (no answer in time) could not be checked"
     )
+
+
+def test_nodes_at_a_limit_are_problems() -> None:
+    servers = {
+        "origin1": MediaServer(75, 75, 30, 75, ["LiveApp", "live"]),
+        "origin2": MediaServer(74, 75, 90, 85, ["LiveApp", "live"]),
+        "edge1": MediaServer(84, 85, 84, 85, ["LiveApp", "live"]),
+        "edge2": Unreachable("no answer in time"),
+    }
+    consequence = "Ant Media Server refuses publishers there, although its health check succeeds."
+    cluster = replace(HEALTHY, media_servers=servers)
+    assert find_problems(cluster, NOW) == [
+        f"origin1 is at its CPU limit: its load is 75 %, and server.cpu_limit is 75. {consequence}",
+        f"origin2 is at its memory limit: it uses 90 %, and server.memory_limit_percentage is 85. {consequence}",
+    ]
+    del servers["origin1"], servers["origin2"]
+    assert format_report(cluster, NOW).endswith(
+        "No problems found, but load and applications on edge2 (no answer in time) could not be checked"
+    )
+
+
+def test_report_names_the_applications_that_haproxy_does_not_serve() -> None:
+    server = MediaServer(20, 75, 30, 75, ["new", "LiveApp", "live", "other"])
+    text = format_report(replace(HEALTHY, media_servers={"origin1": server}), NOW)
+    assert (
+        "  served      LiveApp, live\n"
+        "  not served  new, other. To serve one, list it: "
+        "pulumi config set --path 'ant-media-cluster:applications[2]' new\n"
+    ) in text
+    assert text.endswith("No problems found")
 
 
 def test_port_with_another_certificate_has_its_own_section() -> None:

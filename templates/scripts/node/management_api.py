@@ -1,0 +1,32 @@
+"""Sends requests to Ant Media Server's management REST API on this machine, for the other scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import http.cookiejar
+import json
+import urllib.request
+from typing import Any
+
+API = "http://127.0.0.1:5080/rest/v2"
+TIMEOUT = 30
+FAILURES = (OSError, http.client.HTTPException, json.JSONDecodeError)
+"""What a request raises if the server does not answer, or not as expected."""
+
+_client = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+
+def request(path: str, body: object = None) -> Any:
+    """Returns the JSON of a response. Sends a POST request with `body`, or a GET request without it."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    with _client.open(urllib.request.Request(f"{API}/{path}", data, headers), timeout=TIMEOUT) as response:
+        return json.load(response)
+
+
+def log_in(email: str, password: str) -> bool:
+    """Logs in as a user of the web panel, and returns whether the server accepts the password."""
+    # The panel sends the MD5 of a password.
+    digest = hashlib.md5(password.encode()).hexdigest()
+    return bool(request("users/authenticate", {"email": email, "password": digest})["success"])

@@ -18,7 +18,9 @@ from tests.integration.haproxy.network_namespace import separate_networks
 
 ROUNDS, SECONDS, CLIENTS = 3, 3, 64
 ORIGINS = (Server("origin1", "10.0.0.8"), Server("origin2", "10.0.0.9"))
-OUR_CONFIG = render_haproxy_cfg(HAProxyConfig(DOMAIN, ORIGINS, (), ("LiveApp",), ("10.0.0.0/8",), 0, 1024, hsts_max_age=0))
+OUR_CONFIG = render_haproxy_cfg(
+    HAProxyConfig(DOMAIN, ORIGINS, (), ("LiveApp",), ("10.0.0.0/8",), 0, 1024, hsts_max_age=0)
+)
 GUIDE_CONFIG = OUR_CONFIG.replace("http-reuse always", "option http-server-close")
 
 # A node that responds to every request with a playlist of 1.3 kB.

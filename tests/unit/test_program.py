@@ -405,7 +405,7 @@ def test_server_settings_reach_every_node_and_secret_ones_are_not_shown() -> Non
             """'{"server.cpu_limit": 85}' '{"logLevel": "DEBUG", "server.name": "live.ant-media.test"}' LiveApp"""
             in step["create"]
         )
-        assert server["jwtServerSecretKey"] in str(revealed(step["stdin"])).splitlines()[3]
+        assert str(server["jwtServerSecretKey"]) in str(revealed(step["stdin"])).splitlines()[3]
     assert str(server["jwtServerSecretKey"]) not in json.dumps(without_secrets(cloud.of_type(REMOTE)))
 
 

@@ -13,6 +13,7 @@ from components.media_nodes import MediaNodes, MediaNodesArgs, NodeSetup
 from components.network import Network, NetworkArgs
 from components.preflight import check_account
 from components.program_end import end_on_interrupt
+from components.recordings import Recordings, RecordingsArgs
 from components.security_groups import SecurityGroups, SecurityGroupsArgs
 from components.site import Site
 from components.stack_settings import read_stack_settings
@@ -22,7 +23,6 @@ settings = read_stack_settings()
 plan = plan_cluster(f"{pulumi.get_project()}-{pulumi.get_stack()}", settings)
 account = check_account(plan, settings.route53_zone, settings.admin_cidrs)
 haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, account.memory_mib))
-
 hooks = explain_failures()
 network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id, hooks))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
@@ -40,7 +40,8 @@ database = plan.database and ClusterDatabase(
     "database",
     ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer.jump_host),
 )
-setup = NodeSetup(plan.node, database, balancer, account.running)
+recordings = account.bucket and Recordings("recordings", RecordingsArgs(plan.name, account.bucket, hooks))
+setup = NodeSetup(plan.node, database, balancer, account.running, recordings)
 edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup))
 origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, after=edges.ready))
 if database:
@@ -51,7 +52,7 @@ service = HAProxyService(
 )
 groups.open_guarded_ports(service.configuration)
 
-for name, value in plan.outputs.items():
+for name, value in {**plan.outputs, **account.outputs}.items():
     pulumi.export(name, value)
 pulumi.export("srt_urls", pulumi.Output.all(*origins.public_ips).apply(plan.list_srt_urls))
 pulumi.export("load_balancer_ip", balancer.public_ip)

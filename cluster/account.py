@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.plan import ClusterPlan, MachinePlan
+from cluster.settings.recordings import name_bucket
 from cluster.zones import TooFewZonesError, assign_zones
 
 # The instance families whose vCPUs count towards the quota of standard instances.
@@ -45,8 +46,31 @@ class Subnet:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """A bucket of S3."""
+
+    name: str
+    region: str
+
+
+@dataclass(frozen=True)
+class RecordingsPlan:
+    """Where the applications upload recordings."""
+
+    bucket: Bucket
+    create: bool
+    """Whether the program creates the bucket."""
+    delete_with_stack: bool
+    """Whether `pulumi destroy` deletes a created bucket with everything in it."""
+    applications: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Account:
-    """What an account has in one region. `None` stands for something that it lacks."""
+    """What an account has in one region. `None` stands for something that it lacks.
+
+    Its id and its region are empty for a cluster that does not need them.
+    """
 
     instance_types: Mapping[str, InstanceType | None]
     images: Mapping[str, Image | None]
@@ -63,6 +87,10 @@ class Account:
     """The planned private addresses that others use already, with their user: an instance, for example."""
     vcpu_quota: int
     """vCPUs of standard on-demand instances that may run."""
+    id: str = ""
+    region: str = ""
+    bucket: Bucket | None = None
+    """The existing bucket that the settings name."""
 
 
 def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
@@ -76,8 +104,18 @@ def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
             *_check_zones(plan, account),
             *_check_addresses(plan, account),
             *_check_vcpus(plan, account),
+            *_check_bucket(plan, account),
         )
     ]
+
+
+def plan_recordings(plan: ClusterPlan, account: Account) -> RecordingsPlan | None:
+    """Returns where recordings go, or `None` if they stay on the nodes."""
+    if plan.recordings is None:
+        return None
+    create, delete = plan.recordings.creates_bucket, plan.recordings.delete_with_stack
+    name = name_bucket(plan.name, account.id, account.region) if create else plan.recordings.bucket
+    return RecordingsPlan(Bucket(name, account.region), create, delete, plan.node.applications)
 
 
 def assign_subnet_zones(plan: ClusterPlan, account: Account) -> tuple[str, ...]:
@@ -202,3 +240,13 @@ def _check_vcpus(plan: ClusterPlan, account: Account) -> Iterator[str]:
             f"instanceType: the machines need {sum(needs.values())} vCPUs ({parts}), but this account may run "
             f"{account.vcpu_quota} (quota L-1216C47A): request more in Service Quotas, or give smaller types or fewer nodes"
         )
+
+
+def _check_bucket(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    if plan.recordings is None or plan.recordings.creates_bucket:
+        return
+    start = f'recordings.bucket is "{plan.recordings.bucket}"'
+    if account.bucket is None:
+        yield f"{start}: this account sees no such bucket; give the name of one, or create"
+    elif account.bucket.region != account.region:
+        yield f"{start}: it is in {account.bucket.region}; give a bucket in {account.region}, or create"

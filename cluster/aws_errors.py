@@ -32,6 +32,10 @@ _REMEDIES = {
         "ant-media-cluster:network: the account may not have another VPC in this region. Delete one that is not in use, "
         "request more in Service Quotas (L-F678F1CE), or give existing subnets in network.subnets."
     ),
+    "BucketAlready": (
+        "ant-media-cluster:recordings.bucket: a bucket of this name exists; pulumi destroy keeps the bucket of a stack. Give its "
+        "name, which is in the error, to go on using it; or delete it, and run the update again."
+    ),
     "AddressLimitExceeded": (
         "The load balancer needs an Elastic IP, and the account may not have another in this region. "
         "Release one that is not in use, or request more in Service Quotas (L-0263D0A3)."
@@ -40,7 +44,7 @@ _REMEDIES = {
 
 
 def explain_creation_error(resource: str, error: str) -> str | None:
-    """Returns setting and remedy for an error in the creation of a machine or an Elastic IP, or `None` if it explains itself.
+    """Returns setting and remedy for an error in the creation of a machine, an Elastic IP or a bucket, or `None` if it explains itself.
 
     `resource` is the resource's name in the program: `edge3` or `load-balancer-ip`, for example.
     """

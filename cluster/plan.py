@@ -14,6 +14,7 @@ from cluster.port_table import PortTable, SecurityGroup, plan_ports
 from cluster.settings.app_settings import SECRET_NAMES, merge_for_each, replaces_addresses
 from cluster.settings.certificate import AcmeSettings, TlsSettings
 from cluster.settings.model import DatabaseSettings, LoadBalancerSettings, MediaNodeSettings, Settings
+from cluster.settings.recordings import RecordingsSettings
 from cluster.settings.server_settings import ServerSettingsPlan, plan_server_settings
 
 
@@ -109,6 +110,7 @@ class ClusterPlan:
     entry: EntryPlan
     certificate: AcmePlan | TlsSettings
     node: NodePlan
+    recordings: RecordingsSettings | None
     load_balancer: MachinePlan
     database: MachinePlan | None
     origins: tuple[MachinePlan, ...]
@@ -193,6 +195,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             replaces_addresses(settings.application_settings),
             settings.drain_seconds,
         ),
+        recordings=settings.recordings,
         load_balancer=machine(
             addresses.load_balancer,
             settings.load_balancer,

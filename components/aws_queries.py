@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pulumi_aws as aws
 
-from cluster.account import Image, InstanceType, Subnet
+from cluster.account import Bucket, Image, InstanceType, Subnet
 from cluster.aws_filters import split_filter_values
 
 T = TypeVar("T")
@@ -107,6 +107,22 @@ def find_image(name: str) -> Image | None:
         if mapping.device_name == found.root_device_name
     ]
     return Image(found.id, pinned, max(sizes, default=0))
+
+
+def find_account_id() -> str:
+    """Returns the id of the account that the credentials belong to."""
+    return _require(aws.get_caller_identity).account_id
+
+
+def find_region() -> str:
+    """Returns the region of the stack."""
+    return _require(aws.get_region).region
+
+
+def find_bucket(name: str) -> Bucket | None:
+    """Returns an existing bucket of S3, or `None` if there is none of that name."""
+    found = _ask(lambda: aws.s3.get_bucket(bucket=name))
+    return found and Bucket(name, found.bucket_region)
 
 
 def find_hosted_zone(name: str) -> str | None:

@@ -13,6 +13,7 @@ from cluster.rollout import order_changes
 from components.cluster_database import ClusterDatabase
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
+from components.recordings import Recordings
 from components.remote_script import RemoteScript, ScriptHost, fingerprint_script, short_digest
 
 
@@ -28,6 +29,16 @@ class NodeSetup:
     """The way to the nodes by SSH. It takes a node out of service before the node restarts."""
     running: Collection[str]
     """Names of the machines that run already: viewers may be on them."""
+    recordings: Recordings | None
+    """Where the applications upload recordings."""
+
+    @property
+    def app_settings(self) -> tuple[str, pulumi.Output[str]] | None:
+        """Settings of the applications, those that previews show and the secret ones; `None` if none are set."""
+        given = self.node.app_settings
+        if self.recordings:
+            return self.recordings.complete(given)
+        return (given.public, pulumi.Output.secret(given.secret.get_secret_value())) if given else None
 
 
 @dataclass(frozen=True)
@@ -114,15 +125,16 @@ class MediaNodes(pulumi.ComponentResource):
             opts=self._after(drained, *([database.ready] if database else [])),
         )
         # On one node, from which the others in the cluster get them, and before viewers reach it: they may protect streams.
-        if plan.app_settings and args.place.role == Role.ORIGIN and node == self._first:
+        if args.place.role == Role.ORIGIN and node == self._first and (settings := setup.app_settings):
             set_up = RemoteScript(
                 f"{node}-app-settings",
                 "set-app-settings.py",
                 host,
-                args=[plan.panel_email, plan.app_settings.public],
-                secrets=[plan.panel_password, plan.app_settings.secret],
+                args=[plan.panel_email, settings[0]],
+                secrets=[plan.panel_password],
+                stdin=pulumi.Output.concat(settings[1], "\n"),
                 triggers=[registry],
-                opts=self._after(set_up),
+                opts=self._after(set_up, *(setup.recordings.permissions if setup.recordings else [])),
             )
         in_service = RemoteScript(
             f"{node}-in-service",

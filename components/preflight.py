@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 import pulumi
 
-from cluster.account import Account, Image, Subnet, assign_subnet_zones, find_account_problems
+from cluster.account import (
+    Account,
+    Image,
+    RecordingsPlan,
+    Subnet,
+    assign_subnet_zones,
+    find_account_problems,
+    plan_recordings,
+)
 from cluster.address_plan import Machine
 from cluster.plan import ClusterPlan
 from components import aws_queries
@@ -28,6 +36,13 @@ class AccountFacts:
     """Memory of the load balancer."""
     running: frozenset[str]
     """Names of the planned machines that run already."""
+    bucket: RecordingsPlan | None
+    """Where recordings go."""
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Stack outputs by name."""
+        return {"recordings_bucket": self.bucket.bucket.name} if self.bucket else {}
 
 
 def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Sequence[str]) -> AccountFacts:
@@ -74,6 +89,7 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         hosted_zone_id=zone_id,
         memory_mib=found_type.memory_mib,
         running=frozenset(place.name for place in names.values() if place.addresses & addresses),
+        bucket=plan_recordings(plan, account),
     )
 
 
@@ -104,6 +120,11 @@ def _read_account(plan: ClusterPlan) -> Account:
         if existing
         else {},
         vcpu_quota=aws_queries.find_vcpu_quota(),
+        id=aws_queries.find_account_id() if plan.recordings else "",
+        region=aws_queries.find_region() if plan.recordings else "",
+        bucket=aws_queries.find_bucket(plan.recordings.bucket)
+        if plan.recordings and not plan.recordings.creates_bucket
+        else None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 INSTANCE = "aws:ec2/instance:Instance"
+REMOTE_COMMAND = "command:remote:Command"
 IGNORED_INPUTS = ("rootBlockDevice.tags", "associatePublicIpAddress")
 """Inputs of instances that the program ignores (`ignore_changes` in components/machine.py).
 
@@ -51,7 +52,7 @@ def parse_script(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
         words = shlex.split(inputs.get("create", ""), comments=True)
     except ValueError:
         return "", []
-    at = next((index for index, word in enumerate(words) if word.endswith(".sh")), None)
+    at = next((index for index, word in enumerate(words) if word.endswith((".sh", ".py"))), None)
     return ("", []) if at is None else (words[at].rpartition("/")[2], words[at + 1 :])
 
 

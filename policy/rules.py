@@ -202,6 +202,32 @@ def _check_encrypted_volumes(resources: Sequence[Resource], config: Config) -> F
                 yield resource, f"{path}.encrypted is {_describe(encrypted)}; set it to true"
 
 
+# Buckets
+
+_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
+_PUBLIC_ACCESS_BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
+_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+
+
+def _check_private_buckets(resources: Sequence[Resource], config: Config) -> Findings:
+    # S3 itself encrypts every object.
+    blocks = [resource for resource in resources if resource.type == _PUBLIC_ACCESS_BLOCK]
+    for block in blocks:
+        for name in _BLOCKS:
+            if block.inputs.get(name) not in (True, UNKNOWN):
+                yield block, f"{name} is {_describe(block.inputs.get(name))}; set it to true"
+    for bucket in resources:
+        if bucket.type in _BUCKETS and not any(
+            bucket.name in block.dependencies.get("bucket", ())
+            or block.inputs.get("bucket") == bucket.inputs.get("bucket")
+            for block in blocks
+        ):
+            yield (
+                bucket,
+                "has no BucketPublicAccessBlock; add one, so that no policy or ACL makes recordings public",
+            )
+
+
 def _describe(value: Any) -> str:
     return "not set" if value is None else str(value)
 
@@ -310,7 +336,10 @@ _UNTAGGABLE_TYPES = (
     "aws:ec2/volumeAttachment:VolumeAttachment",
     "aws:iam/rolePolicy:RolePolicy",
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+    "aws:iam/accessKey:AccessKey",
+    "aws:iam/userPolicy:UserPolicy",
     "aws:route53/record:Record",
+    "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
     "aws:secretsmanager/secretVersion:SecretVersion",
 )
 
@@ -382,6 +411,7 @@ RULES: Mapping[str, Rule] = {
     "port-table": Rule(f"Every open port is listed in {_TABLE}.", _check_port_table, whole_stack=True),
     "imdsv2": Rule("Machines require IMDSv2.", _check_imdsv2),
     "encrypted-volumes": Rule("Volumes are encrypted.", _check_encrypted_volumes),
+    "private-buckets": Rule("Buckets block public access.", _check_private_buckets, whole_stack=True),
     "instance-types": Rule(
         "Machines use allowed instance types.", _check_instance_types, options={"allowed": _STRING_LIST}
     ),

@@ -70,5 +70,6 @@ def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, M
         "hstsMaxAge": draw(up_to(0, 63_072_000)),
         "connectionsPerClient": draw(up_to(10, 1_000_000)),
         "acme": draw(certificates(challenge, len(domain))),
+        "recordings": {"bucket": "create", "deleteWithStack": draw(st.booleans())},
     }
     return {"domain": domain, "route53Zone": ZONE} | {key: json.dumps(value) for key, value in values.items()}

@@ -55,15 +55,20 @@ _REFUSED: Mapping[str, str] = {
 _WEBRTC_PORTS = range(50000, 60001)
 
 
-def find_problems(settings: AppSettings, applications: Collection[str]) -> Iterator[Problem]:
-    """Yields what is wrong with the settings of a stack that serves `applications`."""
+def find_problems(
+    settings: AppSettings, applications: Collection[str], managed: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Yields what is wrong with the settings of a stack that serves `applications`.
+
+    `managed` are the names that `recordings` determines.
+    """
     for application, values in settings.items():
         if application != ALL and application not in applications:
             known = ", ".join(sorted(applications))
             message = f"applications does not list this application: give {known}, or {ALL} for all of them"
             yield Problem((application,), values, message)
         for name, value in values.items():
-            message = _find_mistake(name, value)
+            message = "recordings sets it: leave it out" if name in managed else _find_mistake(name, value)
             if message:
                 yield Problem((application, name), value, message)
 
@@ -106,6 +111,13 @@ def merge_for_each(settings: AppSettings, applications: Collection[str]) -> dict
 def replaces_addresses(settings: AppSettings) -> bool:
     """True if an application announces server.name to WebRTC clients as its node's address."""
     return any(values.get("replaceCandidateAddrWithServerAddr") is True for values in settings.values())
+
+
+def add_for_each(
+    settings: Mapping[str, Mapping[str, object]], applications: Collection[str], added: Mapping[str, object]
+) -> dict[str, dict[str, object]]:
+    """Returns the settings of each application with further ones. Those that it already has take precedence."""
+    return {application: {**added, **settings.get(application, {})} for application in sorted(applications)}
 
 
 def list_secrets(settings: object) -> list[str]:

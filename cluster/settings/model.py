@@ -26,6 +26,7 @@ from cluster.settings.certificate import AcmeSettings, TlsSettings, current_time
 from cluster.settings.certificate_checks import matches_host
 from cluster.settings.database_url import validate_database_url
 from cluster.settings.network import ExistingSubnets, Network, OwnNetwork
+from cluster.settings.recordings import MANAGED_SETTINGS, RecordingsSettings
 from cluster.settings.rules import (
     MODEL_CONFIG,
     Email,
@@ -143,6 +144,7 @@ class Settings:
         # They are on one line of haproxy.cfg, which may have 64 words.
         rules.at_most_items(50),
     ] = ("LiveApp", "WebRTCAppEE", "live")
+    recordings: Annotated[RecordingsSettings, FromJson] | None = None
     application_settings: Annotated[dict[str, dict[str, object]], FromJson] = field(
         default_factory=dict[str, dict[str, object]]
     )
@@ -256,7 +258,8 @@ class Settings:
         cls, settings: app_settings.AppSettings, info: ValidationInfo
     ) -> app_settings.AppSettings:
         if "applications" in info.data:
-            raise_problems(app_settings.find_problems(settings, info.data["applications"]))
+            managed = MANAGED_SETTINGS if info.data.get("recordings") else frozenset[str]()
+            raise_problems(app_settings.find_problems(settings, info.data["applications"], managed))
         return settings
 
     @field_validator("server_settings")

@@ -49,7 +49,7 @@ def render_comment(stack: str, preview: Preview, policies: PolicyResult, cost: C
         f"\n> [!WARNING]\n> {inline_code(warning)}\n"
         for warning in take_fitting(preview.warnings, LIMIT // 8)
     )
-    head += _render_warnings(find_warnings(preview.steps), full_command)
+    head += _render_warnings(find_warnings(preview.steps, preview.resources_before), full_command)
     head += _render_policies(policies, full_command)
     head += _render_cost(cost) if cost else ""
     haproxy_cfg, command_diffs = find_haproxy_cfg_change(preview.steps), find_command_diffs(preview.steps)

@@ -1,5 +1,6 @@
 """Finds the changes of a preview that interrupt users or cannot be undone."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,8 @@ from operations.preview.haproxy_cfg import (
     read_applications,
     read_servers,
 )
-from operations.resources import INSTANCE, format_type, parse_script
-from policy.resource import UNKNOWN
+from operations.resources import INSTANCE, REMOTE_COMMAND, format_type, parse_script
+from policy.resource import UNKNOWN, Resource
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,17 @@ _LOSSES = {
 }
 
 
-def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
-    """Returns a warning for everything that is replaced, deleted, drained or restarted; the load balancer comes first."""
+def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> list[PreviewWarning]:
+    """Returns a warning for everything that is replaced, deleted, drained or restarted; the load balancer comes first.
+
+    `before` is the stack before the update. It tells which applications upload their recordings.
+    """
+    losses = {**_LOSSES, "": _describe_lost_recordings(before)}
     machines = [step for step in steps if step.type == INSTANCE]
     machines.sort(key=lambda step: ["load-balancer", "database", step.name].index(step.name))
-    warnings = [warning for step in machines for warning in _check_machine(step)]
+    warnings = [
+        warning for step in machines for warning in _check_machine(step, losses.get(step.name, losses[""]))
+    ]
     warnings += _check_upgrade(steps)
     warnings += _check_haproxy_cfg(find_haproxy_cfg_change(steps))
     warnings += [
@@ -57,8 +64,28 @@ def find_warnings(steps: Sequence[Step]) -> list[PreviewWarning]:
     return _merge(warnings)
 
 
-def _check_machine(step: Step) -> Iterable[PreviewWarning]:
-    outage, loss = _OUTAGES.get(step.name, _NODE_OUTAGE), _LOSSES.get(step.name, _NODE_LOSS)
+def _describe_lost_recordings(before: Sequence[Resource]) -> str:
+    """Returns what is lost with a node, from the settings of the applications that its recordings belong to."""
+    commands = [parse_script(resource.inputs) for resource in before if resource.type == REMOTE_COMMAND]
+    applications = {
+        name for script, words in commands if script == "set-up-media-node.sh" for name in words[3:]
+    }
+    uploading = {
+        name
+        for script, words in commands
+        if script == "set-app-settings.py"
+        for name, values in json.loads(words[1]).items()
+        if values.get("s3RecordingEnabled")
+    }
+    if not uploading:
+        return _NODE_LOSS
+    if uploading >= applications:
+        return ", and recordings that are not in S3 yet are lost"
+    return f"{_NODE_LOSS}, except those of {', '.join(sorted(uploading))} that are in S3"
+
+
+def _check_machine(step: Step, loss: str) -> Iterable[PreviewWarning]:
+    outage = _OUTAGES.get(step.name, _NODE_OUTAGE)
     if step.op == "replace":
         reason = " because it is marked in the state" if step.tainted else ""
         yield PreviewWarning(
@@ -208,6 +235,17 @@ def _check_resource(step: Step) -> Iterable[PreviewWarning]:
             message = f"the DNS record is {event}: clients that use this name do not find the cluster"
         case "aws:secretsmanager/secret:Secret":
             message = f"the secret that stores the certificate is {event}: a new load balancer must request a new certificate"
+        case "aws:s3/bucket:Bucket" if step.old.get("forceDestroy"):
+            message = f"the bucket is {event}, and all recordings in it are deleted"
+        case "aws:s3/bucket:Bucket":
+            message = (
+                f"the bucket {step.old.get('bucket')} leaves the stack. It and its recordings stay in AWS"
+            )
+        case "aws:iam/accessKey:AccessKey" if step.op == "delete":
+            message = (
+                "recordings are no longer uploaded, and applications that are still told to upload do not finish them: set "
+                "s3RecordingEnabled to false in applicationSettings"
+            )
         case type:
             message = f"{format_type(type)} {event}"
     yield PreviewWarning((step.name,), message, step.replace_reasons)

@@ -144,6 +144,22 @@ def _find_secret(account: Account, inputs: Inputs) -> list[str]:
     ]
 
 
+def _find_user(account: Account, inputs: Inputs) -> list[str]:
+    user = account("iam").get_user(UserName=inputs["name"])["User"]
+    return [str(user["UserName"])] if _has_tags(inputs, user.get("Tags", [])) else []
+
+
+def _find_user_policy(account: Account, inputs: Inputs) -> list[str]:
+    found = account("iam").get_user_policy(UserName=inputs["user"], PolicyName=inputs["name"])
+    return [f"{found['UserName']}:{found['PolicyName']}"]
+
+
+def _find_bucket(account: Account, inputs: Inputs) -> list[str]:
+    """Ignores a bucket without the stack's tags: an update gives them after the creation, and another stack may have kept it."""
+    found = account("s3").get_bucket_tagging(Bucket=inputs["bucket"])
+    return [str(inputs["bucket"])] if _has_tags(inputs, found["TagSet"]) else []
+
+
 FINDERS: Mapping[str, Callable[[Account, Inputs], list[str]]] = {
     "aws:ec2/vpc:Vpc": _find_tagged("describe_vpcs", "Vpcs", "VpcId"),
     "aws:ec2/subnet:Subnet": _find_tagged(
@@ -168,4 +184,9 @@ FINDERS: Mapping[str, Callable[[Account, Inputs], list[str]]] = {
     "aws:iam/rolePolicy:RolePolicy": _find_role_policy,
     "aws:iam/instanceProfile:InstanceProfile": _find_instance_profile,
     "aws:secretsmanager/secret:Secret": _find_secret,
+    "aws:iam/user:User": _find_user,
+    "aws:iam/userPolicy:UserPolicy": _find_user_policy,
+    # Not aws:iam/accessKey:AccessKey: its secret cannot be read again. The user is deleted with all of its keys.
+    "aws:s3/bucket:Bucket": _find_bucket,
+    # Not aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock: the next update just writes it again.
 }

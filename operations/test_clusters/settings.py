@@ -80,6 +80,9 @@ def create_settings(source: Mapping[str, Any], stack: str, name: str, expiry: st
         key: value for key, value in _get_object(config, _key("acme")).items() if key != "names"
     }
     config.pop(_key("protect"), None)
+    if recordings := _get_object(config, _key("recordings")):
+        # A test cluster leaves nothing behind, and does not mix its recordings with those of the other stack.
+        config[_key("recordings")] = {**recordings, "bucket": "create", "deleteWithStack": True}
     tags = {**_get_object(_get_object(config, DEFAULT_TAGS), "tags"), "stack": name, "expiry": expiry}
     config[DEFAULT_TAGS] = {**_get_object(config, DEFAULT_TAGS), "tags": tags}
     return settings

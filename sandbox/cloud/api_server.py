@@ -1,4 +1,4 @@
-"""The APIs of EC2, IAM, Route 53, Secrets Manager, Service Quotas and STS: moto's server with corrections.
+"""The APIs of EC2, IAM, Route 53, S3, Secrets Manager, Service Quotas and STS: moto's server with corrections.
 
 `python -m sandbox.cloud.api_server` serves them on a free port of 127.0.0.1, without machines, and prints the URL.
 """
@@ -64,8 +64,8 @@ def serve(changes: Changes) -> None:
         body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         call = ApiCall.parse(environ, body)
-        # STS answers GetCallerIdentity without any permission.
-        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower() and call.service != "sts":
+        # STS answers GetCallerIdentity without any permission, and many of S3's operations have the same method and path.
+        if "pulumi" in environ.get("HTTP_USER_AGENT", "").lower() and call.service not in ("sts", "s3"):
             _record_provider_call(environ, call, CALLS)
         if call.operation == "RunInstances" and not capacity.reserve():
             kind, content = render_error(call, "InstanceLimitExceeded", describe_limit())

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from sandbox.cloud import addresses, iam_policies, signatures
-from sandbox.cloud.credentials import CredentialIssuer
+from sandbox.cloud.credentials import Credentials
 from sandbox.cloud.iam_policies import AccessRequest, Policy
 from sandbox.cloud.moto_corrections.errors import ApiCall, render_error
 from sandbox.cloud.signatures import ErrorCode, RefusedError, Request
@@ -37,37 +37,46 @@ class Endpoint(ABC):
     content_type: ClassVar[str]
 
     @abstractmethod
-    def parse_access(self, request: Request) -> AccessRequest | None:
-        """Returns the action and resource of a request, or None if this endpoint does not support it."""
+    def parse_access(self, request: Request) -> Sequence[AccessRequest]:
+        """Returns the actions and resources of a request, none if this endpoint does not support it."""
 
     @abstractmethod
     def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
         """Returns the status and body of an error response."""
+
+    def forward(self, request: Request, is_allowed: Callable[[AccessRequest], bool]) -> Response:
+        """Forwards an authorized request to moto. `is_allowed` tells what else the caller may do."""
+        status, _, body = _forward(request, self.scope, request.target)
+        return status, {"Content-Type": self.content_type}, body
 
 
 class Route53(Endpoint):
     scope = "us-east-1/route53"
     content_type = "text/xml"
 
-    def parse_access(self, request: Request) -> AccessRequest | None:
+    def parse_access(self, request: Request) -> Sequence[AccessRequest]:
         path = unquote(urlsplit(request.target).path).rstrip("/")
         if request.method == "GET" and path == "/2013-04-01/hostedzone":
-            return AccessRequest("route53:ListHostedZones", "*")
+            return [AccessRequest("route53:ListHostedZones", "*")]
         if request.method == "GET" and (match := re.fullmatch(r"/2013-04-01/change/(\w+)", path)):
-            return AccessRequest("route53:GetChange", f"arn:aws:route53:::change/{match[1]}")
+            return [AccessRequest("route53:GetChange", f"arn:aws:route53:::change/{match[1]}")]
         if request.method == "POST" and (match := re.fullmatch(r"/2013-04-01/hostedzone/(\w+)/rrset", path)):
             key = "route53:ChangeResourceRecordSets"
             changes = _parse_changes(request.body)
-            return AccessRequest(
-                "route53:ChangeResourceRecordSets",
-                f"arn:aws:route53:::hostedzone/{match[1]}",
-                {
-                    f"{key}Actions": [action for action, _, _ in changes],
-                    f"{key}NormalizedRecordNames": [normalize_record_name(name) for _, name, _ in changes],
-                    f"{key}RecordTypes": [type for _, _, type in changes],
-                },
-            )
-        return None
+            return [
+                AccessRequest(
+                    "route53:ChangeResourceRecordSets",
+                    f"arn:aws:route53:::hostedzone/{match[1]}",
+                    {
+                        f"{key}Actions": [action for action, _, _ in changes],
+                        f"{key}NormalizedRecordNames": [
+                            normalize_record_name(name) for _, name, _ in changes
+                        ],
+                        f"{key}RecordTypes": [type for _, _, type in changes],
+                    },
+                )
+            ]
+        return []
 
     def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
         return 400 if code is ErrorCode.INCOMPLETE else 403, (
@@ -109,84 +118,162 @@ class SecretsManager(Endpoint):
     def __init__(self, find_secret_arn: Callable[[str], str | None]) -> None:
         self._find_secret_arn = find_secret_arn
 
-    def parse_access(self, request: Request) -> AccessRequest | None:
+    def parse_access(self, request: Request) -> Sequence[AccessRequest]:
         match = re.fullmatch(r"secretsmanager\.(\w+)", request.headers.get("x-amz-target", ""))
         try:
             secret = json.loads(request.body)["SecretId"]
         except (ValueError, LookupError, TypeError):
-            return None
+            return []
         if match is None or request.method != "POST":
-            return None
+            return []
         arn = self._find_secret_arn(secret) or (
             secret
             if secret.startswith("arn:")
             else f"arn:aws:secretsmanager:{addresses.REGION}:{addresses.ACCOUNT}:secret:{secret}"
         )
-        return AccessRequest(f"secretsmanager:{match[1]}", arn)
+        return [AccessRequest(f"secretsmanager:{match[1]}", arn)]
 
     def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
         return 400, json.dumps({"__type": code.value[1], "Message": message})
 
 
+class S3(Endpoint):
+    """One bucket, by its own host name: reads and writes of whole objects, and the list of the bucket."""
+
+    scope = f"{addresses.REGION}/s3"
+    content_type = "application/xml"
+
+    def __init__(self, bucket: str, allows_acls: Callable[[str], bool]) -> None:
+        self._bucket = bucket
+        self._allows_acls = allows_acls
+
+    def parse_access(self, request: Request) -> Sequence[AccessRequest]:
+        url = urlsplit(request.target)
+        key = unquote(url.path).removeprefix("/")
+        query = {name.partition("=")[0] for name in url.query.split("&")} - {"x-id", ""}
+        if not key:
+            listed = request.method == "GET" and query <= {"list-type", "prefix", "encoding-type"}
+            return [self._list] if listed else []
+        actions = {
+            "HEAD": ["GetObject"],
+            "GET": ["GetObject"],
+            "PUT": ["PutObject"],
+            "DELETE": ["DeleteObject"],
+        }.get(request.method, [])
+        if request.method == "PUT" and "x-amz-acl" in request.headers:
+            actions = [*actions, "PutObjectAcl"]
+        # Multipart uploads and other operations have a query.
+        return [] if query else [AccessRequest(f"s3:{name}", f"{self._arn}/{key}") for name in actions]
+
+    @property
+    def _arn(self) -> str:
+        return f"arn:aws:s3:::{self._bucket}"
+
+    @property
+    def _list(self) -> AccessRequest:
+        return AccessRequest("s3:ListBucket", self._arn)
+
+    def render_error(self, code: ErrorCode, message: str) -> tuple[int, str]:
+        status, name = {
+            ErrorCode.UNSIGNED: (403, "AccessDenied"),
+            ErrorCode.INCOMPLETE: (400, "AuthorizationHeaderMalformed"),
+            ErrorCode.UNKNOWN_TOKEN: (403, "InvalidAccessKeyId"),
+            ErrorCode.EXPIRED_TOKEN: (400, "ExpiredToken"),
+        }.get(code, (403, code.value[0]))
+        return status, self._render(name, message)
+
+    @staticmethod
+    def _render(code: str, message: str) -> str:
+        error = (
+            f"<Code>{code}</Code><Message>{escape(message)}</Message><RequestId>{uuid.uuid4()}</RequestId>"
+        )
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{error}</Error>'
+
+    def forward(self, request: Request, is_allowed: Callable[[AccessRequest], bool]) -> Response:
+        acl = request.headers.get("x-amz-acl", "bucket-owner-full-control")
+        if acl != "bucket-owner-full-control" and not self._allows_acls(self._bucket):
+            # moto accepts every ACL. This is the only one that S3 accepts for a bucket whose objects have none.
+            body = self._render("AccessControlListNotSupported", "The bucket does not allow ACLs").encode()
+            return 400, {"Content-Type": self.content_type}, body
+        status, headers, body = _forward(request, self.scope, f"/{self._bucket}{request.target}")
+        if status == 404 and request.method in ("HEAD", "GET") and not is_allowed(self._list):
+            # Who may not list a bucket does not learn which objects exist (S3 API, HeadObject and GetObject).
+            code, text = self.render_error(ErrorCode.DENIED, "Access Denied")
+            return code, {"Content-Type": self.content_type}, text.encode()
+        kept = ("content-type", "etag", "last-modified", "cache-control")
+        return status, {name: value for name, value in headers.items() if name.lower() in kept}, body
+
+
 class AuthorizingProxy:
-    """Forwards requests that are signed with a role's credentials and allowed by its policies."""
+    """Forwards requests that are signed with the credentials of a role or a user, and allowed by its policies."""
 
     def __init__(
         self,
-        issuer: CredentialIssuer,
-        list_policies: Callable[[str], Sequence[Policy]],
+        find_credentials: Callable[[str], Credentials | None],
+        list_policies: Callable[[Credentials], Sequence[Policy]],
         find_secret_arn: Callable[[str], str | None],
+        allows_acls: Callable[[str], bool],
     ) -> None:
-        self._issuer = issuer
+        self._find_credentials = find_credentials
         self._list_policies = list_policies
+        self._allows_acls = allows_acls
         self._endpoints: dict[str, Endpoint] = {
             addresses.ROUTE53_NAME: Route53(),
             addresses.SECRETS_MANAGER_NAME: SecretsManager(find_secret_arn),
         }
 
     def handle(self, request: Request) -> Response:
-        endpoint = self._endpoints.get(request.headers.get("host", ""))
+        endpoint = self._find_endpoint(request.headers.get("host", ""))
         if endpoint is None:
             return 404, {}, b""
         try:
-            self._check(endpoint, request)
+            policies = self._authorize(endpoint, request)
         except RefusedError as refused:
             status, text = endpoint.render_error(refused.code, str(refused))
             return status, {"Content-Type": endpoint.content_type}, text.encode()
-        status, text = _forward(request, endpoint.scope)
-        return status, {"Content-Type": endpoint.content_type}, text
+        return endpoint.forward(request, lambda access: iam_policies.is_allowed(policies, access))
 
-    def _check(self, endpoint: Endpoint, request: Request) -> None:
-        caller = signatures.verify(request, endpoint.scope, self._issuer.find, datetime.now(UTC))
-        access = endpoint.parse_access(request)
-        if access is None:
+    def _find_endpoint(self, host: str) -> Endpoint | None:
+        if host.endswith(f".{addresses.S3_NAME}"):
+            return S3(host.removesuffix(f".{addresses.S3_NAME}"), self._allows_acls)
+        return self._endpoints.get(host)
+
+    def _authorize(self, endpoint: Endpoint, request: Request) -> Sequence[Policy]:
+        """Returns the policies of the caller, which allow the request."""
+        caller = signatures.verify(request, endpoint.scope, self._find_credentials, datetime.now(UTC))
+        accesses = endpoint.parse_access(request)
+        if not accesses:
             call = f"{request.method} {request.target} {request.headers.get('x-amz-target', '')}".rstrip()
             print(f"{call} is denied: the local cloud does not support this call", file=sys.stderr)
             raise RefusedError(ErrorCode.DENIED, f"The local cloud does not support {call}")
-        if not iam_policies.is_allowed(self._list_policies(caller.role), access):
-            action = access.action
-            raise RefusedError(
-                ErrorCode.DENIED,
-                f"User: arn:aws:sts::{addresses.ACCOUNT}:assumed-role/{caller.role}/{caller.instance} is not authorized to perform:"
-                f" {action} on resource: {access.resource} because no identity-based policy allows the {action} action",
-            )
+        policies = self._list_policies(caller)
+        for access in accesses:
+            if not iam_policies.is_allowed(policies, access):
+                action = access.action
+                raise RefusedError(
+                    ErrorCode.DENIED,
+                    f"User: {caller.principal} is not authorized to perform: {action} on resource: {access.resource}"
+                    f" because no identity-based policy allows the {action} action",
+                )
+        return policies
 
 
-def _forward(request: Request, scope: str) -> tuple[int, bytes]:
+def _forward(request: Request, scope: str, target: str) -> Response:
     """Forwards a request to moto, which reads service and region from the signature's scope but verifies nothing."""
     headers = {
         name: value
         for name, value in request.headers.items()
-        if name in ("content-type", "x-amz-target", "accept")
+        if name
+        in ("content-type", "x-amz-target", "accept", "x-amz-acl", "x-amz-storage-class", "cache-control")
     }
     headers["authorization"] = (
         f"AWS4-HMAC-SHA256 Credential=test/20260101/{scope}/aws4_request, SignedHeaders=host, Signature=none"
     )
     moto = http.client.HTTPConnection(addresses.API, 5000, timeout=30)
     try:
-        moto.request(request.method, request.target, request.body, headers)
+        moto.request(request.method, target, request.body, headers)
         answer = moto.getresponse()
-        return answer.status, answer.read()
+        return answer.status, dict(answer.getheaders()), answer.read()
     finally:
         moto.close()
 
@@ -233,13 +320,13 @@ def serve(proxy: AuthorizingProxy, folder: Path) -> None:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def do_GET(self) -> None:
             self._handle()
 
-        def do_POST(self) -> None:
-            self._handle()
+        do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:
             """Suppresses access logs: the daemon's log is for errors."""

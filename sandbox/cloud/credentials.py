@@ -1,4 +1,4 @@
-"""Temporary credentials of instance roles: the metadata service issues them, the AWS endpoints verify them."""
+"""Credentials of instance roles, which the metadata service issues, and of IAM users. The AWS endpoints verify them."""
 
 import secrets
 import string
@@ -7,20 +7,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from sandbox.cloud import addresses
+
 LIFETIME = timedelta(hours=6)
 RENEWAL_MARGIN = timedelta(minutes=15)
 """New credentials are issued this long before the current ones expire."""
 
+ALWAYS, NEVER = (moment.replace(tzinfo=UTC) for moment in (datetime.min, datetime.max))
+
 
 @dataclass(frozen=True)
 class Credentials:
-    instance: str
-    role: str
+    """Temporary credentials of a role on an instance, or the access key of a user."""
+
     access_key: str
     secret_key: str
-    token: str
-    issued: datetime
-    expires: datetime
+    token: str = ""
+    """Empty for a user."""
+    instance: str = ""
+    role: str = ""
+    user: str = ""
+    issued: datetime = ALWAYS
+    expires: datetime = NEVER
+
+    @property
+    def principal(self) -> str:
+        """The ARN that IAM shows in errors."""
+        if self.user:
+            return f"arn:aws:iam::{addresses.ACCOUNT}:user/{self.user}"
+        return f"arn:aws:sts::{addresses.ACCOUNT}:assumed-role/{self.role}/{self.instance}"
 
 
 class CredentialIssuer:
@@ -57,3 +72,14 @@ class CredentialIssuer:
     def find(self, access_key: str) -> Credentials | None:
         """Returns the credentials with this access key, including expired ones."""
         return self._issued.get(access_key)
+
+
+def find_user_key(access_key: str) -> Credentials | None:
+    """Returns the credentials of an IAM user by an active access key. IAM returns a secret only once, so it is read from moto."""
+    from moto.iam.models import iam_backends  # after moto_corrections.apply
+
+    for user in iam_backends[addresses.ACCOUNT]["aws"].users.values():
+        for key in user.access_keys:
+            if key.access_key_id == access_key and key.status == "Active":
+                return Credentials(access_key, key.secret_access_key, user=user.name)
+    return None

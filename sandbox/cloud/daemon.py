@@ -25,7 +25,7 @@ from sandbox.cloud import (
     security_groups,
 )
 from sandbox.cloud.api_server import Changes
-from sandbox.cloud.credentials import CredentialIssuer
+from sandbox.cloud.credentials import CredentialIssuer, find_user_key
 from sandbox.cloud.ec2 import Client, Instance, Snapshot
 from sandbox.cloud.images import BASE, Layers
 from sandbox.cloud.machines import REBOOT, Machine
@@ -55,6 +55,7 @@ def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socke
         addresses.CHECKIP_NAME: addresses.AWS,
         addresses.ROUTE53_NAME: addresses.AWS,
         addresses.SECRETS_MANAGER_NAME: addresses.AWS,
+        f"*.{addresses.S3_NAME}": addresses.AWS,
     } | {
         apt.upstream_name(name): network.package_address(number) for number, name in enumerate(package_hosts)
     }
@@ -65,12 +66,23 @@ def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socke
     certificates.create(
         AWS,
         "AWS",
-        [addresses.ROUTE53_NAME, addresses.SECRETS_MANAGER_NAME, addresses.CHECKIP_NAME],
+        [
+            addresses.ROUTE53_NAME,
+            addresses.SECRETS_MANAGER_NAME,
+            addresses.CHECKIP_NAME,
+            f"*.{addresses.S3_NAME}",
+        ],
         addresses.AWS,
     )
     issuer = CredentialIssuer()
     aws_endpoints.serve(
-        aws_endpoints.AuthorizingProxy(issuer, client.list_policies, client.find_secret_arn), AWS
+        aws_endpoints.AuthorizingProxy(
+            lambda key: issuer.find(key) or find_user_key(key),
+            client.list_policies,
+            client.find_secret_arn,
+            client.allows_acls,
+        ),
+        AWS,
     )
     _build_site(base, (AWS / "ca.pem").read_bytes(), upstreams)
     _write_operator_trust()

@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 
 from sandbox.cloud import addresses
+from sandbox.cloud.credentials import Credentials
 from sandbox.cloud.security_groups import Group, Members, Rule
 
 
@@ -65,6 +66,10 @@ class Client:
         return self._session.client("iam", endpoint_url=addresses.API_URL)
 
     @cached_property
+    def _s3(self) -> Any:
+        return self._session.client("s3", endpoint_url=addresses.API_URL)
+
+    @cached_property
     def _secrets(self) -> Any:
         return self._session.client("secretsmanager", endpoint_url=addresses.API_URL)
 
@@ -88,15 +93,24 @@ class Client:
             return roles[0]["RoleName"] if roles else None
         return None
 
-    def list_policies(self, role: str) -> list[dict[str, Any]]:
-        """Returns the role's inline policies."""
+    def list_policies(self, caller: Credentials) -> list[dict[str, Any]]:
+        """Returns the inline policies of the caller's role or user."""
+        kind = "user" if caller.user else "role"
+        of_caller = {f"{kind.title()}Name": caller.user or caller.role}
+        get = getattr(self._iam, f"get_{kind}_policy")
         try:
-            names = self._iam.list_role_policies(RoleName=role)["PolicyNames"]
-            return [
-                self._iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names
-            ]
+            names = getattr(self._iam, f"list_{kind}_policies")(**of_caller)["PolicyNames"]
+            return [get(**of_caller, PolicyName=name)["PolicyDocument"] for name in names]
         except self._iam.exceptions.NoSuchEntityException:  # deleted after its credentials were issued
             return []
+
+    def allows_acls(self, bucket: str) -> bool:
+        """Whether the objects of a bucket can have ACLs. Those of a new bucket cannot (S3 User Guide, "Controlling ownership of objects")."""
+        try:
+            rules = self._s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]
+        except self._s3.exceptions.ClientError:  # no such bucket
+            return True
+        return rules[0]["ObjectOwnership"] != "BucketOwnerEnforced"
 
     def find_secret_arn(self, secret: str) -> str | None:
         try:

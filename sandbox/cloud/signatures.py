@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from botocore import credentials as botocore_credentials
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest, HTTPHeaders
 
 from sandbox.cloud.credentials import Credentials
@@ -53,6 +53,13 @@ class _SignatureChecker(SigV4Auth):
         return request.headers  # only those that the client signed
 
 
+class _S3SignatureChecker(S3SigV4Auth):
+    """S3 does not normalize paths."""
+
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        return request.headers
+
+
 def verify(
     request: Request, scope: str, find: Callable[[str], Credentials | None], now: datetime
 ) -> Credentials:
@@ -92,7 +99,8 @@ def verify(
             f"Signature expired: {date} is more than 15 min. away from {now:%Y%m%dT%H%M%SZ}"
         )
     digest = hashlib.sha256(request.body).hexdigest()
-    if request.headers.get("x-amz-content-sha256", digest) != digest:
+    signed_digests = {digest, "UNSIGNED-PAYLOAD"} if scope.endswith("/s3") else {digest}
+    if request.headers.get("x-amz-content-sha256", digest) not in signed_digests:
         raise _wrong_signature("The provided 'x-amz-content-sha256' header does not match what was computed.")
     if not hmac.compare_digest(_signature(request, signed, date, scope, credentials), parts["Signature"]):
         raise _wrong_signature(
@@ -104,7 +112,8 @@ def verify(
 
 def _signature(request: Request, signed: list[str], date: str, scope: str, credentials: Credentials) -> str:
     region, service = scope.split("/")
-    signer = _SignatureChecker(
+    checker = _S3SignatureChecker if service == "s3" else _SignatureChecker
+    signer = checker(
         botocore_credentials.Credentials(credentials.access_key, credentials.secret_key), service, region
     )
     unsigned = AWSRequest(

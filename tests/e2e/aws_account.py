@@ -70,6 +70,7 @@ class AwsAccount:
                 for zone in route53.list_hosted_zones()["HostedZones"]
                 for record in route53.list_resource_record_sets(HostedZoneId=zone["Id"])["ResourceRecordSets"]
             ),
+            *(("bucket", bucket["Name"]) for bucket in self.client("s3").list_buckets()["Buckets"]),
             *(
                 ("secret", secret["ARN"])
                 for secret in secrets.list_secrets(IncludePlannedDeletion=True)["SecretList"]

@@ -36,6 +36,7 @@ ORDER = (
     "test_certificate_changes",
     # machines
     "test_interrupted_scripts",
+    "test_recordings",
     "test_drift",
     "test_edge_scaling",
     "test_machine_lifecycle",

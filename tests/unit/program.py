@@ -79,6 +79,10 @@ class Run(mocks.Mocks):
     """Names of resources that the engine deletes before it creates them again, whatever input changes."""
     errors: list[str] = field(default_factory=list[str])
     warnings: list[str] = field(default_factory=list[str])
+    bucket_regions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The regions of existing buckets, by name."""
+    retained: set[str] = field(default_factory=set[str])
+    """Names of the resources that stay in AWS when the stack is destroyed."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         self.resources.append(args)
@@ -91,6 +95,8 @@ class Run(mocks.Mocks):
             }
         if args.typ.startswith("aws:iam/"):
             outputs |= {"name": args.name}
+        if args.typ == "aws:iam/accessKey:AccessKey":
+            outputs |= {"secret": "the-secret-key"}
         if args.typ == "aws:ec2/instance:Instance":
             outputs |= {"publicIp": "198.51.100.2"}
         if args.name == "database-valkey":
@@ -202,6 +208,14 @@ class Run(mocks.Mocks):
                 }, []
             case "aws:route53/getZone:getZone":
                 return {"zoneId": "ZONE"}, []
+            case "aws:index/getCallerIdentity:getCallerIdentity":
+                return {"accountId": "123456789012"}, []
+            case "aws:index/getRegion:getRegion":
+                return {"region": "eu-west-1"}, []
+            case "aws:s3/getBucket:getBucket" if region := self.bucket_regions.get(args.args["bucket"]):
+                return {"bucketRegion": region}, []
+            case "aws:s3/getBucket:getBucket":
+                return {}, [("", "reading S3 Bucket: couldn't find resource")]
             case _:
                 raise AssertionError(f"the program asked for {args.token}")
 
@@ -228,6 +242,8 @@ class Monitor(mocks.MockMonitor):
             self.run.rerun_after_failure.add(request.name)
         if request.hooks.on_error:
             self.run.hooked.add(request.name)
+        if request.retainOnDelete:
+            self.run.retained.add(request.name)
         if request.ignoreChanges:
             self.run.ignored_changes[request.name] = list(request.ignoreChanges)
         return super().RegisterResource(request)

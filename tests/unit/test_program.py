@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -501,10 +502,21 @@ SUBNETS = {
             {},
             "instanceType: the machines need 24 vCPUs (loadBalancer 4, database 4, origins 8, edges 8), but this account may run 5",
         ),
+        (
+            Run(),
+            {"recordings": {"bucket": "our-recordings"}},
+            'recordings.bucket is "our-recordings": this account sees no such bucket; give the name of one, or create',
+        ),
+        (
+            Run(bucket_regions={"our-recordings": "us-east-1"}),
+            {"recordings": {"bucket": "our-recordings"}},
+            'recordings.bucket is "our-recordings": it is in us-east-1; give a bucket in eu-west-1, or create',
+        ),
     ],
     ids=[
         "other CIDR", "several VPCs", "too few zones", "zone without the type", "zone of the stack without the type",
         "instance types", "no such type", "no image", "small volume", "quota",
+        "no bucket", "bucket of another region",
     ],
 )  # fmt: skip
 def test_settings_that_the_account_contradicts_are_refused_before_any_resource_is_created(
@@ -579,3 +591,71 @@ def test_image_id_is_used_as_given_and_a_named_image_is_looked_up(two_and_two: R
         "ami-0123456789abcdef0": 4,
         "ami-of-136693071363": 2,
     }
+
+
+BUCKET = "ant-media-cluster-unit-recordings-"
+
+
+def read_app_settings(cloud: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the settings of the applications: those that previews show, and the secret ones."""
+    command = cloud.of_type(REMOTE)["origin1-app-settings"]
+    secret = str(revealed(command["stdin"])).splitlines()
+    return json.loads(shlex.split(command["create"], comments=True)[-1]), json.loads(secret[1])
+
+
+def test_recordings_create_a_private_bucket_that_outlives_the_stack_and_a_key_for_it_alone() -> None:
+    cloud = run(recordings={"bucket": "create"}, applications=["live"])
+    (bucket,) = cloud.of_type("aws:s3/bucket:Bucket").values()
+    assert bucket["bucket"].startswith(BUCKET)
+    assert bucket["forceDestroy"] is False
+    (block,) = cloud.of_type("aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock").values()
+    assert block == {
+        "bucket": "recordings-bucket-id", "blockPublicAcls": True, "blockPublicPolicy": True,
+        "ignorePublicAcls": True, "restrictPublicBuckets": True,
+    }  # fmt: skip
+    assert cloud.retained == {"recordings-bucket", "recordings-bucket-access"}
+    assert "recordings-bucket" in cloud.hooked
+    (policy,) = cloud.of_type("aws:iam/userPolicy:UserPolicy").values()
+    arn = f"arn:aws:s3:::{bucket['bucket']}"
+    assert {statement["Resource"] for statement in json.loads(policy["policy"])["Statement"]} == {
+        arn,
+        f"{arn}/*",
+    }
+    public, secret = read_app_settings(cloud)
+    assert public == {
+        "live": {
+            "s3BucketName": bucket["bucket"],
+            "s3Permission": "bucket-owner-full-control",
+            "s3RecordingEnabled": True,
+            "s3RegionName": "eu-west-1",
+        }
+    }
+    assert secret == {"live": {"s3AccessKey": "recordings-key-id", "s3SecretKey": "the-secret-key"}}
+    assert "the-secret-key" not in json.dumps(without_secrets(cloud.of_type(REMOTE)))
+    uploads = cloud.dependencies[f"{REMOTE} origin1-app-settings"]
+    assert {"recordings-permissions", "recordings-bucket-access"} <= uploads
+
+
+def test_application_settings_add_to_those_of_recordings_and_exclude_an_application() -> None:
+    given = {"*": {"mp4MuxingEnabled": True, "jwtSecretKey": "x" * 32}, "live": {"s3RecordingEnabled": False}}
+    cloud = run(recordings={"bucket": "create"}, applications=["live", "LiveApp"], applicationSettings=given)
+    public, secret = read_app_settings(cloud)
+    assert {name: values["s3RecordingEnabled"] for name, values in public.items()} == {
+        "live": False,
+        "LiveApp": True,
+    }
+    assert all(values["mp4MuxingEnabled"] for values in public.values())
+    assert secret["live"].keys() == {"jwtSecretKey", "s3AccessKey", "s3SecretKey"}
+
+
+def test_bucket_is_deleted_with_the_stack_only_if_a_setting_says_so() -> None:
+    cloud = run(recordings={"bucket": "create", "deleteWithStack": True})
+    (bucket,) = cloud.of_type("aws:s3/bucket:Bucket").values()
+    assert bucket["forceDestroy"] is True
+    assert not cloud.retained
+
+
+def test_existing_bucket_gets_a_key_and_nothing_else() -> None:
+    cloud = run(Run(bucket_regions={"our-recordings": "eu-west-1"}), recordings={"bucket": "our-recordings"})
+    assert not [resource for resource in cloud.resources if resource.typ.startswith("aws:s3/")]
+    assert read_app_settings(cloud)[0]["live"]["s3BucketName"] == "our-recordings"

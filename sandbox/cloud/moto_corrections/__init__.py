@@ -10,7 +10,7 @@ import os
 from sandbox.cloud import host
 
 AMIS = host.SANDBOX / "images/amis.json"
-MODULES = ("images", "instances", "addresses", "security_groups", "network", "iam", "route53", "quotas")
+MODULES = ("images", "instances", "addresses", "security_groups", "network", "iam", "route53", "quotas", "s3")
 
 
 def apply() -> None:

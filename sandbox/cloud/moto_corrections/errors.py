@@ -86,7 +86,9 @@ def answer_with_client_errors(application: WSGIApplication) -> WSGIApplication:
             return refuse(call, f"{type(error).__name__}: {error}", start_response)
         status, headers = started
         kind = next((value for name, value in headers if name.lower() == "content-type"), "")
-        if status.startswith("5") or (status.startswith("4") and "html" in kind and call.service):
+        # The answer to HEAD has no content, whatever its type: S3's for a bucket or an object that does not exist.
+        is_page = "html" in kind and environ["REQUEST_METHOD"] != "HEAD"
+        if status.startswith("5") or (status.startswith("4") and is_page and call.service):
             return refuse(call, content.decode(errors="replace").strip() or status, start_response)
         start_response(status, headers)
         return [content]

@@ -20,7 +20,13 @@ T = TypeVar("T")
 
 TEXT_SETTINGS = frozenset({"region", "accessKey", "secretKey", "version"})
 FLAGS = frozenset(
-    {"skipCredentialsValidation", "skipMetadataApiCheck", "skipRegionValidation", "skipRequestingAccountId"}
+    {
+        "s3UsePathStyle",
+        "skipCredentialsValidation",
+        "skipMetadataApiCheck",
+        "skipRegionValidation",
+        "skipRequestingAccountId",
+    }
 )
 SETTINGS = TEXT_SETTINGS | FLAGS | {"endpoints", "defaultTags"}
 
@@ -81,6 +87,7 @@ class AwsClient:
                     max_pool_connections=64,
                     retries={"mode": "standard", "max_attempts": 10},
                     user_agent_extra="Pulumi/1.0",  # as the official provider
+                    s3={"addressing_style": "path" if self.settings.get("s3UsePathStyle") else "virtual"},
                 ),
             )
         client.meta.events.register("after-call", _note_service)
@@ -97,6 +104,14 @@ class AwsClient:
     @cached_property
     def iam(self) -> Any:
         return self._client("iam")
+
+    @cached_property
+    def s3(self) -> Any:
+        return self._client("s3")
+
+    @cached_property
+    def sts(self) -> Any:
+        return self._client("sts")
 
     @cached_property
     def secrets(self) -> Any:
@@ -183,7 +198,8 @@ def error_code(problem: ClientError) -> str:
 
 def is_not_found(problem: ClientError) -> bool:
     """Returns whether the error says that the resource does not exist."""
-    codes = ("NoSuchHostedZone", "NoSuchEntity", "Gateway.NotAttached")
+    # A HEAD request of S3 has no body with a code, so boto3 gives its status.
+    codes = ("NoSuchHostedZone", "NoSuchEntity", "NoSuchBucket", "Gateway.NotAttached", "404")
     return "NotFound" in error_code(problem) or error_code(problem) in codes
 
 

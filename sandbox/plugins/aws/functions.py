@@ -410,6 +410,41 @@ def _get_zone(client: AwsClient, arguments: Properties) -> Properties:
     }
 
 
+def _get_caller_identity(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading STS Caller Identity"):
+        found = client.sts.get_caller_identity()
+    return {
+        "accountId": found["Account"],
+        "arn": found["Arn"],
+        "id": found["Account"],
+        "userId": found["UserId"],
+    }
+
+
+def _get_region(client: AwsClient, arguments: Properties) -> Properties:
+    """Returns the provider's region. The official provider knows the rest without a call, and no program of ours uses it."""
+    return {"id": client.region, "name": client.region, "region": client.region}
+
+
+def _get_bucket(client: AwsClient, arguments: Properties) -> Properties:
+    name = str(arguments["bucket"])
+    with translate_errors(f"reading S3 Bucket ({name})"):
+        try:
+            client.s3.head_bucket(Bucket=name)
+        except ClientError as problem:
+            if is_not_found(problem):
+                raise ProviderError(f"reading S3 Bucket ({name}): couldn't find resource") from problem
+            raise
+        region = client.s3.get_bucket_location(Bucket=name).get("LocationConstraint") or "us-east-1"
+    return {
+        "arn": f"arn:aws:s3:::{name}",
+        "bucketDomainName": f"{name}.s3.amazonaws.com",
+        "bucketRegion": region,
+        "bucketRegionalDomainName": f"{name}.s3.{region}.amazonaws.com",
+        "id": name,
+    }
+
+
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
     "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "includeDeprecated", "mostRecent", "owners"})),
     "aws:ec2/getEips:getEips": (_get_eips, frozenset({"filters"})),
@@ -429,6 +464,9 @@ FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], fro
         _get_availability_zones,
         frozenset({"filters", "state"}),
     ),
+    "aws:index/getCallerIdentity:getCallerIdentity": (_get_caller_identity, frozenset()),
+    "aws:index/getRegion:getRegion": (_get_region, frozenset()),
+    "aws:s3/getBucket:getBucket": (_get_bucket, frozenset({"bucket"})),
     "aws:route53/getZone:getZone": (_get_zone, frozenset({"name"})),
     "aws:servicequotas/getServiceQuota:getServiceQuota": (
         _get_service_quota,

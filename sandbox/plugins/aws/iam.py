@@ -1,4 +1,4 @@
-"""IAM roles, their policies, and instance profiles."""
+"""IAM roles, instance profiles, users with access keys, and their policies."""
 
 import functools
 import re
@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.plugins.aws import policy_documents
-from sandbox.plugins.aws.client import AwsClient, describe_one, error_code, get_tags, to_tag_list
+from sandbox.plugins.aws.client import (
+    AwsClient,
+    describe_one,
+    error_code,
+    get_tags,
+    to_tag_list,
+)
 from sandbox.plugins.aws.resource_type import AwsResourceType, update_tags
 from sandbox.plugins.properties import Properties, Value
 
@@ -234,5 +240,137 @@ INSTANCE_PROFILE = AwsResourceType(
         new,
         lambda keys: client.iam.untag_instance_profile(InstanceProfileName=name, TagKeys=keys),
         lambda tags: client.iam.tag_instance_profile(InstanceProfileName=name, Tags=tags),
+    ),
+)
+
+# ---- users
+
+
+def _create_user(client: AwsClient, inputs: Properties) -> str:
+    name = str(inputs["name"])
+    client.iam.create_user(UserName=name, Path="/", Tags=to_tag_list(client.merge_tags(inputs.get("tags"))))
+    return name
+
+
+def _read_user(client: AwsClient, name: str, known: Properties) -> Properties | None:
+    found = describe_one(lambda: [client.iam.get_user(UserName=name)["User"]])
+    return found and {
+        "arn": found["Arn"],
+        "name": found["UserName"],
+        "tags": get_tags(found),
+        "uniqueId": found["UserId"],
+    }
+
+
+def _delete_user(client: AwsClient, name: str, state: Properties) -> None:
+    """Deletes a user. With `forceDestroy` the official provider first deletes what else can log in as it."""
+
+    def delete() -> None:
+        client.iam.list_groups_for_user(UserName=name)
+        if state.get("forceDestroy"):
+            for key in client.iam.list_access_keys(UserName=name)["AccessKeyMetadata"]:
+                client.iam.delete_access_key(UserName=name, AccessKeyId=key["AccessKeyId"])
+            client.iam.list_ssh_public_keys(UserName=name)
+            client.iam.list_virtual_mfa_devices(AssignmentStatus="Assigned")
+            client.iam.list_mfa_devices(UserName=name)
+            client.ignore_not_found(lambda: client.iam.delete_login_profile(UserName=name))
+            client.iam.list_signing_certificates(UserName=name)
+        client.iam.delete_user(UserName=name)
+
+    client.ignore_not_found(delete)
+
+
+USER = AwsResourceType(
+    token="aws:iam/user:User",
+    label="IAM User",
+    # The official provider renames a user in place. Nothing here does.
+    replace_on_change=frozenset({"name"}),
+    update_on_change=frozenset({"forceDestroy"}),
+    defaults={"forceDestroy": False},
+    validators={"name": _name(64)},
+    auto_named=True,
+    outputs=frozenset({"arn", "uniqueId"}),
+    create=_create_user,
+    read=_read_user,
+    delete=_delete_user,
+    update_tags=lambda client, name, old, new: update_tags(
+        old,
+        new,
+        lambda keys: client.iam.untag_user(UserName=name, TagKeys=keys),
+        lambda tags: client.iam.tag_user(UserName=name, Tags=tags),
+    ),
+)
+
+
+def _put_user_policy(client: AwsClient, inputs: Properties) -> str:
+    user, name = str(inputs["user"]), str(inputs["name"])
+    client.iam.put_user_policy(UserName=user, PolicyName=name, PolicyDocument=inputs["policy"])
+    return f"{user}:{name}"
+
+
+def _read_user_policy(client: AwsClient, policy_id: str, known: Properties) -> Properties | None:
+    user, name = policy_id.split(":", 1)
+    found = describe_one(
+        lambda: [client.iam.get_user_policy(UserName=user, PolicyName=name)["PolicyDocument"]]
+    )
+    return found and {
+        "name": name,
+        "policy": policy_documents.keep_given_text(known.get("policy"), found),
+        "user": user,
+    }
+
+
+def _update_user_policy(
+    client: AwsClient, policy_id: str, state: Properties, inputs: Properties, changed: set[str]
+) -> None:
+    _put_user_policy(client, inputs)
+
+
+def _delete_user_policy(client: AwsClient, policy_id: str, state: Properties) -> None:
+    user, name = policy_id.split(":", 1)
+    client.ignore_not_found(lambda: client.iam.delete_user_policy(UserName=user, PolicyName=name))
+
+
+USER_POLICY = AwsResourceType(
+    token="aws:iam/userPolicy:UserPolicy",
+    label="IAM User Policy",
+    required=frozenset({"user", "policy"}),
+    replace_on_change=frozenset({"name", "user"}),
+    update_on_change=frozenset({"policy"}),
+    policy_inputs=frozenset({"policy"}),
+    validators={"name": _name(128), "policy": policy_documents.validator("policy")},
+    auto_named=True,
+    taggable=False,
+    create=_put_user_policy,
+    read=_read_user_policy,
+    update=_update_user_policy,
+    delete=_delete_user_policy,
+)
+
+
+def _create_key(client: AwsClient, inputs: Properties) -> tuple[str, Properties]:
+    key = client.iam.create_access_key(UserName=inputs["user"])["AccessKey"]
+    return str(key["AccessKeyId"]), {"secret": key["SecretAccessKey"]}
+
+
+def _read_key(client: AwsClient, key_id: str, known: Properties) -> Properties | None:
+    user = str(known["user"])
+    keys = describe_one(lambda: [client.iam.list_access_keys(UserName=user)]) or {"AccessKeyMetadata": []}
+    found = next((key for key in keys["AccessKeyMetadata"] if key["AccessKeyId"] == key_id), None)
+    return found and {"createDate": _created(found), "status": found["Status"], "user": user}
+
+
+ACCESS_KEY = AwsResourceType(
+    token="aws:iam/accessKey:AccessKey",
+    label="IAM Access Key",
+    required=frozenset({"user"}),
+    replace_on_change=frozenset({"user"}),
+    defaults={"status": "Active"},
+    taggable=False,
+    outputs=frozenset({"createDate", "secret"}),
+    create=_create_key,
+    read=_read_key,
+    delete=lambda client, key_id, state: client.ignore_not_found(
+        lambda: client.iam.delete_access_key(UserName=state["user"], AccessKeyId=key_id)
     ),
 )

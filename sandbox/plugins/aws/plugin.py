@@ -15,7 +15,7 @@ from google.protobuf import empty_pb2
 from sandbox.plugins.aws import functions
 from sandbox.plugins.aws.client import SETTINGS, AwsClient, get_region
 from sandbox.plugins.aws.elastic_ip import EIP, EIP_ASSOCIATION
-from sandbox.plugins.aws.iam import INSTANCE_PROFILE, ROLE, ROLE_POLICY
+from sandbox.plugins.aws.iam import ACCESS_KEY, INSTANCE_PROFILE, ROLE, ROLE_POLICY, USER, USER_POLICY
 from sandbox.plugins.aws.instance import INSTANCE
 from sandbox.plugins.aws.network import (
     INTERNET_GATEWAY,
@@ -27,6 +27,7 @@ from sandbox.plugins.aws.network import (
 )
 from sandbox.plugins.aws.resource_type import AwsResourceType
 from sandbox.plugins.aws.route53 import RECORD
+from sandbox.plugins.aws.s3 import BUCKET, BUCKET_PUBLIC_ACCESS_BLOCK
 from sandbox.plugins.aws.secrets_manager import SECRET
 from sandbox.plugins.aws.security_groups import EGRESS_RULE, INGRESS_RULE, SECURITY_GROUP
 from sandbox.plugins.properties import Properties
@@ -38,6 +39,7 @@ T = TypeVar("T")
 RESOURCE_TYPES = (
     VPC, SUBNET, INTERNET_GATEWAY, ROUTE_TABLE, ROUTE, ROUTE_TABLE_ASSOCIATION, SECURITY_GROUP, INGRESS_RULE,
     EGRESS_RULE, INSTANCE, EIP, EIP_ASSOCIATION, RECORD, ROLE, ROLE_POLICY, INSTANCE_PROFILE, SECRET,
+    USER, USER_POLICY, ACCESS_KEY, BUCKET, BUCKET_PUBLIC_ACCESS_BLOCK,
 )  # fmt: skip
 
 # boto3 blocks, so each operation needs a thread. The engine runs a few dozen operations in parallel.

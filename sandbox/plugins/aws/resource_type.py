@@ -58,7 +58,8 @@ class AwsResourceType:
     token: str
     label: str
     """The type's name in the official provider's messages."""
-    create: Callable[[AwsClient, Properties], str]
+    create: Callable[[AwsClient, Properties], "str | tuple[str, Properties]"]
+    """Returns the id, and the outputs that AWS never returns again."""
     read: Callable[[AwsClient, str, Properties], Properties | None]
     delete: Callable[[AwsClient, str, Properties], None]
     update: Callable[[AwsClient, str, Properties, Properties, set[str]], None] = _update_nothing
@@ -228,14 +229,15 @@ class AwsResourceType:
 
     def create_resource(self, client: AwsClient, inputs: Properties) -> tuple[str, Properties]:
         with translate_errors(f"creating {self.label}"):
-            resource_id = self.create(client, inputs)
-        state = self._read_state(client, resource_id, inputs)
+            created = self.create(client, inputs)
+        resource_id, once = created if isinstance(created, tuple) else (created, {})
+        state = self._read_state(client, resource_id, {**inputs, **once})
         try:
             with translate_errors(f"waiting for {self.label} ({resource_id}) create"):
                 self.finish_create(client, resource_id, inputs)
         except ProviderError as problem:
             raise ResourceInitFailedError(str(problem), resource_id, state) from problem
-        return resource_id, self._read_state(client, resource_id, inputs)
+        return resource_id, self._read_state(client, resource_id, {**inputs, **once})
 
     def update_resource(
         self,

@@ -185,6 +185,25 @@ RestartSec=5
 END
 }
 
+# Whenever the server stops, systemd stops this unit before it.
+finish_uploads_before_stop() {
+  add_unit_file ant-media-uploads.service <<END
+[Unit]
+Description=Uploads of Ant Media Server are finished before it stops
+After=antmedia.service
+PartOf=antmedia.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=$(dirname "$0")/finish-uploads.sh
+TimeoutStopSec=150
+[Install]
+WantedBy=antmedia.service
+END
+  start_units ant-media-uploads.service
+}
+
 # Prints liveness and applications that do not serve. These are the requests of HAProxy's health check (haproxy.cfg).
 list_unready() {
   local application status
@@ -309,12 +328,14 @@ if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/d
   systemctl restart antmedia
 fi
 wait_until_ready
+finish_uploads_before_stop
 # The server before the upgrade.
 rm -rf "$ams.previous"
 install -D -m 0600 /dev/stdin "$started_with" <<<"$(print_fingerprint)"
 # Records only the settings that this script writes before a start: the server and its panel write the others.
 {
   echo "unit antmedia.service"
+  echo "unit ant-media-uploads.service"
   echo "settings $ams/conf/red5.properties clusterdb[.](host|user|password)${licence_key:+|server[.]licence_key}${set_names:+|$set_names}"
   printf "settings %s db[.](type|host|user|password)\n" "$ams"/webapps/*/WEB-INF/red5-web.properties
   echo "lines $ams/conf/jee-container.xml cluster (start|end)"

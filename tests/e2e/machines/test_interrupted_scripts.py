@@ -187,6 +187,7 @@ NOT_INTERRUPTED = {
     "check-disk-space.sh",
     "close-dead-connections.sh",
     "find-drift.sh",
+    "finish-uploads.sh",
     "haproxy-servers.sh",
     "install-ant-media-server.sh",
     "management_api.py",

@@ -67,6 +67,10 @@ class Api:
         return self._client("secretsmanager")
 
     @cached_property
+    def s3(self) -> Any:
+        return self._client("s3")
+
+    @cached_property
     def sts(self) -> Any:
         return self._client("sts")
 

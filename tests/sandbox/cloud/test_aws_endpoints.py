@@ -241,6 +241,97 @@ def test_deleted_records_can_be_created_again_in_any_order(sandbox: Sandbox, rol
             sandbox.call_on_internet(lambda name=name, action=action: change(action, name))
 
 
+BUCKET = "recordings"
+BUCKET_URL = f"https://{BUCKET}.{addresses.S3_NAME}"
+
+
+@dataclass
+class Uploader:
+    """Machine `front` with the access key of a user, who may list one bucket and read and write its objects."""
+
+    machine: Machine
+    access_key: str
+    secret_key: str
+
+    def request(
+        self, path: str, *arguments: str, user: str = "", bucket: str = BUCKET_URL
+    ) -> tuple[int, str]:
+        """Returns the status and the code of an error, empty for none."""
+        status, text = curl(
+            self.machine,
+            *("--user", user or f"{self.access_key}:{self.secret_key}"),
+            *("--aws-sigv4", f"aws:amz:{addresses.REGION}:s3"),
+            *(*arguments, f"{bucket}/{path}"),
+        )
+        return status, text.partition("<Code>")[2].partition("<")[0]
+
+
+@pytest.fixture(scope="module")
+def uploader(sandbox: Sandbox, pair: tuple[Machine, Machine]) -> Uploader:
+    iam, s3 = client("iam"), client("s3")
+    statements = [
+        {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{BUCKET}"},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:PutObjectAcl", "s3:GetObject"],
+            "Resource": f"arn:aws:s3:::{BUCKET}/*",
+        },
+    ]
+
+    def create() -> Uploader:
+        where = {"LocationConstraint": addresses.REGION}
+        for name in (BUCKET, "another"):
+            s3.create_bucket(Bucket=name, CreateBucketConfiguration=where)
+        iam.create_user(UserName="uploader")
+        iam.put_user_policy(
+            UserName="uploader",
+            PolicyName="upload",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
+        )
+        key = iam.create_access_key(UserName="uploader")["AccessKey"]
+        return Uploader(pair[0], key["AccessKeyId"], key["SecretAccessKey"])
+
+    return sandbox.call_on_internet(create)
+
+
+def test_user_writes_only_to_its_bucket(sandbox: Sandbox, uploader: Uploader) -> None:
+    headers = ("-H", "x-amz-acl: bucket-owner-full-control", "-H", "content-type: video/mp4")
+    put = ("-X", "PUT", *headers, "-d", "a recording")
+    assert uploader.request("streams/a%20b.mp4", *put) == (200, "")
+    stored = sandbox.call_on_internet(
+        lambda: client("s3").get_object(Bucket=BUCKET, Key="streams/a b.mp4")["Body"].read()
+    )
+    assert stored == b"a recording"
+    assert uploader.request("streams/a%20b.mp4", "--head") == (200, "")
+    assert uploader.request("streams/none.mp4", "--head") == (404, "")
+    assert uploader.request("?list-type=2&prefix=streams") == (200, "")
+    other = f"https://another.{addresses.S3_NAME}"
+    assert uploader.request("a.mp4", *put, bucket=other) == (403, "AccessDenied")
+    assert uploader.request("streams/a%20b.mp4", "-X", "DELETE") == (403, "AccessDenied")
+    assert uploader.request("streams/a.mp4?uploads", "-X", "POST") == (403, "AccessDenied")
+
+
+def test_bucket_without_acls_refuses_those_of_others(uploader: Uploader) -> None:
+    for acl in ("public-read", "private"):
+        put = ("-X", "PUT", "-H", f"x-amz-acl: {acl}", "-d", "a recording")
+        assert uploader.request("streams/a.mp4", *put) == (400, "AccessControlListNotSupported")
+
+
+def test_wrong_and_empty_access_keys_are_rejected(sandbox: Sandbox, uploader: Uploader) -> None:
+    def error_code(user: str) -> tuple[int, str]:
+        return uploader.request("streams/a.mp4", "-X", "PUT", "-d", "x", user=user)
+
+    assert error_code(f"{uploader.access_key}:wrong") == (403, "SignatureDoesNotMatch")
+    assert error_code("AKIAUNKNOWN:x") == (403, "InvalidAccessKeyId")
+    # With empty s3AccessKey and s3SecretKey, Ant Media Server signs with this.
+    assert error_code(":") == (400, "AuthorizationHeaderMalformed")
+    iam = client("iam")
+    key = {"UserName": "uploader", "AccessKeyId": uploader.access_key}
+    sandbox.call_on_internet(lambda: iam.update_access_key(**key, Status="Inactive"))
+    assert error_code("") == (403, "InvalidAccessKeyId")
+    sandbox.call_on_internet(lambda: iam.update_access_key(**key, Status="Active"))
+
+
 def test_metadata_works_after_a_restart(ec2: Any, pair: tuple[Machine, Machine]) -> None:
     _, back = pair
     back.sandbox.call_on_internet(lambda: ec2.reboot_instances(InstanceIds=[back.id]))

@@ -697,6 +697,95 @@ def test_profile_is_created_read_and_deleted(api: Api) -> None:
         api.iam.get_instance_profile(InstanceProfileName="node")
 
 
+def test_user_with_key_is_created_read_and_deleted(api: Api) -> None:
+    api.iam.create_user(UserName="uploader", Path="/", Tags=TAGS)
+    assert api.iam.get_user(UserName="uploader")["User"]["Tags"] == TAGS
+    api.iam.put_user_policy(UserName="uploader", PolicyName="put", PolicyDocument=json.dumps(POLICY))
+    assert api.iam.get_user_policy(UserName="uploader", PolicyName="put")["PolicyDocument"] == POLICY
+    keys = [api.iam.create_access_key(UserName="uploader")["AccessKey"]["AccessKeyId"] for _ in range(2)]
+    with refused("LimitExceeded"):
+        api.iam.create_access_key(UserName="uploader")
+    with refused("DeleteConflict"):
+        api.iam.delete_user(UserName="uploader")
+    # What the provider calls with forceDestroy.
+    api.iam.list_groups_for_user(UserName="uploader")
+    found = api.iam.list_access_keys(UserName="uploader")["AccessKeyMetadata"]
+    assert {key["AccessKeyId"] for key in found} == {*keys}
+    for key in keys:
+        api.iam.delete_access_key(UserName="uploader", AccessKeyId=key)
+    api.iam.list_ssh_public_keys(UserName="uploader")
+    api.iam.list_virtual_mfa_devices(AssignmentStatus="Assigned")
+    api.iam.list_mfa_devices(UserName="uploader")
+    with refused("NoSuchEntity"):
+        api.iam.delete_login_profile(UserName="uploader")
+    api.iam.list_signing_certificates(UserName="uploader")
+    with refused("DeleteConflict"):
+        api.iam.delete_user(UserName="uploader")
+    api.iam.delete_user_policy(UserName="uploader", PolicyName="put")
+    api.iam.delete_user(UserName="uploader")
+    with refused("NoSuchEntity"):
+        api.iam.get_user(UserName="uploader")
+
+
+# ---- S3
+
+
+def test_bucket_is_created_read_and_deleted(api: Api) -> None:
+    bucket = {"Bucket": "recordings"}
+    with refused("404"):
+        api.s3.head_bucket(**bucket)
+    where = {"LocationConstraint": addresses.REGION}
+    api.s3.create_bucket(**bucket, CreateBucketConfiguration=where)
+    with refused("BucketAlreadyOwnedByYou"):
+        api.s3.create_bucket(**bucket, CreateBucketConfiguration=where)
+    with refused("NoSuchTagSet"):
+        api.s3.get_bucket_tagging(**bucket)
+    api.s3.put_bucket_tagging(**bucket, Tagging={"TagSet": TAGS})
+    assert api.s3.get_bucket_tagging(**bucket)["TagSet"] == TAGS
+    # All that the provider reads of a new bucket.
+    assert api.s3.get_bucket_location(**bucket)["LocationConstraint"] == addresses.REGION
+    for absent, read in (
+        ("NoSuchBucketPolicy", api.s3.get_bucket_policy),
+        ("NoSuchCORSConfiguration", api.s3.get_bucket_cors),
+        ("NoSuchWebsiteConfiguration", api.s3.get_bucket_website),
+        ("NoSuchLifecycleConfiguration", api.s3.get_bucket_lifecycle_configuration),
+        ("ReplicationConfigurationNotFoundError", api.s3.get_bucket_replication),
+        ("ObjectLockConfigurationNotFoundError", api.s3.get_object_lock_configuration),
+    ):
+        with refused(absent):
+            read(**bucket)
+    assert api.s3.get_bucket_acl(**bucket)["Grants"]
+    assert "Status" not in api.s3.get_bucket_versioning(**bucket)
+    assert "Status" not in api.s3.get_bucket_accelerate_configuration(**bucket)
+    api.s3.get_bucket_request_payment(**bucket)
+    assert "LoggingEnabled" not in api.s3.get_bucket_logging(**bucket)
+    # S3 encrypts the objects of every bucket (S3 User Guide, "Default encryption FAQ").
+    (rule,) = api.s3.get_bucket_encryption(**bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    blocks = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    # A new bucket blocks public access and has no ACLs (S3 User Guide, "Default settings for new S3 buckets FAQ").
+    assert api.s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"] == blocks
+    controls = api.s3.get_bucket_ownership_controls(**bucket)["OwnershipControls"]
+    assert controls["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    api.s3.delete_public_access_block(**bucket)
+    with refused("NoSuchPublicAccessBlockConfiguration"):
+        api.s3.get_public_access_block(**bucket)
+    api.s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=blocks)
+    assert api.s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"] == blocks
+    api.s3.put_object(**bucket, Key="streams/a.mp4", Body=b"x")
+    with refused("BucketNotEmpty"):
+        api.s3.delete_bucket(**bucket)
+    (version,) = api.s3.list_object_versions(**bucket)["Versions"]
+    api.s3.delete_objects(
+        **bucket, Delete={"Objects": [{"Key": version["Key"], "VersionId": version["VersionId"]}]}
+    )
+    api.s3.delete_bucket(**bucket)
+    with refused("NoSuchBucket"):
+        api.s3.delete_bucket(**bucket)
+
+
 # ---- requests that moto cannot serve
 
 

@@ -719,6 +719,50 @@ def test_settings_fail_with_the_reason_when_the_server_does_not_answer(single: M
     assert result.stderr.startswith("Ant Media Server's REST API failed: ")
 
 
+STREAMS = f"{HOME}/webapps/LiveApp/streams"
+
+
+def list_recordings(machines: Machines) -> list[str]:
+    return sorted(machines.shell(SINGLE, f"cd {STREAMS} && ls | grep mp4").stdout.split())
+
+
+def test_recordings_are_finished_when_their_stream_ends_and_numbered(single: Machines) -> None:
+    before = read_app_settings(SINGLE)
+    with publish(SINGLE, "unrecorded"):
+        wait_until("it is live", lambda: response_status(SINGLE, "/LiveApp/streams/unrecorded.m3u8") == 200)
+    assert replace_app_settings(SINGLE, {**before, "mp4MuxingEnabled": True})
+    for finished in (["cam.mp4"], ["cam.mp4", "cam_1.mp4"]):
+        with publish(SINGLE, "cam"):
+            wait_until("it is recorded", lambda: "cam.mp4.tmp_extension" in list_recordings(single))
+        wait_until("it is finished", lambda finished=finished: list_recordings(single) == finished)
+    assert response_status(SINGLE, "/LiveApp/streams/cam_1.mp4") == 200
+    assert response_status(SINGLE, "/LiveApp/streams/cam_2.mp4") == 404
+    # Where recordings are in S3, the original redirects to it.
+    bucket = {"httpForwardingBaseURL": "https://b.s3.amazonaws.com/", "httpForwardingExtension": "mp4,m3u8"}
+    assert replace_app_settings(SINGLE, {**before, **bucket})
+    redirect = send_request(SINGLE, "/LiveApp/streams/cam.mp4")
+    location = redirect.headers["Location"]
+    assert (redirect.status, location) == (302, "https://b.s3.amazonaws.com/streams/cam.mp4")
+    assert replace_app_settings(SINGLE, before)
+
+
+def test_recording_is_left_unfinished_when_s3_does_not_tell_which_name_is_free(single: Machines) -> None:
+    before = read_app_settings(SINGLE)
+    uploading = {
+        "mp4MuxingEnabled": True,
+        "s3RecordingEnabled": True,
+        "s3BucketName": "b",
+        "s3RegionName": "eu-west-1",
+    }
+    assert replace_app_settings(SINGLE, {**before, **uploading})
+    with publish(SINGLE, "lost"):
+        wait_until("it is recorded", lambda: "lost.mp4.tmp_extension" in list_recordings(single))
+    log = "grep -c 'lost.mp4.tmp_extension is not finished' /var/log/antmedia/ant-media-server.log"
+    wait_until("S3 did not answer", lambda: single.shell(SINGLE, log).stdout.strip() == "1")
+    assert "lost.mp4.tmp_extension" in list_recordings(single)
+    assert replace_app_settings(SINGLE, before)
+
+
 # A cluster
 
 

@@ -403,3 +403,25 @@ def test_installer_that_failed_halfway_runs_again(node: Node) -> None:
     assert "Installing Ant Media Server" in again.stdout
     third = node.set_up("", installation="install", mode="standalone", before=download)
     assert "Installing Ant Media Server" not in third.stdout
+
+
+def test_server_stops_when_its_finished_recordings_are_uploaded(node: Node) -> None:
+    """The server deletes a recording when it is uploaded. Here the test does."""
+    assert node.set_up(REDIS_URL).returncode == 0
+    recording, properties = (
+        f"{HOME}/webapps/LiveApp/{path}" for path in ("streams/a.mp4", "WEB-INF/red5-web.properties")
+    )
+    node.shell(f"install -D -o antmedia /dev/null {recording}")
+    node.shell(f"sed -i '/^s3RecordingEnabled/d' {properties} && echo s3RecordingEnabled=true >>{properties}")
+    node.shell("systemctl stop --no-block antmedia")
+    node.shell("until systemctl show -p SubState ant-media-uploads | grep stop; do sleep 0.1; done")
+    assert node.shell("systemctl is-active antmedia").strip() == "active"
+    node.shell(f"rm {recording}")
+    node.shell("until [[ $(systemctl is-active antmedia) == inactive ]]; do sleep 0.1; done")
+    # A recording that S3 refused is older, and does not hold the server up. Nor does one that is not to be uploaded.
+    for prepare in (
+        f"touch -d '-1 hour' {recording}",
+        f"touch {recording} && sed -i 's/^s3RecordingEnabled=.*/s3RecordingEnabled=false/' {properties}",
+    ):
+        assert node.set_up(REDIS_URL).returncode == 0
+        node.shell(f"{prepare} && timeout 60 systemctl stop antmedia")

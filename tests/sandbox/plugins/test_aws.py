@@ -33,7 +33,7 @@ PROFILE = BY_TOKEN["aws:iam/instanceProfile:InstanceProfile"]
 SECRET = BY_TOKEN["aws:secretsmanager/secret:Secret"]
 
 REGION = "eu-west-1"
-SERVICES = ("ec2", "iam", "route53", "secretsmanager", "servicequotas", "sts")
+SERVICES = ("ec2", "iam", "route53", "s3", "secretsmanager", "servicequotas", "sts")
 DEBIAN = "136693071363"
 DEBIAN_IMAGE = "ami-0deb1a13000000001"
 
@@ -47,6 +47,7 @@ class Amazon:
         self.route53 = self._client("route53")
         self.iam = self._client("iam")
         self.secrets = self._client("secretsmanager")
+        self.s3 = self._client("s3")
 
     def _client(self, service: str) -> Any:
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -84,6 +85,8 @@ class Amazon:
             "networks": len([vpc for vpc in self.ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]]),
             "roles": len(self.iam.list_roles()["Roles"]),
             "profiles": len(self.iam.list_instance_profiles()["InstanceProfiles"]),
+            "users": len(self.iam.list_users()["Users"]),
+            "buckets": len(self.s3.list_buckets()["Buckets"]),
             "secrets": len(self.secrets.list_secrets(IncludePlannedDeletion=True)["SecretList"]),
             "records": sum(
                 record["Type"] == "A"
@@ -114,6 +117,7 @@ def settings(amazon: Amazon, **default_tags: str) -> Properties:
         "accessKey": "test",
         "secretKey": "test",
         "skipCredentialsValidation": True,
+        "s3UsePathStyle": True,
         "endpoints": [dict.fromkeys(SERVICES, amazon.url)],
         "defaultTags": {"tags": {"project": "ant-media", **default_tags}},
     }
@@ -816,6 +820,75 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     assert amazon.count_resources() == before
 
 
+STORAGE = """
+import json
+import pulumi
+import pulumi_aws as aws
+
+bucket = aws.s3.Bucket("bucket", bucket="a-bucket-of-recordings", force_destroy=False, tags={"Name": "first"})
+aws.s3.BucketPublicAccessBlock("block", bucket=bucket.id, block_public_acls=True, block_public_policy=True,
+    ignore_public_acls=True, restrict_public_buckets=True)
+user = aws.iam.User("user", name="uploader", force_destroy=True)
+aws.iam.UserPolicy("policy", user=user.name, policy=bucket.arn.apply(lambda arn: json.dumps({"Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": "s3:PutObject", "Resource": arn + "/*"}]})))
+key = aws.iam.AccessKey("key", user=user.name)
+pulumi.export("bucket", bucket.id)
+pulumi.export("id", key.id)
+pulumi.export("secret", key.secret)
+pulumi.export("account", aws.get_caller_identity().account_id)
+pulumi.export("region", aws.get_region().region)
+pulumi.export("found", bucket.id.apply(lambda name: aws.s3.get_bucket(bucket=name).bucket_region))
+"""
+
+
+def test_a_bucket_and_a_key_are_created_changed_and_destroyed(aws: Stack, amazon: Amazon) -> None:
+    before = amazon.count_resources()
+    aws.program(STORAGE).up()
+    outputs = aws.outputs()
+    name = str(outputs["bucket"])
+    assert (outputs["account"], outputs["region"], outputs["found"]) == ("123456789012", REGION, REGION)
+    # The key is known once, encrypted in the state, and kept by a refresh.
+    keys = amazon.iam.list_access_keys(UserName="uploader")["AccessKeyMetadata"]
+    assert [key["AccessKeyId"] for key in keys] == [outputs["id"]]
+    assert "ciphertext" in outputs["secret"]
+    aws.run("refresh", "--yes", "--expect-no-changes")
+    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+    assert amazon.s3.get_bucket_tagging(Bucket=name)["TagSet"] == [
+        {"Key": "project", "Value": "ant-media"},
+        {"Key": "Name", "Value": "first"},
+    ]
+    block = amazon.s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"]
+    assert set(block.values()) == {True}
+
+    # By hand: tags and the block. The next update reverts both.
+    amazon.s3.delete_public_access_block(Bucket=name)
+    amazon.s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": [{"Key": "other", "Value": "x"}]})
+    aws.up("--refresh")
+    assert len(amazon.s3.get_bucket_tagging(Bucket=name)["TagSet"]) == 2
+    assert amazon.s3.get_public_access_block(Bucket=name)
+
+    # A bucket with objects is deleted only with forceDestroy; a user with other keys always is.
+    amazon.s3.put_object(Bucket=name, Key="streams/a.mp4", Body=b"recording")
+    amazon.iam.create_access_key(UserName="uploader")
+    failed = aws.run("destroy", "--yes", fails=True)
+    assert "deleting S3 Bucket (a-bucket-of-recordings): operation error S3: DeleteBucket" in failed
+    assert "api error BucketNotEmpty" in failed
+    aws.program(STORAGE.replace("force_destroy=False", "force_destroy=True")).up()
+    aws.run("destroy", "--yes")
+    assert amazon.count_resources() == before
+
+
+def test_an_existing_bucket_is_refused(aws: Stack, amazon: Amazon) -> None:
+    amazon.s3.create_bucket(
+        Bucket="a-bucket-of-recordings", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    failed = aws.program(STORAGE).up(fails=True)
+    assert "creating S3 Bucket" in failed
+    assert "BucketAlreadyOwnedByYou" in failed
+    aws.run("destroy", "--yes")
+    amazon.s3.delete_bucket(Bucket="a-bucket-of-recordings")
+
+
 def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Amazon) -> None:
     aws.program(IDENTITY).up()
     role, profile = aws.outputs()["role"], aws.outputs()["profile"]
@@ -864,7 +937,7 @@ def test_a_machine_without_a_profile_gets_one_in_place(aws: Stack, amazon: Amazo
 @pytest.mark.parametrize(
     ("program", "error"),
     [
-        ("aws.s3.Bucket('b')", "unknown resource type aws:s3/bucket:Bucket"),
+        ("aws.sns.Topic('b')", "unknown resource type aws:sns/topic:Topic"),
         (
             "aws.ec2.Eip('e', address='198.51.100.1')",
             "property address value {198.51.100.1} has a problem: unknown property of aws:ec2/eip:Eip",

@@ -15,7 +15,13 @@ import pytest
 from tests.project import PROJECT
 
 FOLDER = PROJECT / "docs/aws"
-PERMISSIONS = ("preview-permissions", "deploy-permissions", "state-permissions", "stack-removal-permissions")
+PERMISSIONS = (
+    "preview-permissions",
+    "deploy-permissions",
+    "recordings-permissions",
+    "state-permissions",
+    "stack-removal-permissions",
+)
 CFN_LINT = find_spec("cfnlint")  # a dependency of moto; not imported, because that takes seconds
 assert CFN_LINT
 assert CFN_LINT.origin
@@ -47,6 +53,8 @@ def resource_type(arn: str) -> str:
     service, _, _, resource = arn.split(":", 5)[2:]
     if service == "s3":  # ARNs of S3 contain no type.
         return "object" if "/" in resource else "bucket"
+    if service == "iam":  # A form with wildcards for everything matches all of its ARNs.
+        return resource.partition("/")[0]
     for name, known in AWS[service]["Resources"].items():
         for form in as_list(known["ARNFormats"]):
             if re.fullmatch(form.split(":", 5)[5], resource):
@@ -100,7 +108,10 @@ def test_write_access_is_limited_to_the_stack() -> None:
         "StringLikeIfExists": {"aws:ResourceTag/stack": "STACK"},
     }
     untagged_types = {"image", "network-interface", "security-group-rule", "volume"}
-    for statement, action in allowed_actions("deploy-permissions"):
+    for statement, action in (
+        *allowed_actions("deploy-permissions"),
+        *allowed_actions("recordings-permissions"),
+    ):
         resources = as_list(statement["Resource"])
         keys = {key: value for keys in statement.get("Condition", {}).values() for key, value in keys.items()}
         if re.search(r":(Describe|List|Get)", action):
@@ -130,7 +141,7 @@ def test_write_access_is_limited_to_the_stack() -> None:
 def test_only_the_lock_of_the_state_can_be_deleted_unless_the_stack_is_removed() -> None:
     deleted = {
         document: [
-            arn.split(".pulumi/")[1].split("/")[0]
+            arn.rpartition(".pulumi/")[2].split("/")[0]
             for statement, action in allowed_actions(document)
             if action == "s3:DeleteObject"
             for arn in as_list(statement["Resource"])
@@ -139,7 +150,11 @@ def test_only_the_lock_of_the_state_can_be_deleted_unless_the_stack_is_removed()
     }
     assert {document: folders for document, folders in deleted.items() if folders} == {
         "state-permissions": ["locks"],
-        "stack-removal-permissions": ["stacks", "history"],
+        "stack-removal-permissions": [
+            "stacks",
+            "history",
+            "arn:aws:s3:::ant-media-cluster-STACK-recordings-*",
+        ],
     }
 
 
@@ -185,6 +200,16 @@ READS: dict[str, str] = {
     "Role": "iam:GetRole ListRolePolicies ListAttachedRolePolicies",
     "RolePolicy": "iam:GetRolePolicy",
     "InstanceProfile": "iam:GetInstanceProfile GetRole",
+    "User": "iam:GetUser",
+    "UserPolicy": "iam:GetUserPolicy",
+    "AccessKey": "iam:ListAccessKeys",
+    "Bucket": (
+        "s3:ListBucket GetBucketPolicy GetBucketAcl GetBucketCORS GetBucketWebsite GetBucketVersioning "
+        "GetAccelerateConfiguration GetBucketRequestPayment GetBucketLogging GetLifecycleConfiguration "
+        "GetReplicationConfiguration GetEncryptionConfiguration GetBucketObjectLockConfiguration GetBucketLocation "
+        "GetBucketTagging"
+    ),
+    "BucketPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
     # Functions that the program calls before it registers a resource.
     "getAvailabilityZones": "ec2:DescribeAvailabilityZones",
     "getInstanceType": "ec2:DescribeInstanceTypes",
@@ -197,6 +222,9 @@ READS: dict[str, str] = {
     "getInstance": "ec2:DescribeInstances DescribeInstanceTypes DescribeInstanceAttribute DescribeVolumes DescribeInstanceCreditSpecifications",
     "getEips": "ec2:DescribeAddresses",
     "getServiceQuota": "servicequotas:GetAWSDefaultServiceQuota GetServiceQuota",
+    "getBucket": "s3:ListBucket GetBucketLocation",
+    "getCallerIdentity": "sts:GetCallerIdentity",
+    "getRegion": "",
     "getZone": "route53:ListHostedZones GetHostedZone ListTagsForResource ListResourceRecordSets",
 }
 WRITES: dict[str, str] = {
@@ -236,6 +264,18 @@ WRITES: dict[str, str] = {
     ),
 }
 
+# Of stacks with `recordings`.
+RECORDINGS_WRITES: dict[str, str] = {
+    "User": (
+        "iam:CreateUser DeleteUser TagUser UntagUser ListGroupsForUser ListAccessKeys DeleteAccessKey ListSSHPublicKeys "
+        "ListVirtualMFADevices ListMFADevices DeleteLoginProfile ListSigningCertificates ListServiceSpecificCredentials"
+    ),
+    "UserPolicy": "iam:PutUserPolicy DeleteUserPolicy",
+    "AccessKey": "iam:CreateAccessKey DeleteAccessKey",
+    "Bucket": "s3:CreateBucket PutBucketTagging DeleteBucket",
+    "BucketPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+}
+
 
 def find_refused(calls: Mapping[str, str], documents: Sequence[str]) -> list[str]:
     """Returns the calls that no document allows."""
@@ -257,6 +297,9 @@ def test_deploy_role_may_create_change_and_delete_every_resource_of_the_program(
     # A deploy role has the preview permissions too.
     documents = ["preview-permissions", "deploy-permissions"]
     assert find_refused(READS, documents) + find_refused(WRITES, documents) == []
+    assert find_refused(RECORDINGS_WRITES, [*documents, "recordings-permissions"]) == []
+    emptied = {"Bucket with deleteWithStack": "s3:DeleteObject DeleteObjectVersion ListBucketVersions"}
+    assert find_refused(emptied, ["stack-removal-permissions"]) == []
 
 
 def test_calls_of_the_provider_are_listed_for_every_resource_and_function_of_the_program() -> None:

@@ -49,6 +49,24 @@ def ingress_block(port: int, to: int | None = None, **source: Any) -> dict[str, 
     return {"protocol": "tcp", "fromPort": port, "toPort": to or port, **source}
 
 
+BUCKET = Resource(
+    "aws:s3/bucket:Bucket",
+    "recordings-bucket",
+    {"bucket": "a-recordings", "tags": {"project": "p", "stack": "s", "owner": "o"}},
+)
+
+
+def access_block(of: str, bucket: str = UNKNOWN, **inputs: bool) -> Resource:
+    """Returns a block of public access for the bucket resource `of`."""
+    blocks = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+    return Resource(
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+        "block",
+        {"bucket": bucket, **dict.fromkeys(blocks, True), **inputs},
+        dependencies={"bucket": [of] if of else []},
+    )
+
+
 def instance(type: str = "aws:ec2/instance:Instance", **inputs: Any) -> Resource:
     good = {
         "instanceType": "t3.small",
@@ -422,6 +440,23 @@ CASES = {
             "an untaggable resource": Resource("aws:route53/record:Record", "record", {}),
             "a resource outside AWS": command(create="true"),
             "unknown": instance(tags=UNKNOWN),
+        },
+    ),
+    "private-buckets": Cases(
+        refused={
+            "no block": (BUCKET, "has no BucketPublicAccessBlock; add one"),
+            "the block of another bucket": (
+                [BUCKET, access_block("another")],
+                "has no BucketPublicAccessBlock",
+            ),
+            "a block with a gap": (
+                [BUCKET, access_block("recordings-bucket", blockPublicPolicy=False)],
+                "blockPublicPolicy is False; set it to true",
+            ),
+        },
+        allowed={
+            "a new bucket": [BUCKET, access_block("recordings-bucket")],
+            "an existing bucket": [BUCKET, access_block("", bucket="a-recordings")],
         },
     ),
     "protected-resources": Cases(

@@ -16,6 +16,7 @@ from aiohttp import web
 from .app_settings import AppSettings
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
+from .recordings import Recordings
 from .registry import DATABASE_ERRORS, HEARTBEAT, FileStore, Registry, connect_database
 from .resources import Resources
 from .root import RootApplication
@@ -58,7 +59,18 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     apps = list(settings.applications)
     app_settings = {name: AppSettings(name, registry, settings.database is not None) for name in apps}
     resources = Resources(read_properties(FILE))
-    media = MediaServer(apps, resources, registry.start_broadcast, registry.end_broadcast)
+
+    async def start_broadcast(app: str, stream: str) -> None:
+        await registry.start_broadcast(app, stream)
+        if app_settings[app].values["mp4MuxingEnabled"]:
+            starting = asyncio.create_task(media.record(app, stream))
+            background.add(starting)
+            starting.add_done_callback(background.discard)
+
+    background: set[asyncio.Task[None]] = set()
+    media = MediaServer(
+        apps, resources, start_broadcast, registry.end_broadcast, Recordings(app_settings).finish
+    )
     server = Server(
         settings,
         RootApplication(settings, ServerSettings(), resources, app_settings, registry),

@@ -12,6 +12,7 @@ from aiohttp import WSMsgType, web
 from . import jwt
 from .app_settings import AppSettings
 from .media import MediaServer
+from .recordings import redirect
 from .registry import Broadcast, Registry
 from .root import VERSION, error_response, json_response, result_response
 from .settings import WEBAPPS, Settings
@@ -21,6 +22,7 @@ ORIGIN_PORT = 5000
 CONTENT_TYPES = {
     ".m3u8": ("application/vnd.apple.mpegurl", "max-age=0"),
     ".ts": ("video/mp2t", "max-age=10"),
+    ".mp4": ("video/mp4", ""),
 }
 
 
@@ -58,6 +60,8 @@ class Application:
             if self._app_settings.plays_only_with_token:
                 # The original's Enterprise Edition checks the token before it looks for the file. The stand-in issues no tokens.
                 return error_response(HTTPStatus.FORBIDDEN, "Invalid Token")
+            if location := redirect(path, self._app_settings.values):
+                return web.Response(status=HTTPStatus.FOUND, headers={"Location": location})
             response = await self._serve_stream_file(path.removeprefix("/streams/"))
             if self._sessions.find(request.headers.getall("Cookie", [])) is None:
                 cookie = self._sessions.format_cookie(self._sessions.create(), secure=client.secure)
@@ -73,12 +77,13 @@ class Application:
         if "/" in name or file.suffix not in CONTENT_TYPES or not file.is_file():
             return None
         content_type, cache = CONTENT_TYPES[file.suffix]
-        return web.FileResponse(file, headers={"Content-Type": content_type, "Cache-Control": cache})
+        caching = {"Cache-Control": cache} if cache else {}
+        return web.FileResponse(file, headers={"Content-Type": content_type, **caching})
 
     async def _serve_stream_file(self, name: str) -> web.StreamResponse:
         stem, suffix = Path(name).stem, Path(name).suffix
         broadcast = None
-        if suffix in CONTENT_TYPES:
+        if suffix in (".m3u8", ".ts"):
             stream = stem if suffix == ".m3u8" else re.sub(r"-\d+$", "", stem)
             # The original reads the stream's record for its limit of viewers before it serves anything, also its own
             # files (StatisticsFilter.doFilter). Without its database it returns 500.

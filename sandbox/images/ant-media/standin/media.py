@@ -40,6 +40,7 @@ rtmp {{
         notify_method post;
         on_publish http://{events}/publish;
         on_publish_done http://{events}/publish_done;
+        on_record_done http://{events}/record_done;
 {applications}
     }}
 }}
@@ -52,9 +53,19 @@ _APPLICATION = """\
             hls_path {streams};
             hls_fragment 2s;
             hls_playlist_length 10s;
+            recorder mp4 {{
+                record all manual;
+                record_path {streams};
+                record_suffix .mp4{unfinished};
+            }}
         }}"""
 
+UNFINISHED = ".tmp_extension"
+"""The ending of a recording until its stream ends."""
+
 PublishCallback = Callable[[str, str], Awaitable[None]]
+RecordCallback = Callable[[str, Path], Awaitable[None]]
+"""Receives the application and the finished file."""
 
 
 class MediaServer:
@@ -66,9 +77,11 @@ class MediaServer:
         resources: Resources,
         on_publish: PublishCallback,
         on_publish_done: PublishCallback,
+        on_record_done: RecordCallback,
     ) -> None:
         self._apps = apps
         self._resources = resources
+        self._on_record_done = on_record_done
         self._callbacks = {"/publish": on_publish, "/publish_done": on_publish_done}
         self._nginx: asyncio.subprocess.Process | None = None
         self._events = web.ServerRunner(web.Server(self._receive_notification))
@@ -89,7 +102,8 @@ class MediaServer:
                 run=RUN,
                 events="{}:{}".format(*EVENTS),
                 applications="\n".join(
-                    _APPLICATION.format(name=app, streams=WEBAPPS / app / "streams") for app in self._apps
+                    _APPLICATION.format(name=app, streams=WEBAPPS / app / "streams", unfinished=UNFINISHED)
+                    for app in self._apps
                 ),
             )
         )
@@ -108,18 +122,30 @@ class MediaServer:
             await self._nginx.wait()
 
     async def drop_publisher(self, app: str, stream: str) -> None:
+        await self._control("drop/publisher", app=app, name=stream)
+
+    async def record(self, app: str, stream: str) -> None:
+        """Starts to record a stream that is about to be published."""
+        # nginx knows the stream only when its notification has been answered. Its answer is then the file's path.
+        while not await self._control("record/start", app=app, name=stream, rec="mp4"):
+            await asyncio.sleep(0.1)
+
+    async def _control(self, action: str, **parameters: str) -> str:
         connector = aiohttp.UnixConnector(str(RUN / "control.sock"))
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            session.get(
-                "http://nginx/control/drop/publisher", params={"app": app, "name": stream}
-            ) as response,
+            session.get(f"http://nginx/control/{action}", params=parameters) as response,
         ):
             response.raise_for_status()
+            return await response.text()
 
     async def _receive_notification(self, request: web.BaseRequest) -> web.Response:
         form = await request.post()
         app, stream = str(form["app"]), str(form["name"])
+        if request.path == "/record_done":
+            unfinished = Path(str(form["path"]))
+            await self._on_record_done(app, unfinished.with_name(unfinished.name.removesuffix(UNFINISHED)))
+            return web.Response()
         # The stream name is used as a file name.
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", stream):
             return web.Response(status=403)

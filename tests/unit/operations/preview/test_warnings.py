@@ -1,6 +1,7 @@
 """Warnings of a preview: interruptions and deletions."""
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from cluster.haproxy_config import HAProxyConfig, Server, render_haproxy_cfg
 from operations.preview.changes import Step, parse_preview
 from operations.preview.warnings import PreviewWarning, find_warnings
 from operations.resources import INSTANCE
-from policy.resource import SECRET, UNKNOWN
+from policy.resource import SECRET, UNKNOWN, Resource
 
 PREVIEWS = Path(__file__).parent / "previews"
 OUTAGE = "its publishers and viewers are disconnected"
@@ -112,6 +113,36 @@ def test_reason_of_replacement_is_the_property_that_requires_it() -> None:
     assert warning.reasons == ("ami",)
 
 
+def recording_settings(**applications: bool) -> Resource:
+    """Returns the step that sets whether applications upload their recordings."""
+    settings = {name: {"s3RecordingEnabled": uploads} for name, uploads in applications.items()}
+    run = shlex.join(
+        ["/usr/local/lib/ant-media-cluster/set-app-settings.py", "a@b.org", json.dumps(settings)]
+    )
+    return Resource("command:remote:Command", "origin1-app-settings", {"create": f"sudo timeout 300 {run}"})
+
+
+@pytest.mark.parametrize(
+    ("uploading", "lost"),
+    [
+        ({}, ", and its recordings are lost"),
+        ({"live": False}, ", and its recordings are lost"),
+        ({"live": True}, ", and its recordings are lost, except those of live that are in S3"),
+        ({"live": True, "LiveApp": True}, ", and recordings that are not in S3 yet are lost"),
+    ],
+)
+def test_lost_recordings_are_those_that_no_application_uploads(uploading: dict[str, bool], lost: str) -> None:
+    set_up = "/usr/local/lib/ant-media-cluster/set-up-media-node.sh installed cluster a@b.org LiveApp live"
+    before = [
+        Resource("command:remote:Command", "edge1-ant-media", {"create": set_up}),
+        recording_settings(**uploading),
+    ]
+    deleted = Step("delete", INSTANCE, "edge1", "", {}, {})
+    assert [warning.message for warning in find_warnings([deleted], before)] == [
+        f"the machine is deleted: {OUTAGE}{lost}"
+    ]
+
+
 def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str, name: str = "a") -> Step:
     def inputs(values: dict[str, Any]) -> dict[str, Any]:
         run = f"sudo timeout 300 /usr/local/lib/ant-media-cluster/{script} {values.pop('arguments', '')}  # version 1"
@@ -126,6 +157,19 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
         (
             Step("replace", "aws:ec2/eip:Eip", "load-balancer-ip", "", {}, {}),
             "the Elastic IP is replaced: update every DNS record and firewall that names it",
+        ),
+        (
+            Step("delete", "aws:s3/bucket:Bucket", "recordings-bucket", "", {"forceDestroy": True}, {}),
+            "the bucket is deleted, and all recordings in it are deleted",
+        ),
+        (
+            Step("delete", "aws:s3/bucket:Bucket", "recordings-bucket", "", {"bucket": "a-recordings-1"}, {}),
+            "the bucket a-recordings-1 leaves the stack. It and its recordings stay in AWS",
+        ),
+        (
+            Step("delete", "aws:iam/accessKey:AccessKey", "recordings-key", "", {}, {}),
+            "recordings are no longer uploaded, and applications that are still told to upload do not finish them: set "
+            "s3RecordingEnabled to false in applicationSettings",
         ),
         (
             Step("delete", "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "a", "", {}, {}),

@@ -115,6 +115,15 @@ def test_networks_rarely_collide() -> None:
     assert len({choose_network(f"pr-{number}") for number in range(1, 101)}) > 90
 
 
+def test_test_cluster_keeps_no_recordings_and_does_not_share_a_bucket() -> None:
+    def recordings(given: dict[str, Any]) -> Any:
+        settings = create_settings(dev_with("recordings", given), "dev", "pr-123", EXPIRY)
+        return settings["config"]["ant-media-cluster:recordings"]
+
+    assert recordings({"bucket": "our-recordings"}) == {"bucket": "create", "deleteWithStack": True}
+    assert recordings({"bucket": "create"}) == {"bucket": "create", "deleteWithStack": True}
+
+
 def test_settings_are_those_of_the_stack_with_own_name_network_and_expiry() -> None:
     assert create_settings(DEV, "dev", "pr-123", EXPIRY) == {
         "secretsprovider": "awskms://alias/pulumi",

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import http.cookiejar
 import json
+import sys
 import urllib.request
 from typing import Any
 
@@ -25,8 +26,9 @@ def request(path: str, body: object = None) -> Any:
         return json.load(response)
 
 
-def log_in(email: str, password: str) -> bool:
-    """Logs in as a user of the web panel, and returns whether the server accepts the password."""
+def log_in(email: str) -> bool:
+    """Logs in as a user of the web panel with the password on standard input, and returns whether the server accepts it."""
+    user = {"email": email}
     # The panel sends the MD5 of a password.
-    digest = hashlib.md5(password.encode()).hexdigest()
-    return bool(request("users/authenticate", {"email": email, "password": digest})["success"])
+    user["password"] = hashlib.md5(sys.stdin.readline().rstrip("\n").encode()).hexdigest()
+    return bool(request("users/authenticate", user)["success"])

@@ -51,9 +51,9 @@ def find_differences(wanted: dict[str, object], current: dict[str, object]) -> l
 
 def main() -> None:
     email, settings = sys.argv[1], json.loads(sys.argv[2])
-    password = sys.stdin.readline().rstrip("\n")
+    accepted = log_in(email)
     secrets = json.loads(sys.stdin.readline())
-    if not log_in(email, password):
+    if not accepted:
         sys.exit(
             f"{email} cannot log in to the web panel with panelPassword, so applicationSettings were not set. "
             "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "

@@ -39,7 +39,7 @@ def read_properties() -> Values:
     return {name.strip(): re.sub(r"\\(.)", r"\1", value.strip()) for name, _, value in pairs}
 
 
-def write_properties(values: Values, secret: bool) -> None:
+def write_properties(values: Values, readable_by_all: bool) -> None:
     """Writes values over those in the file; None removes one. Other lines stay."""
     lines: list[str] = []
     remaining = dict(values)
@@ -56,7 +56,7 @@ def write_properties(values: Values, secret: bool) -> None:
     new.touch(mode=0o600)
     new.write_text("\n".join(lines) + "\n")
     os.chown(new, owner.st_uid, owner.st_gid)
-    new.chmod(owner.st_mode & (0o770 if secret else 0o777))
+    new.chmod(owner.st_mode & (0o777 if readable_by_all else 0o770))
     new.replace(PROPERTIES)
 
 
@@ -90,8 +90,8 @@ def forget(names: set[str]) -> None:
     write_former({name: value for name, value in read_former().items() if name not in names})
 
 
-def set_at_start(settings: dict[str, object], secrets: dict[str, object]) -> None:
-    wanted = {**settings, **secrets}
+def set_at_start(settings: dict[str, object], hidden: dict[str, object]) -> None:
+    wanted = {**settings, **hidden}
     current = read_properties()
     former = {**{name: current.get(name) for name in wanted}, **read_former()}
     values = choose_values(wanted, former, live=False)
@@ -99,12 +99,12 @@ def set_at_start(settings: dict[str, object], secrets: dict[str, object]) -> Non
         # Before the file: an interrupted run must not take a value of its own for a former one.
         write_former(former)
         if any(current.get(name) != value for name, value in values.items()):
-            write_properties(values, secret=bool(secrets))
+            write_properties(values, readable_by_all=not hidden)
         forget(values.keys() - wanted.keys())
     print("|".join(re.escape(name) for name in sorted(wanted)))
 
 
-def set_live(email: str, password: str, wanted: dict[str, object]) -> None:
+def set_live(email: str, wanted: dict[str, object]) -> None:
     current = read_properties()
     former = {**{name: current.get(name) for name in wanted}, **read_former()}
     values = {name: value or "" for name, value in choose_values(wanted, former, live=True).items()}
@@ -114,7 +114,7 @@ def set_live(email: str, password: str, wanted: dict[str, object]) -> None:
     # The server writes what it takes over to the file at once.
     changed = sorted(name for name, value in values.items() if (current.get(name) or "") != value)
     if changed:
-        if not log_in(email, password):
+        if not log_in(email):
             sys.exit(
                 f"{email} cannot log in to the web panel with panelPassword, so {' and '.join(changed)} were not set. "
                 "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
@@ -135,7 +135,7 @@ def set_live(email: str, password: str, wanted: dict[str, object]) -> None:
 def main() -> None:
     command, *arguments, settings = sys.argv[1:]
     if command == "live":
-        set_live(arguments[0], sys.stdin.readline().rstrip("\n"), json.loads(settings))
+        set_live(arguments[0], json.loads(settings))
     else:
         set_at_start(json.loads(settings), json.loads(sys.stdin.read().strip() or "{}"))
 

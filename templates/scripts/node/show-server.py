@@ -26,7 +26,7 @@ def read_limit(name: str) -> int:
 
 
 def main() -> None:
-    if not log_in(sys.argv[1], sys.stdin.readline().rstrip("\n")):
+    if not log_in(sys.argv[1]):
         print(f"{sys.argv[1]} cannot log in to the web panel with panelPassword", file=sys.stderr)
         sys.exit(LOGIN_REFUSED)
     memory = request("system-memory-status")

@@ -1,5 +1,6 @@
 """Renders haproxy.cfg from the cluster's settings and addresses."""
 
+import json
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -51,6 +52,10 @@ class HAProxyConfig:
     """Memory of the load balancer, in MiB."""
     hsts_max_age: int
     """`max-age` of the HSTS header in seconds; 0 ends HSTS in browsers that have seen a longer one."""
+    database: Server | None = None
+    """The machine of the cluster registry, if the cluster has one."""
+    monitoring: bool = False
+    """Whether port 6080 serves the metrics of all machines and of Ant Media Server."""
     connections_per_client: int | None = None
     """Connections that one client address may have open. If None, half of all connections."""
 
@@ -67,6 +72,11 @@ class HAProxyConfig:
         names = [server.name for server in (*self.origins, *self.edges)]
         if len(set(names)) < len(names):
             raise ValueError(f"server names repeat: {', '.join(names)}")
+
+    @property
+    def machines(self) -> tuple[Server, ...]:
+        """All machines but the load balancer."""
+        return (*self.origins, *self.edges, *([self.database] if self.database else []))
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,24 @@ def calculate_connection_limits(memory_mib: int) -> ConnectionLimits:
 def render_haproxy_cfg(config: HAProxyConfig) -> str:
     """Returns the text of haproxy.cfg. It holds no secret: the `userlist` with the password is a separate file."""
     limits = calculate_connection_limits(config.memory_mib)
-    return TEMPLATES.get_template("haproxy.cfg.j2").render(config=config, limits=limits)
+    targets = _list_targets(config) if config.monitoring else ""
+    return TEMPLATES.get_template("haproxy.cfg.j2").render(config=config, limits=limits, targets=targets)
+
+
+def _list_targets(config: HAProxyConfig) -> str:
+    """Returns the machines as a target list of Prometheus, in JSON. It must fit one of HAProxy's buffers (16 KiB)."""
+    roles = {
+        "load-balancer": ("load-balancer",),
+        "origin": [server.name for server in config.origins],
+        "edge": [server.name for server in config.edges],
+        "database": [config.database.name] if config.database else [],
+    }
+    groups = [
+        {"targets": names, "labels": {"cluster": config.domain, "role": role}}
+        for role, names in roles.items()
+        if names
+    ]
+    return json.dumps(groups, separators=(",", ":"))
 
 
 def _validate_word(pattern: str, value: str, meaning: str) -> None:

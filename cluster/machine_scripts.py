@@ -17,8 +17,9 @@ class ScriptFolder(StrEnum):
 
 
 def read_script(folder: ScriptFolder, name: str) -> str:
-    """Returns the text of one script."""
-    return (_FOLDER / folder / name).read_text()
+    """Returns the text of a script that a kind of machine has."""
+    own, common = _FOLDER / folder / name, _FOLDER / ScriptFolder.EVERY_MACHINE / name
+    return (own if own.exists() else common).read_text()
 
 
 def bundle_scripts(folder: ScriptFolder) -> str:

@@ -32,6 +32,8 @@ class MachinePlan:
     security_groups: tuple[SecurityGroup, ...]
     protect: bool = False
     """Whether Pulumi refuses to delete or replace it."""
+    monitored: bool = False
+    """Whether node exporter serves its metrics."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         *groups: SecurityGroup,
         protect: bool = False,
     ) -> MachinePlan:
-        return MachinePlan(place, image, size.instance_type, size.volume_size, groups, protect)
+        monitored = bool(settings.monitoring_cidrs)
+        return MachinePlan(place, image, size.instance_type, size.volume_size, groups, protect, monitored)
 
     def origin(place: address_plan.Machine) -> MachinePlan:
         return machine(place, settings.origins, media, SecurityGroup.NODES, SecurityGroup.ORIGINS)
@@ -223,6 +226,8 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
         rtmps_port=settings.rtmps_port,
         memory_mib=memory_mib,
         hsts_max_age=settings.hsts_max_age,
+        database=_servers([addresses.database])[0] if settings.needs_database else None,
+        monitoring=bool(settings.monitoring_cidrs),
         connections_per_client=settings.connections_per_client,
     )
 

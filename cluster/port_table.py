@@ -23,6 +23,7 @@ class Source(StrEnum):
     WORLD = "world"
     PUBLISHERS = "publishers"
     ADMINS = "admins"
+    MONITORS = "monitors"
     LOAD_BALANCER = "load-balancer"
     NODES = "nodes"
 
@@ -68,20 +69,27 @@ class PortTable:
 def plan_ports(settings: "Settings") -> PortTable:
     """Returns the port table of the cluster that the settings describe."""
     return PortTable(
-        ingress_rules(settings.rtmps_port, settings.srt, settings.needs_database),
+        ingress_rules(
+            settings.rtmps_port, settings.srt, settings.needs_database, bool(settings.monitoring_cidrs)
+        ),
         egress_rules(settings.needs_database),
         {
             Source.WORLD: ("0.0.0.0/0",),
             Source.ADMINS: settings.admin_cidrs,
             Source.PUBLISHERS: settings.publisher_cidrs,
+            # AWS refuses a second rule for the same port and network.
+            Source.MONITORS: tuple(
+                cidr for cidr in settings.monitoring_cidrs if cidr not in settings.admin_cidrs
+            ),
         },
     )
 
 
-def ingress_rules(rtmps_port: int, srt: bool, database: bool) -> tuple[IngressRule, ...]:
+def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) -> tuple[IngressRule, ...]:
     """Returns all ingress rules of a cluster.
 
-    `rtmps_port` is 0 without RTMPS. `srt` and `database` tell whether the cluster has SRT and a database machine.
+    `rtmps_port` is 0 without RTMPS. `srt`, `database` and `monitoring` tell whether the cluster has SRT, a database machine,
+    and metrics of its machines.
     """
     load_balancer, rtmp = SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP
     nodes, origins = SecurityGroup.NODES, SecurityGroup.ORIGINS
@@ -127,6 +135,17 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool) -> tuple[IngressRu
         table += [
             tcp("ssh", SecurityGroup.DATABASE, 22, Source.LOAD_BALANCER, "SSH through the load balancer"),
             tcp("registry", SecurityGroup.DATABASE, 6379, Source.NODES, "Cluster registry (Valkey)"),
+        ]
+    node_exporter = "Metrics of the machine (node exporter)"
+    if monitoring:
+        table += [
+            tcp("metrics", load_balancer, 6080, Source.MONITORS, "Metrics of all machines"),
+            tcp("server-metrics", nodes, 9090, Source.LOAD_BALANCER, "Metrics of Ant Media Server"),
+            tcp("metrics", nodes, 9100, Source.LOAD_BALANCER, node_exporter),
+        ]
+    if monitoring and database:
+        table += [
+            tcp("metrics", SecurityGroup.DATABASE, 9100, Source.LOAD_BALANCER, node_exporter),
         ]
     return tuple(table)
 

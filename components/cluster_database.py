@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from cluster.machine_scripts import ScriptFolder
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost
+from components.remote_script import RemoteScript, ScriptHost, install_node_exporter
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class ClusterDatabase(pulumi.ComponentResource):
         installed = RemoteScript(
             f"{name}-valkey", "install-valkey.sh", self._host, args=[address], timeout=600, opts=child
         )
+        if args.machine.monitored:
+            after = pulumi.ResourceOptions(parent=self, depends_on=[installed])
+            install_node_exporter(self._host, "valkey-server.service", after)
         self.registry = installed.stdout.apply(_read_registry)
         self.ready = self._set_password("password", "add", installed)
         self.url = SecretStr(f"redis://:{quote(args.password.get_secret_value(), safe='')}@{address}:6379")

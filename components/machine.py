@@ -39,6 +39,8 @@ class MachineArgs:
     """Name of the IAM instance profile."""
     protect: bool
     """Whether Pulumi refuses to delete or replace the instance."""
+    monitored: bool
+    """Whether node exporter serves its metrics."""
 
     @property
     def host_key(self) -> HostKey:

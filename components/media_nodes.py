@@ -14,7 +14,13 @@ from components.cluster_database import ClusterDatabase
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
 from components.recordings import Recordings
-from components.remote_script import RemoteScript, ScriptHost, fingerprint_script, short_digest
+from components.remote_script import (
+    RemoteScript,
+    ScriptHost,
+    fingerprint_script,
+    install_node_exporter,
+    short_digest,
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,9 @@ class MediaNodes(pulumi.ComponentResource):
             timeout=1200,
             opts=self._after(drained, *([database.ready] if database else [])),
         )
+        if args.monitored:
+            # After the set-up: Ant Media's installer does not wait for another apt.
+            install_node_exporter(host, "antmedia.service", self._after(set_up))
         # On one node, from which the others in the cluster get them, and before viewers reach it: they may protect streams.
         if args.place.role == Role.ORIGIN and node == self._first and (settings := setup.app_settings):
             set_up = RemoteScript(

@@ -108,6 +108,13 @@ class RemoteScript(command.remote.Command):
         )
 
 
+def install_node_exporter(host: ScriptHost, unit: str, opts: pulumi.ResourceOptions) -> None:
+    """Makes a machine serve its metrics to the load balancer. The state of a systemd unit is among them."""
+    RemoteScript(
+        f"{host.machine.name}-node-exporter", "install-node-exporter.sh", host, args=[unit], opts=opts
+    )
+
+
 def short_digest(text: str) -> str:
     """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
     return sha256(text.encode()).hexdigest()[:12]

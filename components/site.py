@@ -42,6 +42,7 @@ class Site:
             hooks=self.hooks,
             instance_profile=identity.instance_profile if identity else None,
             protect=plan.protect,
+            monitored=plan.monitored,
         )
 
     def list_args(self, plans: Sequence[MachinePlan]) -> list[MachineArgs]:

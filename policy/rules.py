@@ -131,7 +131,7 @@ def _check_public_database(resources: Sequence[Resource], config: Config) -> Fin
             )
 
 
-_ADDRESS_SOURCES = (Source.WORLD, Source.PUBLISHERS, Source.ADMINS)
+_ADDRESS_SOURCES = (Source.WORLD, Source.PUBLISHERS, Source.ADMINS, Source.MONITORS)
 _TABLE = "cluster/port_table.py"
 
 
@@ -147,7 +147,7 @@ def _check_port_table(resources: Sequence[Resource], config: Config) -> Findings
         rtmps_port = rule.from_port if groups.get(group) == SecurityGroup.RTMP else 0
         entries = [
             entry
-            for entry in ingress_rules(rtmps_port, srt=True, database=True)
+            for entry in ingress_rules(rtmps_port, srt=True, database=True, monitoring=True)
             if (entry.protocol, entry.from_port, entry.to_port)
             == (rule.protocol, rule.from_port, rule.to_port)
             # While the security group is unknown, an entry of any group matches.

@@ -136,6 +136,12 @@ class Settings:
         AfterValidator(rules.validate_one_or_more_unique_items),
         rules.at_most_items(10),
     ] = ("0.0.0.0/0",)
+    monitoring_cidrs: Annotated[
+        tuple[Annotated[StrictStr, AfterValidator(rules.validate_monitoring_network)], ...],
+        FromJson,
+        AfterValidator(rules.validate_unique_items),
+        rules.at_most_items(10),
+    ] = ()
     route53_zone: Annotated[StrictStr, AfterValidator(rules.validate_zone_name)] | None = None
     applications: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(rules.validate_application)], ...],

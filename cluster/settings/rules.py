@@ -170,6 +170,16 @@ def validate_admin_network(text: str) -> str:
     return validate_client_network(text)
 
 
+def validate_monitoring_network(text: str) -> str:
+    """Returns an IPv4 network in CIDR notation. Refuses networks with more addresses than a /8."""
+    if _parse_network(text).prefixlen < 8:
+        raise ValueError(
+            "too many addresses for access to the metrics: "
+            "give the addresses of your Prometheus servers, with a prefix of /8 or longer"
+        )
+    return validate_client_network(text)
+
+
 def private_network(shortest_prefix: int, longest_prefix: int) -> AfterValidator:
     """Accepts private IPv4 networks (RFC 1918) with a prefix length between the two, both included."""
 

@@ -2,6 +2,8 @@
 
 OPERATOR = "203.0.113.20"
 """Where `sandbox/bin/cloud exec` runs."""
+MONITOR = "203.0.113.30"
+"""A Prometheus server, for tests."""
 STRANGER = "203.0.113.66"
 """A client outside the admin CIDRs, for tests."""
 API = "203.0.113.10"

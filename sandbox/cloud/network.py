@@ -83,7 +83,7 @@ def build_internet(package_servers: int) -> None:
     _sysctl("net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.conf.all.rp_filter=0")
     _route_packets()
     ip("link", "set", "lo", "up")
-    clients = (addresses.OPERATOR, addresses.STRANGER)
+    clients = (addresses.OPERATOR, addresses.MONITOR, addresses.STRANGER)
     services = (addresses.API, addresses.AWS, addresses.ACME, addresses.DNS)
     for address in (*clients, *services, *(package_address(number) for number in range(package_servers))):
         ip("address", "add", f"{address}/32", "dev", "lo")

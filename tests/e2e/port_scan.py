@@ -48,6 +48,7 @@ def list_security_groups(name: str) -> set[SecurityGroup]:
 def list_viewpoints(machines: dict[str, Machine]) -> dict[str, Viewpoint]:
     outside = {
         "admin": Viewpoint("admin", frozenset({*PUBLIC_SOURCES, Source.ADMINS}), addresses.OPERATOR),
+        "monitor": Viewpoint("monitor", frozenset({*PUBLIC_SOURCES, Source.MONITORS}), addresses.MONITOR),
         "stranger": Viewpoint("stranger", frozenset(PUBLIC_SOURCES), addresses.STRANGER),
     }
     inside = {
@@ -70,7 +71,7 @@ def list_permitted_ports(target: Machine, sources: Iterable[Source], protocol: P
     """Returns the ports of a machine that the port table opens to any of the sources."""
     return {
         port
-        for rule in ingress_rules(rtmps_port=1936, srt=False, database=True)
+        for rule in ingress_rules(rtmps_port=1936, srt=False, database=True, monitoring=True)
         if rule.protocol == protocol
         and rule.source in set(sources)
         and rule.security_group in list_security_groups(target.name)

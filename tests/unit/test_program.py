@@ -130,6 +130,37 @@ def test_rtmps_port_opens_to_publishers_and_0_closes_it() -> None:
     assert opened(0) == [("203.0.113.0/24", 1935)]
 
 
+def test_monitoring_networks_reach_the_metrics_and_nothing_else() -> None:
+    result = run(monitoringCidrs=["203.0.113.30/32", "203.0.113.20/32"])
+    rules = result.of_type(INGRESS).values()
+    assert [
+        (rule["securityGroupId"], rule["fromPort"])
+        for rule in rules
+        if rule.get("cidrIpv4") == "203.0.113.30/32"
+    ] == [("firewall-load-balancer-id", 6080)]
+    # AWS refuses a second rule for the same port and network, and adminCidrs has this one.
+    on_6080 = [rule["cidrIpv4"] for rule in rules if rule["fromPort"] == 6080]
+    assert on_6080 == ["203.0.113.20/32", "203.0.113.30/32"]
+
+
+def test_monitoring_installs_node_exporter_on_each_machine_after_its_set_up(two_and_two: Run) -> None:
+    monitored = run(monitoringCidrs=["203.0.113.30/32"])
+    added = {
+        name: inputs["create"].split("  # ")[0].split("/")[-1]
+        for name, inputs in monitored.of_type(REMOTE).items()
+        if name not in two_and_two.of_type(REMOTE)
+    }
+    nodes = ("origin1", "origin2", "edge1", "edge2")
+    assert added == {
+        **{f"{node}-node-exporter": "install-node-exporter.sh antmedia.service" for node in nodes},
+        "database-node-exporter": "install-node-exporter.sh valkey-server.service",
+    }
+    for node in nodes:
+        assert f"{node}-ant-media" in monitored.dependencies[f"{REMOTE} {node}-node-exporter"]
+        # It interrupts nobody.
+        assert fingerprint(monitored, node) == fingerprint(two_and_two, node)
+
+
 def test_srt_opens_4200_on_origins_to_publishers() -> None:
     result = run(srt=True, publisherCidrs=["203.0.113.0/24"])
     rules = result.of_type(INGRESS)

@@ -14,6 +14,7 @@ from tests.e2e.running_cluster import Cluster
 # By viewpoint: one machine of each kind. A node's target of its own kind is another node.
 TARGETS = {
     "admin": ["load-balancer", "origin1", "edge1", "database"],
+    "monitor": ["load-balancer", "origin1"],
     "stranger": ["load-balancer", "origin1", "edge1", "database"],
     "load-balancer": ["origin1", "edge1", "database"],
     "origin1": ["load-balancer", "origin2", "edge1", "database"],

@@ -248,7 +248,9 @@ def test_node_exporter_metrics_are_on_the_statistics_port(balancer: Balancer) ->
         received = request_statistics("/metrics/node").received
         assert (received.node, received.target, received.all("Authorization")) == ("exporter", "/metrics", [])
         assert request_https(6080, "/metrics/node").status == 401
-        assert request_statistics("/metrics/nodes").status == 404
+        # They exist only with `monitoringCidrs`.
+        for target in ("nodes", "targets", "node/origin1", "ant-media/origin1"):
+            assert request_statistics(f"/metrics/{target}").status == 404
     finally:
         exporter.stop()
 

@@ -24,11 +24,17 @@ DATABASE = """\
 database       22/tcp           load-balancer  ssh
 database       6379/tcp         nodes          registry
 """
+MONITORING = """\
+load-balancer  6080/tcp         monitors       metrics
+nodes          9090/tcp         load-balancer  server-metrics
+nodes          9100/tcp         load-balancer  metrics
+"""
+MONITORED_DATABASE = "database       9100/tcp         load-balancer  metrics\n"
 
 
-def format_rules(rtmps_port: int, srt: bool, database: bool) -> str:
+def format_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) -> str:
     lines = [""]
-    for rule in ingress_rules(rtmps_port, srt, database):
+    for rule in ingress_rules(rtmps_port, srt, database, monitoring):
         ports = f"{rule.from_port}-{rule.to_port}" if rule.from_port != rule.to_port else f"{rule.from_port}"
         lines.append(
             f"{rule.security_group:14} {ports + '/' + rule.protocol:16} {rule.source:14} {rule.name}"
@@ -37,12 +43,15 @@ def format_rules(rtmps_port: int, srt: bool, database: bool) -> str:
 
 
 def test_ingress_rules_for_each_option():
-    assert format_rules(0, srt=False, database=False) == WITHOUT_OPTIONS
-    assert format_rules(1936, srt=True, database=True) == WITHOUT_OPTIONS + RTMPS + SRT + DATABASE
+    assert format_rules(0, srt=False, database=False, monitoring=False) == WITHOUT_OPTIONS
+    assert format_rules(0, srt=False, database=False, monitoring=True) == WITHOUT_OPTIONS + MONITORING
+    assert format_rules(1936, srt=True, database=True, monitoring=True) == (
+        WITHOUT_OPTIONS + RTMPS + SRT + DATABASE + MONITORING + MONITORED_DATABASE
+    )
 
 
 def test_rule_names_are_unique_and_aws_allows_the_descriptions():
-    every_rule = ingress_rules(1936, srt=True, database=True)
+    every_rule = ingress_rules(1936, srt=True, database=True, monitoring=True)
     assert len({(rule.security_group, rule.name) for rule in every_rule}) == len(every_rule)
     allowed = set(" ._-:/()#,@[]+=&;{}!$*")
     for rule in (*every_rule, *egress_rules(database=True)):

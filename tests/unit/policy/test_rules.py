@@ -198,6 +198,10 @@ CASES = {
                 ingress_rule(5080, group="nodes", cidrIpv4="0.0.0.0/0"),
                 "on firewall-nodes to 0.0.0.0/0; cluster/port_table.py allows only load-balancer, nodes",
             ),
+            "metrics of a node to Prometheus": (
+                ingress_rule(9100, group="nodes", cidrIpv4="203.0.113.30/32"),
+                "cluster/port_table.py allows only load-balancer",
+            ),
             "another source group": (
                 ingress_rule(6379, group="database", source_group="load-balancer"),
                 "to firewall-load-balancer",
@@ -230,6 +234,7 @@ CASES = {
             "narrower networks": ingress_rule(1935, group="rtmp", cidrIpv4="203.0.113.0/24"),
             "RTMPS on another port": ingress_rule(2936, group="rtmp", cidrIpv4="0.0.0.0/0"),
             "a source group": ingress_rule(5080, group="nodes", source_group="load-balancer"),
+            "metrics of a node": ingress_rule(9100, group="nodes", source_group="load-balancer"),
             "a group as its own source": security_group(ingress_block(5000, self=True)),
             "a listed range": ingress_rule(
                 50000, 60000, group="nodes", ipProtocol="udp", cidrIpv4="0.0.0.0/0"

@@ -61,6 +61,7 @@ def test_settings_are_parsed_and_normalized():
         domain="Live.Ant-Media.test",
         route53Zone="ant-media.test.",
         publisherCidrs='["10.0.0.0/8", "203.0.113.66/32"]',
+        monitoringCidrs='["203.0.113.30/32"]',
         srt="true",
         origins='{"count": 3}',
         network='{"subnets": [{"id": "subnet-0123456789abcdef0", "cidr": "10.1.0.0/24"}]}',
@@ -71,6 +72,7 @@ def test_settings_are_parsed_and_normalized():
     assert settings.domain == "live.ant-media.test"
     assert settings.route53_zone == "ant-media.test"
     assert settings.publisher_cidrs == ("10.0.0.0/8", "203.0.113.66/32")
+    assert settings.monitoring_cidrs == ("203.0.113.30/32",)
     assert settings.srt is True
     assert (settings.origins.count, settings.origins.instance_type) == (3, "c5.xlarge")
     assert settings.network == ExistingSubnets(subnets=(Subnet("subnet-0123456789abcdef0", "10.1.0.0/24"),))
@@ -258,6 +260,15 @@ OVERLAPPING = [SUBNET_A, {"id": "subnet-bbbbbbbb", "cidr": "10.1.0.128/25"}]
         (
             {"adminCidrs": "[]"},
             "adminCidrs is []: give at least one",
+        ),
+        (
+            {"monitoringCidrs": '["0.0.0.0/0"]'},
+            'monitoringCidrs[0] is "0.0.0.0/0": too many addresses for access to the metrics: give the addresses of your '
+            "Prometheus servers, with a prefix of /8 or longer",
+        ),
+        (
+            {"monitoringCidrs": '["203.0.113.30/32", "203.0.113.30/32"]'},
+            'monitoringCidrs is ["203.0.113.30/32", "203.0.113.30/32"]: an item repeats: give each only once',
         ),
         (
             {"adminCidrs": '["198.51.100.7/32"]'},

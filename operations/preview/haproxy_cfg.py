@@ -24,9 +24,9 @@ def find_haproxy_cfg_change(steps: Iterable[Step]) -> HAProxyCfgChange | None:
 
 
 def read_servers(haproxy_cfg: str) -> dict[str, str]:
-    """Returns the addresses of the nodes by name, without the local servers (certbot)."""
+    """Returns the addresses of the nodes by name, without local servers (certbot) and the server of the metrics."""
     servers = re.findall(r"^\s*server (\S+) (\d+\.\d+\.\d+\.\d+):", haproxy_cfg, re.MULTILINE)
-    return {name: address for name, address in servers if not address.startswith("127.")}
+    return {name: address for name, address in servers if not address.startswith(("127.", "0."))}
 
 
 def read_applications(haproxy_cfg: str) -> set[str]:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs HAProxy, socat for its scripts, nginx for tests of caching, and wrk for benchmarks in a writable Debian 13 tree.
+# Installs HAProxy, socat for its scripts, nginx for tests of caching, Prometheus for tests of the alert rules, and wrk for
+# benchmarks in a writable Debian 13 tree.
 # usage: haproxy.sh TARGET
 set -euo pipefail
 # shellcheck source=chroot.sh
@@ -7,4 +8,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/chroot.sh"
 
 target=$1
 
-install_packages haproxy socat nginx wrk
+install_packages haproxy socat nginx prometheus wrk

@@ -25,6 +25,7 @@ ORDER = (
     "test_secrets",
     "test_traffic",
     "test_ports",
+    "test_metrics",
     "test_preview",
     "test_tags_and_protection",
     "test_expiring_clusters",

@@ -94,6 +94,14 @@ CERTIFICATE = ("service-kept-certificate", "service-certificate", "service-certi
 INTERRUPTIONS = (
     Interruption("install-scripts.sh", "edge2", "kill", "mv *", ["edge2-scripts"]),
     Interruption(
+        "install-node-exporter.sh",
+        "edge2",
+        "kill",
+        "start_units*",
+        ["edge2-node-exporter"],
+        "systemctl stop prometheus-node-exporter; rm -r /etc/systemd/system/prometheus-node-exporter.service.d",
+    ),
+    Interruption(
         "install-valkey.sh",
         "database",
         "fail",

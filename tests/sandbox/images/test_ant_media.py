@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from shlex import split as words
 
 import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.machine_scripts import ScriptFolder, read_script
 from sandbox.cloud.images import build_missing
@@ -32,6 +34,7 @@ from tests.sandbox.images.machines import (
 DATABASE, ORIGIN, EDGE, SINGLE = "10.0.0.5", "10.0.0.8", "10.0.0.12", "10.0.0.20"
 DATABASE_PASSWORD = "pass&word/with\\signs"
 EMAIL, PASSWORD = "admin@example.org", "secret"
+METRICS_PORT = 9090
 HOME = "/usr/local/antmedia"
 FROM_LOCALHOST = {"X-Forwarded-For": "127.0.0.1"}
 LIVENESS, VERSION, NO_STREAM = "/rest/v2/liveness", "/LiveApp/rest/v2/version", "/LiveApp/streams/nope.m3u8"
@@ -49,9 +52,14 @@ class Response:
 
 
 def send_request(
-    address: str, path: str, method: str = "GET", headers: dict[str, str] | None = None, body: object = None
+    address: str,
+    path: str,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    body: object = None,
+    port: int = 5080,
 ) -> Response:
-    connection = http.client.HTTPConnection(address, 5080, timeout=60)
+    connection = http.client.HTTPConnection(address, port, timeout=60)
     try:
         connection.request(method, path, json.dumps(body) if body is not None else None, headers or {})
         response = connection.getresponse()
@@ -270,8 +278,88 @@ def test_stop_closes_the_port_at_once_and_exits_with_143_after_2_5_s(single: Mac
 
 def test_listeners_are_those_of_the_original(single: Machines) -> None:
     ports = single.shell(SINGLE, "ss -Hltn | awk '{print $4}' | grep -v ':22$' | sort").stdout.split()
-    assert ports == ["0.0.0.0:1935", "0.0.0.0:5080", "127.0.0.1:9999"]
+    # 9090: in releases after 3.0.3.
+    assert ports == ["0.0.0.0:1935", "0.0.0.0:5080", "0.0.0.0:9090", "127.0.0.1:9999"]
     assert single.shell(SINGLE, "systemctl is-enabled nginx").stdout.strip() == "disabled"
+
+
+def read_metrics(address: str) -> dict[str, Metric]:
+    """Returns the server's metrics by name."""
+    text = send_request(address, "/metrics", port=METRICS_PORT).body.decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def read_gauge(address: str, name: str) -> float:
+    (sample,) = read_metrics(address)[name].samples
+    return sample.value
+
+
+def test_metrics_are_those_of_the_original_on_a_port_that_serves_nothing_else(single: Machines) -> None:
+    response = send_request(SINGLE, "/metrics", port=METRICS_PORT)
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = read_metrics(SINGLE)
+    assert set(families) == {
+        "antmedia_streams_live",
+        "antmedia_streams_webrtc_live",
+        "antmedia_viewers_webrtc",
+        "antmedia_viewers_hls",
+        "antmedia_viewers_dash",
+        "antmedia_encoders_blocked",
+        "antmedia_encoders_not_opened",
+        "antmedia_publish_timeout_errors",
+        "antmedia_db_query_average_duration_milliseconds",
+        "antmedia_vertx_worker_queue_size",
+        "antmedia_gpu_count",
+    }
+    instance = single.shell(SINGLE, f"cat {HOME}/conf/instanceId").stdout
+    for family in families.values():
+        assert family.type == "gauge"
+        for sample in family.samples:
+            assert (sample.labels["antmedia_instance_id"], sample.labels["antmedia_private_ip"]) == (
+                instance,
+                SINGLE,
+            )
+            assert set(sample.labels) - {"pool"} == {
+                "antmedia_instance_id",
+                "antmedia_instance_ip",
+                "antmedia_private_ip",
+            }
+    queues = families["antmedia_vertx_worker_queue_size"].samples
+    assert {queue.labels["pool"] for queue in queues} == {"server", "webrtc"}
+    assert send_request(SINGLE, "/rest/v2/liveness", port=METRICS_PORT).status == 404
+    assert send_request(SINGLE, "/metrics").status == 404
+
+
+def test_metrics_count_the_streams_and_the_sessions_that_play_them(single: Machines) -> None:
+    playlist = "/LiveApp/streams/counted.m3u8"
+    assert (read_gauge(SINGLE, "antmedia_streams_live"), read_gauge(SINGLE, "antmedia_viewers_hls")) == (0, 0)
+    with publish(SINGLE, "counted"):
+        wait_until("the stream plays", lambda: send_request(SINGLE, playlist, "HEAD").status == 200)
+        # HEAD requests and errors do not count.
+        assert (read_gauge(SINGLE, "antmedia_streams_live"), read_gauge(SINGLE, "antmedia_viewers_hls")) == (
+            1,
+            0,
+        )
+        first = send_request(SINGLE, playlist)
+        send_request(SINGLE, playlist, headers=cookie_header(first))
+        assert read_gauge(SINGLE, "antmedia_viewers_hls") == 1
+        # Each request without the cookie is another viewer.
+        send_request(SINGLE, playlist)
+        assert read_gauge(SINGLE, "antmedia_viewers_hls") == 2
+    wait_until("the stream has ended", lambda: read_gauge(SINGLE, "antmedia_streams_live") == 0)
+
+
+def test_metrics_that_are_switched_off_are_not_found(single: Machines) -> None:
+    def switch(value: str) -> None:
+        properties = f"{HOME}/conf/red5.properties"
+        single.shell(SINGLE, f"sed -i 's/^prometheus.enabled=.*/prometheus.enabled={value}/' {properties}")
+        single.shell(SINGLE, "systemctl restart antmedia")
+        wait_until("the server is ready", lambda: is_ready(SINGLE))
+
+    switch("false")
+    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 404
+    switch("true")
+    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 200
 
 
 def test_liveness_is_500_while_the_host_name_does_not_resolve(single: Machines) -> None:

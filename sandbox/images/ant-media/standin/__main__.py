@@ -16,6 +16,7 @@ from aiohttp import web
 from .app_settings import AppSettings
 from .application import ORIGIN_PORT, Application
 from .media import MediaServer
+from .metrics import Metrics
 from .recordings import Recordings
 from .registry import DATABASE_ERRORS, HEARTBEAT, FileStore, Registry, connect_database
 from .resources import Resources
@@ -71,16 +72,15 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     media = MediaServer(
         apps, resources, start_broadcast, registry.end_broadcast, Recordings(app_settings).finish
     )
-    server = Server(
-        settings,
-        RootApplication(settings, ServerSettings(), resources, app_settings, registry),
-        {name: Application(settings, each, registry, media) for name, each in app_settings.items()},
-    )
+    applications = {name: Application(settings, each, registry, media) for name, each in app_settings.items()}
+    root = RootApplication(settings, ServerSettings(), resources, app_settings, registry)
+    server = Server(settings, root, applications)
+    metrics = Metrics(settings, server, media, applications.values(), registry)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     starting = asyncio.create_task(
-        start_in_phases(clock, settings, server, registry, media, app_settings.values())
+        start_in_phases(clock, settings, server, metrics, registry, media, app_settings.values())
     )
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +118,7 @@ async def start_in_phases(
     clock: StartClock,
     settings: Settings,
     server: Server,
+    metrics: Metrics,
     registry: Registry,
     media: MediaServer,
     app_settings: Collection[AppSettings],
@@ -126,7 +127,10 @@ async def start_in_phases(
     if settings.database:
         await registry.save_heartbeat()
     await clock.wait_for(PORT_OPENS)
-    listeners = [await start_listener(server.handle_request, 5080)]
+    listeners = [
+        await start_listener(server.handle_request, 5080),
+        await start_listener(metrics.handle_request, settings.metrics_port),
+    ]
     await clock.wait_for(LIVENESS_IS_FORBIDDEN)
     server.root_status = HTTPStatus.FORBIDDEN
     await clock.wait_for(LIVENESS_IS_OK)

@@ -3,6 +3,7 @@
 import json
 import re
 import secrets
+import time
 from http import HTTPStatus
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from .settings import WEBAPPS, Settings
 from .tomcat import Client, Sessions
 
 ORIGIN_PORT = 5000
+# Without a request for this time, a session is no viewer any more (ViewerStats: ten times hlsTime).
+VIEWER_SECONDS = 20.0
+HLS = (".m3u8", ".ts")
 CONTENT_TYPES = {
     ".m3u8": ("application/vnd.apple.mpegurl", "max-age=0"),
     ".ts": ("video/mp2t", "max-age=10"),
@@ -42,6 +46,8 @@ class Application:
         self._registry = registry
         self._media = media
         self._sessions = Sessions(f"/{self.name}")
+        self._viewers: dict[tuple[str, str], float] = {}
+        """The time of the last request, by stream and session."""
 
     @property
     def _cluster_key(self) -> str:
@@ -62,14 +68,26 @@ class Application:
                 return error_response(HTTPStatus.FORBIDDEN, "Invalid Token")
             if location := redirect(path, self._app_settings.values):
                 return web.Response(status=HTTPStatus.FOUND, headers={"Location": location})
-            response = await self._serve_stream_file(path.removeprefix("/streams/"))
-            if self._sessions.find(request.headers.getall("Cookie", [])) is None:
-                cookie = self._sessions.format_cookie(self._sessions.create(), secure=client.secure)
+            name = path.removeprefix("/streams/")
+            response = await self._serve_stream_file(name)
+            session = self._sessions.find(request.headers.getall("Cookie", []))
+            if session is None:
+                session = self._sessions.create()
+                cookie = self._sessions.format_cookie(session, secure=client.secure)
                 response.headers.add("Set-Cookie", cookie)
+            # StatisticsFilter: each session that got a playlist or a segment is a viewer.
+            if request.method == "GET" and Path(name).suffix in HLS and response.status < 400:
+                self._viewers[_find_stream(name), session.id] = time.monotonic()
             return response
         if path.startswith("/rest/"):
             return await self._handle_rest(request, path, client)
         return error_response(HTTPStatus.NOT_FOUND)
+
+    def count_viewers(self) -> int:
+        """Returns the number of HLS viewers that this node serves."""
+        oldest = time.monotonic() - VIEWER_SECONDS
+        self._viewers = {viewer: last for viewer, last in self._viewers.items() if last > oldest}
+        return len(self._viewers)
 
     def read_local_file(self, name: str) -> web.StreamResponse | None:
         """Returns a file of a stream that was published on this node, or None."""
@@ -81,13 +99,11 @@ class Application:
         return web.FileResponse(file, headers={"Content-Type": content_type, **caching})
 
     async def _serve_stream_file(self, name: str) -> web.StreamResponse:
-        stem, suffix = Path(name).stem, Path(name).suffix
         broadcast = None
-        if suffix in (".m3u8", ".ts"):
-            stream = stem if suffix == ".m3u8" else re.sub(r"-\d+$", "", stem)
+        if Path(name).suffix in HLS:
             # The original reads the stream's record for its limit of viewers before it serves anything, also its own
             # files (StatisticsFilter.doFilter). Without its database it returns 500.
-            broadcast = await self._registry.find_broadcast(self.name, stream)
+            broadcast = await self._registry.find_broadcast(self.name, _find_stream(name))
         local = self.read_local_file(name)
         if local is not None:
             return local
@@ -176,6 +192,12 @@ class Application:
         if live and method != "PUT":
             await self._media.drop_publisher(self.name, known.streamId)
         return result_response(True)
+
+
+def _find_stream(name: str) -> str:
+    """Returns the id of the stream that a playlist or a segment belongs to."""
+    file = Path(name)
+    return file.stem if file.suffix == ".m3u8" else re.sub(r"-\d+$", "", file.stem)
 
 
 async def _answer_websocket(request: web.BaseRequest, socket: web.WebSocketResponse) -> web.StreamResponse:

@@ -83,6 +83,8 @@ class MediaServer:
         self._resources = resources
         self._on_record_done = on_record_done
         self._callbacks = {"/publish": on_publish, "/publish_done": on_publish_done}
+        self.live: set[tuple[str, str]] = set()
+        """Application and id of the streams that are published on this node."""
         self._nginx: asyncio.subprocess.Process | None = None
         self._events = web.ServerRunner(web.Server(self._receive_notification))
 
@@ -152,5 +154,9 @@ class MediaServer:
         if request.path == "/publish" and not self._resources.are_enough():
             log.info("There is not enough resource to rtmp ingest stream: %s", stream)
             return web.Response(status=403)
+        if request.path == "/publish":
+            self.live.add((app, stream))
+        else:
+            self.live.discard((app, stream))
         await self._callbacks[request.path](app, stream)
         return web.Response()

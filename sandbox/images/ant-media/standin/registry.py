@@ -159,6 +159,12 @@ class Registry:
         self._address = address
         # The original's DataStore.get holds a lock while it asks the database, so one lost answer delays all others.
         self._lookup = asyncio.Lock()
+        self._queries = 0
+        self._query_seconds = 0.0
+
+    @property
+    def average_query_milliseconds(self) -> int:
+        return round(1000 * self._query_seconds / self._queries) if self._queries else 0
 
     async def find_app_settings(self, app: str) -> dict[str, object] | None:
         text = await self._store.hget("antmedia:settings", app)
@@ -186,7 +192,10 @@ class Registry:
 
     async def find_broadcast(self, app: str, stream: str) -> Broadcast | None:
         async with self._lookup:
+            started = time.monotonic()
             text = await self._store.hget(f"antmedia:broadcasts:{app}", stream)
+            self._queries += 1
+            self._query_seconds += time.monotonic() - started
         return Broadcast(**json.loads(text)) if text else None
 
     async def list_broadcasts(self, app: str) -> list[Broadcast]:

@@ -50,6 +50,8 @@ class Settings:
     dashboard_networks: Networks
     applications: tuple[str, ...]
     server_jwt_secret: str | None
+    serves_metrics: bool
+    metrics_port: int
 
 
 def read_settings() -> Settings:
@@ -68,6 +70,8 @@ def read_settings() -> Settings:
             if server["server.jwtServerControlEnabled"] == "true"
             else None
         ),
+        serves_metrics=server.get("prometheus.enabled") == "true",
+        metrics_port=int(server.get("prometheus.port", "9090")),
     )
 
 

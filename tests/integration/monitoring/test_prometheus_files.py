@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,11 @@ mount --bind "$FOLDER/files" "$FOLDER/root/run/test"
 chroot "$FOLDER/root" sh -c 'cd /run/test && exec promtool "$@"' promtool "$@"
 """
 
-STEP = 15
-STEPS = 12_000
-NOW = STEP * STEPS
-"""50 hours after the start of each test, in seconds."""
-DAY = 86_400
+STEPS = 260
+"""Samples of each series. Their interval is 15 s for most faults, and 20 min for those of the certificate."""
+MINUTE, DAY = 4, 72
+"""Steps of 15 s in a minute, and of 20 min in a day."""
+SECONDS_PER_DAY = 86_400
 
 
 class Promtool:
@@ -72,8 +72,8 @@ def test_queries_of_the_dashboard_are_valid(promtool: Promtool) -> None:
     promtool("check", "rules", "queries.yml")
 
 
-def metric(name: str, **labels: str) -> str:
-    return f"{name}{{{','.join(f'{key}={value!r}' for key, value in labels.items())}}}".replace("'", '"')
+def metric(metric: str, /, **labels: str) -> str:
+    return f"{metric}{{{','.join(f'{key}={value!r}' for key, value in labels.items())}}}".replace("'", '"')
 
 
 def unit(state: str, name: str, machine: str) -> str:
@@ -88,7 +88,7 @@ def cpu(mode: str) -> str:
     return metric("node_cpu_seconds_total", cluster="c", instance="edge1", role="edge", cpu="0", mode=mode)
 
 
-def machine_metric(name: str, machine: str, role: str, **labels: str) -> str:
+def machine_metric(name: str, machine: str, role: str, /, **labels: str) -> str:
     return metric(name, job="ant-media-machine", cluster="c", instance=machine, role=role, **labels)
 
 
@@ -111,14 +111,18 @@ def constant(value: float) -> str:
     return f"{value}x{STEPS}"
 
 
-def rate(percent: float) -> str:
-    return f"0+{percent / 100 * STEP}x{STEPS}"
+def increase(per_step: float) -> str:
+    return f"0+{per_step}x{STEPS}"
 
 
-def change(before: float, after: float, minutes: float) -> str:
-    """A value that has changed `minutes` before the end."""
-    steps = int(minutes * 60 / STEP)
-    return f"{before}x{STEPS - steps - 1} {after}x{steps}"
+def change(before: float, after: float, steps: float) -> str:
+    """A value that has changed `steps` before the end."""
+    return f"{before}x{STEPS - int(steps) - 1} {after}x{int(steps)}"
+
+
+def expire_in(days: float) -> str:
+    """The expiry of a certificate that has `days` left at the end."""
+    return constant(STEPS * 1200 + days * SECONDS_PER_DAY)
 
 
 HEALTHY: Mapping[str, str] = {
@@ -131,9 +135,9 @@ HEALTHY: Mapping[str, str] = {
     BACKEND_UP: constant(1),
     STREAMS[0]: constant(5),
     STREAMS[1]: constant(5),
-    cpu("idle"): rate(20),
-    cpu("iowait"): rate(10),
-    cpu("user"): rate(70),
+    cpu("idle"): increase(20),
+    cpu("iowait"): increase(10),
+    cpu("user"): increase(70),
     AVAILABLE_MEMORY: constant(30),
     machine_metric("node_memory_MemTotal_bytes", "edge1", "edge"): constant(100),
     AVAILABLE_DISK: constant(11),
@@ -141,71 +145,84 @@ HEALTHY: Mapping[str, str] = {
     CONNECTIONS: constant(800),
     metric("haproxy_process_max_connections", cluster="c"): constant(1000),
     VALKEY: constant(1),
-    CERTIFICATE: constant(NOW + 29 * DAY),
+    CERTIFICATE: expire_in(days=29),
     CERTBOT_FAILED: constant(0),
-    TIMER: f"0+{STEP}x{STEPS}",
+    TIMER: increase(1200),
 }
 ABSENT = "_"
 
 FAULTS: Mapping[str, tuple[Mapping[str, str], set[str]]] = {
-    "nothing": ({}, set()),
-    "a node fails its health checks": ({server("DOWN"): change(0, 1, 2)}, {"NodeDown"}),
-    "a backup server is down": ({server("DOWN", "origins"): change(0, 1, 2)}, {"NodeDown"}),
-    "a node fails one health check": ({server("DOWN"): change(0, 1, 0.5)}, set()),
-    "no origin is up": ({BACKEND_UP: change(1, 0, 1)}, {"NoNodeInService"}),
-    "an update drains a node": ({server("DRAIN"): change(0, 1, 50)}, set()),
-    "an update left a node drained": ({server("MAINT"): change(0, 1, 61)}, {"NodeOutOfService"}),
-    "a server sends no metrics": ({SERVER_UP: change(1, 0, 6)}, {"MetricsAbsent"}),
-    "a machine sends no metrics": ({EDGE_UP: change(1, 0, 6)}, {"MetricsAbsent"}),
-    "an origin loses its streams": ({STREAMS[0]: change(5, 0, 2)}, set()),
+    "nothing is wrong": ({}, set()),
+    "a node fails its health checks": ({server("DOWN"): change(0, 1, 2 * MINUTE)}, {"NodeDown"}),
+    "a backup server is down": ({server("DOWN", "origins"): change(0, 1, 2 * MINUTE)}, {"NodeDown"}),
+    "a node has failed a health check": ({server("DOWN"): change(0, 1, MINUTE / 2)}, set()),
+    "no origin is up": ({BACKEND_UP: change(1, 0, MINUTE)}, {"NoNodeInService"}),
+    "an update drains a node": ({server("DRAIN"): change(0, 1, 50 * MINUTE)}, set()),
+    "an update left a node drained": ({server("MAINT"): change(0, 1, 61 * MINUTE)}, {"NodeOutOfService"}),
+    "a server sends no metrics": ({SERVER_UP: change(1, 0, 6 * MINUTE)}, {"MetricsAbsent"}),
+    "a machine sends no metrics": ({EDGE_UP: change(1, 0, 6 * MINUTE)}, {"MetricsAbsent"}),
+    "an origin loses its streams": ({STREAMS[0]: change(5, 0, 2 * MINUTE)}, set()),
     "both origins lose most of their streams": (
-        {stream: change(5, 2, 2) for stream in STREAMS},
+        {stream: change(5, 2, 2 * MINUTE) for stream in STREAMS},
         {"StreamsLost"},
     ),
     "both origins lose their metrics": (
-        {STREAMS[0]: f"5x{STEPS - 9} stale", STREAMS[1]: f"5x{STEPS - 9} stale"},
+        dict.fromkeys(STREAMS, f"5x{STEPS - 9} stale"),
         {"StreamsLost"},
     ),
-    "the only stream ends": ({STREAMS[0]: change(1, 0, 2), STREAMS[1]: constant(0)}, set()),
-    "a node is at its CPU limit": ({cpu("idle"): rate(14), cpu("user"): rate(76)}, {"CpuLimit"}),
+    "the only stream ends": ({STREAMS[0]: change(1, 0, 2 * MINUTE), STREAMS[1]: constant(0)}, set()),
+    "a node is at its CPU limit": ({cpu("idle"): increase(14), cpu("user"): increase(76)}, {"CpuLimit"}),
     "a node is at its memory limit": ({AVAILABLE_MEMORY: constant(25)}, {"MemoryLimit"}),
     "a disk is nearly full": ({AVAILABLE_DISK: constant(9)}, {"DiskFull"}),
     "the load balancer is near its limit": ({CONNECTIONS: constant(801)}, {"BalancerConnections"}),
-    "the registry has ended": ({VALKEY: change(1, 0, 2)}, {"RegistryDown"}),
-    "the registry's machine is gone": ({DATABASE_UP: change(1, 0, 2), VALKEY: ABSENT}, {"RegistryDown"}),
-    "the load balancer is gone": ({HAPROXY_UP: change(1, 0, 16)}, {"BalancerMetricsAbsent"}),
+    "the registry has ended": ({VALKEY: change(1, 0, 2 * MINUTE)}, {"RegistryDown"}),
+    "the registry's machine is gone": (
+        {DATABASE_UP: change(1, 0, 2 * MINUTE), VALKEY: ABSENT},
+        {"RegistryDown"},
+    ),
+    "the load balancer is gone": ({HAPROXY_UP: change(1, 0, 16 * MINUTE)}, {"BalancerMetricsAbsent"}),
     "nothing was ever discovered": ({HAPROXY_UP: ABSENT}, {"BalancerMetricsAbsent"}),
     "the certificate has no metrics": ({CERTIFICATE: ABSENT}, {"BalancerMetricsAbsent"}),
-    "the certificate was not renewed": ({CERTIFICATE: constant(NOW + 20 * DAY)}, {"CertificateNotRenewed"}),
+}
+SLOW_FAULTS: Mapping[str, tuple[Mapping[str, str], set[str]]] = {
+    "nothing has been wrong for days": ({}, set()),
+    "the certificate was not renewed": ({CERTIFICATE: expire_in(days=20)}, {"CertificateNotRenewed"}),
     "the certificate expires": (
-        {CERTIFICATE: constant(NOW + 6 * DAY)},
+        {CERTIFICATE: expire_in(days=6)},
         {"CertificateNotRenewed", "CertificateExpires"},
     ),
-    "a renewal has failed": ({CERTBOT_FAILED: change(0, 1, 23 * 60)}, set()),
-    "renewals fail": ({CERTBOT_FAILED: constant(1)}, {"CertificateRenewalFailed"}),
+    "a renewal has failed": ({CERTBOT_FAILED: change(0, 1, 23 / 24 * DAY)}, set()),
+    "renewals fail": ({CERTBOT_FAILED: change(0, 1, 1.1 * DAY)}, {"CertificateRenewalFailed"}),
     "certbot does not run": ({TIMER: constant(0)}, {"CertificateRenewalNotRun"}),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_alerts_that_fire_when(promtool: Promtool, fault: str) -> None:
-    series, firing = FAULTS[fault]
-    promtool.write(RULES.name, RULES.read_text())
+    check_firing_alerts(promtool, 15, *FAULTS[fault])
+
+
+@pytest.mark.parametrize("fault", SLOW_FAULTS)
+def test_alerts_about_the_certificate_that_fire_when(promtool: Promtool, fault: str) -> None:
+    check_firing_alerts(promtool, 1200, *SLOW_FAULTS[fault])
+
+
+def check_firing_alerts(
+    promtool: Promtool, step: int, changes: Mapping[str, str], firing: Collection[str]
+) -> None:
+    """Compares the alerts that fire at the end with `firing`. `step` is the interval of samples and rules in seconds."""
+    series = {name: values for name, values in {**HEALTHY, **changes}.items() if values != ABSENT}
     case = {
         "rule_files": [RULES.name],
-        "evaluation_interval": f"{STEP}s",
+        "evaluation_interval": f"{step}s",
         "tests": [
             {
-                "interval": f"{STEP}s",
-                "input_series": [
-                    {"series": name, "values": values}
-                    for name, values in {**HEALTHY, **series}.items()
-                    if values != ABSENT
-                ],
+                "interval": f"{step}s",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
                 "promql_expr_test": [
                     {
                         "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                        "eval_time": f"{NOW}s",
+                        "eval_time": f"{step * STEPS}s",
                         "exp_samples": [
                             {"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(firing)
                         ],
@@ -214,10 +231,12 @@ def test_alerts_that_fire_when(promtool: Promtool, fault: str) -> None:
             }
         ],
     }
+    promtool.write(RULES.name, RULES.read_text())
     promtool.write("case.yml", yaml.safe_dump(case))
     promtool("test", "rules", "case.yml")
 
 
 def test_each_alert_has_a_fault() -> None:
     alerts = {rule["alert"] for rule in list_rules() if "alert" in rule}
-    assert alerts == set[str]().union(*(firing for _, firing in FAULTS.values()))
+    faults = (*FAULTS.values(), *SLOW_FAULTS.values())
+    assert alerts == set[str]().union(*(firing for _, firing in faults))

@@ -13,7 +13,7 @@ RULES = PROJECT / "docs/prometheus-rules.yml"
 DASHBOARD = PROJECT / "docs/grafana-dashboard.json"
 
 # Operators and functions of PromQL that the expressions use.
-_WORDS = {"and", "or", "unless", "offset", "time", "absent", "sum", "max", "min", "count", "rate", "increase"}
+_WORDS = {"and", "or", "offset", "time", "absent", "vector", "sum", "max", "min", "count", "rate"}
 
 
 def list_rules() -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ known-stack:
 	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),empty): the sandbox has no such stack, and Pulumi.STACK.yaml does not exist here. Create a stack with make stack; remove a test cluster with make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: known-stack help setup up down preview outputs drift status registry-backup registry-restore logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench-live check format
+.PHONY: known-stack help setup up down preview outputs drift status registry-backup registry-restore logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench bench-live check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -173,6 +173,10 @@ test-e2e-certificates: export E2E_ADDRESS = 127.77.0.4
 test-e2e-serving: export E2E_ADDRESS = 127.77.0.5
 test-e2e-%:
 	.venv/bin/pytest -q tests/e2e/$* tests/e2e/test_sandbox_down.py
+
+bench: ## Measure what a request costs, beside the guide's configuration, nginx and TCP mode (20 minutes)
+	@sandbox/bin/setup
+	@unshare --mount --pid --fork --kill-child --mount-proc timeout --foreground 20m .venv/bin/python -m bench.performance $(BENCH)
 
 bench-live: export E2E_STATE = /var/lib/ant-media-sandbox-bench
 bench-live: export E2E_ADDRESS = 127.77.0.6

@@ -5,7 +5,6 @@ Prints a JSON object. Standard library only.
 
 import argparse
 import json
-import resource
 import socket
 import ssl
 import sys
@@ -133,8 +132,6 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=0)
     parser.add_argument("--sources", nargs="+", default=[""])
     arguments = parser.parse_args()
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     work = {"connections": open_connections, "messages": exchange_messages, "hold": hold_websockets}
     print(json.dumps(work[arguments.work](arguments)))
 

@@ -105,12 +105,11 @@ FIGURES = (
     Figure("memory", "memory of 1,000 idle WebSockets", "MiB", measure_memory, rounds=False),
     Figure(
         "viewers",
-        "WebSockets open at once, on a default machine",
+        "WebSockets that the default machine holds",
         "",
         measure_viewers,
         at_least=20_000,
         rounds=False,
-        without=("nginx", "tcp"),
     ),
     Figure(
         "endurance",

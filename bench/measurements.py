@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median, quantiles
 
-from bench.machine import CLIENTS, PORT, Machine, wait_for_port
-from bench.servers import LoadBalancer, allow_tls13, render_ours
+from bench.machine import CLIENTS, OPEN_FILES, PORT, Machine, wait_for_port
+from bench.servers import DEFAULT_MEMORY_MIB, LoadBalancer, allow_tls13, render_ours
+from cluster.haproxy_config import RESERVED_FILES, calculate_connection_limits
 from tests.integration.haproxy.haproxy_process import BALANCER
 
 NGINX_NODE = ["nginx", "-c", "/bench/node.conf", "-g", "daemon off;"]
@@ -155,10 +156,15 @@ def hold_websockets(machine: Machine, server: LoadBalancer, count: int) -> tuple
 
 
 def measure_viewers(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:
-    """Returns how many WebSockets were open at once: the guide's limit, or a tenth more than ten times of it."""
-    count = 2000 if server.name == "guide" else 22_000
-    memory, details = hold_websockets(machine, server, count)
-    return details["requests"], {"memory": memory}
+    """Returns how many WebSockets the default machine holds: its limit, or as many as fit in half of its memory.
+
+    Computed from the memory of ten times the guide's limit, or of as many as this machine's limit of files allows.
+    """
+    limits = {"guide": 2000, "nginx": 32768 // 2}
+    limit = limits.get(server.name, calculate_connection_limits(DEFAULT_MEMORY_MIB).maxconn)
+    tested = min(limit - 100, 20_000, (OPEN_FILES - RESERVED_FILES) // 2 - 100)
+    memory, details = hold_websockets(machine, server, tested)
+    return min(limit, DEFAULT_MEMORY_MIB / 2 / memory * 1000), {"memory": memory, **details}
 
 
 def measure_endurance(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:

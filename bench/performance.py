@@ -8,7 +8,6 @@ Ends within 20 minutes. docs/performance.md explains the figures.
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,8 @@ from pathlib import Path
 from statistics import median
 
 from bench.figures import FIGURES, RIVALS, Figure
-from bench.machine import Machine
+from bench.machine import open_machine
 from bench.servers import LOAD_BALANCERS
-from sandbox.cloud.process_tree import unshare_mounts
 from tests.project import PROJECT
 
 RESULTS = PROJECT / "bench/results/performance.json"
@@ -47,8 +45,7 @@ def measure(figures: list[Figure], rounds: int) -> Results:
         for server in LOAD_BALANCERS
         if server.name not in figure.without
     }
-    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
-        machine = Machine(Path(folder))
+    with open_machine() as machine:
         for number in range(rounds):
             for figure in figures:
                 if number > 0 and not figure.rounds:
@@ -144,7 +141,6 @@ def main() -> None:
         )
     names = tuple(arguments.only.split(","))
     figures = [figure for figure in FIGURES if figure.name.startswith(names)]
-    unshare_mounts()
     loads = [os.getloadavg()[0]]
     results = measure(figures, arguments.rounds)
     loads.append(os.getloadavg()[0])

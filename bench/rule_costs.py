@@ -7,15 +7,12 @@ Takes a minute for each round. Prints the lines with the highest cost first.
 
 import re
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
-from bench.machine import Machine
+from bench.machine import open_machine
 from bench.measurements import h2load, measure_cpu
 from bench.servers import LoadBalancer, render_ours
-from sandbox.cloud.process_tree import unshare_mounts
 
 # The sections that a viewer's request passes.
 SECTIONS = (
@@ -50,9 +47,7 @@ def main() -> None:
     variants = {"all": ours, **dict(remove_each_rule(ours))}
     costs: dict[str, list[float]] = {name: [] for name in variants}
     measure = measure_cpu(1000, 13000, h2load("test.m3u8", "--h1"))
-    unshare_mounts()
-    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
-        machine = Machine(Path(folder))
+    with open_machine() as machine:
         for _ in range(rounds):
             for name, text in variants.items():
                 server = LoadBalancer("ours", name, "etc/haproxy/ours.cfg", text, http2=True)

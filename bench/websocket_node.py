@@ -1,7 +1,6 @@
 """A node for WebSockets: accepts each upgrade and sends everything back. Answers 200 to any other request. Runs in the image."""
 
 import asyncio
-import resource
 import sys
 
 UPGRADED = (
@@ -27,8 +26,6 @@ class Connection(asyncio.Protocol):
 
 
 async def main() -> None:
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     server = await asyncio.get_running_loop().create_server(
         Connection, "0.0.0.0", int(sys.argv[1]), backlog=4096
     )

@@ -8,8 +8,8 @@ import json
 import socket
 import ssl
 import sys
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 PORT = 5443
 HOST = "live.example.com"
@@ -62,14 +62,8 @@ def open_connections(arguments: argparse.Namespace) -> Counter[str]:
                 # TLS 1.3 sends tickets after the handshake, so they are here only now.
                 session = connection.session if arguments.resume else None
 
-    threads = [
-        threading.Thread(target=work, args=[arguments.count // arguments.threads])
-        for _ in range(arguments.threads)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(arguments.threads) as threads:
+        list(threads.map(work, [arguments.count // arguments.threads] * arguments.threads))
     return counts
 
 

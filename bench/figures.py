@@ -84,7 +84,7 @@ FIGURES = (
         new_connection(kind, *variant)
         for variant in (
             ("tls13", "TLS 1.3, X25519", "--version", "TLSv1_3", "--group", "X25519"),
-            ("tls12", "TLS 1.2, X25519", "--version", "TLSv1_2", "--group", "X25519"),
+            ("tls12", "TLS 1.2, P-256", "--version", "TLSv1_2", "--group", "prime256v1"),
             ("defaults", "defaults of each"),
         )
         for kind in ("full", "resumed")

@@ -38,6 +38,7 @@ def render_ours(edges: int) -> str:
         rtmps_port=0,
         memory_mib=DEFAULT_MEMORY_MIB,
         hsts_max_age=0,
+        admin_cidrs=("203.0.113.0/24",),
     )
     return reduce_limits(render_haproxy_cfg(config))
 

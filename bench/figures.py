@@ -110,6 +110,7 @@ FIGURES = (
         measure_viewers,
         at_least=20_000,
         rounds=1,
+        without=("nginx", "tcp"),
     ),
     Figure(
         "endurance",

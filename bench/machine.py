@@ -1,6 +1,7 @@
 """Runs servers and clients from the tests' image, each on its own processors, and reads what they cost."""
 
 import base64
+import contextlib
 import json
 import os
 import resource
@@ -245,13 +246,19 @@ class Machine:
 
 
 def wait_for_port(address: str, port: int, check: Callable[[], None] = lambda: None) -> None:
+    def connect() -> bool:
+        check()
+        socket.create_connection((address, port), timeout=1).close()
+        return True
+
+    wait_until(connect, f"{address}:{port}")
+
+
+def wait_until(ready: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        check()
-        try:
-            socket.create_connection((address, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise SystemExit(f"{address}:{port} does not answer")
+        with contextlib.suppress(OSError):
+            if ready():
+                return
+        time.sleep(0.02)
+    raise SystemExit(f"{what} does not answer")

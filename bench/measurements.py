@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median, quantiles
 
-from bench.machine import CLIENTS, OPEN_FILES, PORT, Machine, wait_for_port
+from bench.machine import CLIENTS, OPEN_FILES, PORT, Machine, wait_for_port, wait_until
 from bench.servers import DEFAULT_MEMORY_MIB, LoadBalancer, allow_tls13, render_ours
 from cluster.haproxy_config import RESERVED_FILES, calculate_connection_limits
 from tests.integration.haproxy.haproxy_process import BALANCER
@@ -160,8 +160,7 @@ def measure_viewers(machine: Machine, server: LoadBalancer) -> tuple[float, Deta
 
     Computed from the memory of ten times the guide's limit, or of as many as this machine's limit of files allows.
     """
-    limits = {"guide": 2000, "nginx": 32768 // 2}
-    limit = limits.get(server.name, calculate_connection_limits(DEFAULT_MEMORY_MIB).maxconn)
+    limit = 2000 if server.name == "guide" else calculate_connection_limits(DEFAULT_MEMORY_MIB).maxconn
     tested = min(limit - 100, 20_000, (OPEN_FILES - RESERVED_FILES) // 2 - 100)
     memory, details = hold_websockets(machine, server, tested)
     return min(limit, DEFAULT_MEMORY_MIB / 2 / memory * 1000), {"memory": memory, **details}
@@ -206,6 +205,10 @@ def measure_reload(machine: Machine, server: LoadBalancer) -> tuple[float, Detai
     large = replace(server, text=render_ours(edges=998))
     command = ["haproxy", "-Ws", "-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock"]
     with machine.serve([*command, *large.install(machine)[2:]], NGINX_NODE) as process:
+        # The master answers when it has executed itself again, after its worker does.
+        wait_until(
+            lambda: " worker " in machine.ask("run/haproxy-master.sock", "show proc"), "HAProxy's master"
+        )
         before, started = process.read_cpu_seconds(), time.monotonic()
         answer = machine.ask("run/haproxy-master.sock", "reload")
         seconds = time.monotonic() - started

@@ -111,6 +111,11 @@ def format_row(figure: Figure, results: Results) -> list[str]:
     ]
 
 
+def is_measured(figure: Figure, results: Results) -> bool:
+    ours = results.get((figure.name, "ours"))
+    return bool(ours and ours.values)
+
+
 def format_table(results: Results) -> str:
     """Returns the table as Markdown."""
     rows = [
@@ -121,7 +126,7 @@ def format_table(results: Results) -> str:
             "bar",
         ]
     ]
-    rows += [format_row(figure, results) for figure in FIGURES if (figure.name, "ours") in results]
+    rows += [format_row(figure, results) for figure in FIGURES if is_measured(figure, results)]
     rows.insert(1, ["---", *["---:"] * (len(rows[0]) - 2), "---"])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -268,6 +268,13 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
             {"stdin": "    server acme 127.0.0.1:8888\n"},
             "stdin",
         ),
+        # The server of the metrics, without monitoringCidrs.
+        command(
+            "apply-haproxy-config.sh",
+            {"stdin": "    server edge1 10.0.0.1:5080\n    server machine 0.0.0.0:0\n"},
+            {"stdin": "    server edge1 10.0.0.1:5080\n"},
+            "stdin",
+        ),
         Step("update", "aws:ec2/instance:Instance", "edge1", "", {}, {}, ("tags",)),
         Step("update", "aws:ec2/instance:Instance", "edge1", "", {}, {}, ("tags", "tagsAll")),
         Step("create", "aws:ec2/eip:Eip", "load-balancer-ip", "", {}, {}),

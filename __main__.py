@@ -26,15 +26,15 @@ haproxy_cfg = render_haproxy_cfg(plan_haproxy(settings, plan.addresses, account.
 hooks = explain_failures()
 network = Network("network", NetworkArgs(plan.name, plan.addresses, account.zones, account.vpc_id, hooks))
 groups = SecurityGroups("firewall", SecurityGroupsArgs(plan.name, network.vpc_id, plan.ports))
-site = Site(plan.name, network, groups, account.images, plan.ssh, hooks)
+site = Site(plan.name, network, groups, account, plan.ssh, hooks)
 
 identity = settings.acme and BalancerIdentity(
     "load-balancer-identity",
-    BalancerIdentityArgs(plan.name, account.hosted_zone_id, settings.challenge_records),
+    BalancerIdentityArgs(plan.name, account.entry.hosted_zone_id, settings.challenge_records),
 )
 balancer_machine = site.machine_args(plan.load_balancer, identity)
 balancer = HAProxyLoadBalancer(
-    "load-balancer", HAProxyLoadBalancerArgs(balancer_machine, plan.entry, account.hosted_zone_id)
+    "load-balancer", HAProxyLoadBalancerArgs(balancer_machine, plan.entry, account.entry)
 )
 database = plan.database and ClusterDatabase(
     "database",

@@ -18,6 +18,11 @@ class InstanceType:
     vcpus: int
     architectures: Sequence[str]
 
+    @property
+    def architecture(self) -> str:
+        """What its image is for: `x86_64` where it can run that."""
+        return "x86_64" if "x86_64" in self.architectures else self.architectures[0]
+
 
 @dataclass(frozen=True)
 class Image:
@@ -31,6 +36,7 @@ class Image:
     pinned: bool
     root_volume_gib: int
     """Size of the root snapshot: a root volume cannot be smaller."""
+    architecture: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,17 @@ class Subnet:
     zone: str
     name: str
     """The `Name` tag, empty without one."""
+
+
+@dataclass(frozen=True)
+class ElasticIp:
+    """An Elastic IP that exists."""
+
+    public_ip: str
+    name: str
+    """The `Name` tag, empty without one."""
+    user: str
+    """What it is associated with: the name of an instance, for example. Empty if it is free."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +90,16 @@ class Account:
     """
 
     instance_types: Mapping[str, InstanceType | None]
-    images: Mapping[str, Image | None]
-    """By their names in the settings."""
+    images: Mapping[tuple[str, str], Image | None]
+    """By their names in the settings and architecture."""
     zone_offers: Mapping[str, frozenset[str]]
     """Which of the instance types each availability zone offers."""
     subnet_zones: Mapping[str, str]
     """The zones of subnets that exist already, by CIDR."""
     subnets: Mapping[str, Subnet | None]
     """The existing subnets that the settings name, by id."""
-    private_subnets: frozenset[str]
-    """Ids of those subnets that have no route to an internet gateway."""
+    routes: Mapping[str, str]
+    """Where the default route of each of those subnets leads to, by id: `internet`, `nat`, `other`, `unknown`, or empty without one."""
     used_addresses: Mapping[str, str]
     """The planned private addresses that others use already, with their user: an instance, for example."""
     vcpu_quota: int
@@ -91,6 +108,8 @@ class Account:
     region: str = ""
     bucket: Bucket | None = None
     """The existing bucket that the settings name."""
+    elastic_ip: ElasticIp | None = None
+    """The address that the settings name."""
 
 
 def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
@@ -105,6 +124,7 @@ def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
             *_check_addresses(plan, account),
             *_check_vcpus(plan, account),
             *_check_bucket(plan, account),
+            *_check_elastic_ip(plan, account),
         )
     ]
 
@@ -139,23 +159,47 @@ def _check_instance_types(plan: ClusterPlan, account: Account) -> Iterator[str]:
         found = account.instance_types[name]
         if found is None:
             yield f'{setting}.instanceType is "{name}": this region does not have it; give a type that it has'
-        elif "x86_64" not in found.architectures:
-            yield (
-                f'{setting}.instanceType is "{name}", whose processor is {", ".join(found.architectures)}: '
-                "give one of x86_64, as the images are"
-            )
+        elif reason := _find_unsupported(setting, machines[0].image, plan.node.source, found.architecture):
+            yield f'{setting}.instanceType is "{name}", whose processor is {found.architecture}: {reason}'
+
+
+def _find_unsupported(setting: str, image: str, source: str, architecture: str) -> str | None:
+    """Returns why machines of a setting cannot have an architecture, and the remedy, or None."""
+    if architecture == "x86_64":
+        return None
+    if architecture != "arm64":
+        return "give one of x86_64 or arm64"
+    if setting not in ("origins", "edges"):
+        return None
+    if image == "marketplace":
+        return "Ant Media's Marketplace image is for x86_64; give a type of x86_64, or an image of your own for arm64"
+    if source == "install":
+        # ant-media/Scripts, install_ant-media-server.sh: on aarch64 it selects Java 11, but installs 17.
+        return "Ant Media's installer fails on it; give a type of x86_64, or amsZip"
+    return None
 
 
 def _check_images(plan: ClusterPlan, account: Account) -> Iterator[str]:
-    for setting, name in (("linuxImage", plan.load_balancer.image), ("mediaImage", plan.origins[0].image)):
-        if account.images[name] is None:
+    missing: set[str] = set()
+    for setting, machines in plan.machines.items():
+        name, instance_type = machines[0].image, machines[0].instance_type
+        found = account.instance_types[instance_type]
+        if not found or _find_unsupported(setting, name, plan.node.source, found.architecture):
+            continue
+        image, size = account.images[name, found.architecture], machines[0].volume_size
+        key = "mediaImage" if setting in ("origins", "edges") else "linuxImage"
+        if image is None and name not in missing:
+            missing.add(name)
             yield (
-                f'{setting} is "{name}": this account sees no such image in this region; '
+                f'{key} is "{name}": this account sees no such image in this region; '
                 "subscribe to it in AWS Marketplace if it is sold there, or give the id of an image of this region"
             )
-    for setting, machines in plan.machines.items():
-        image, size = account.images[machines[0].image], machines[0].volume_size
-        if image and size < image.root_volume_gib:
+        elif image and image.architecture != found.architecture:
+            yield (
+                f'{setting}.instanceType is "{instance_type}", whose processor is {found.architecture}: {key} {name} is for '
+                f"{image.architecture}; give a type or an image of the same architecture"
+            )
+        elif image and size < image.root_volume_gib:
             yield f"{setting}.volumeSize is {size}: its image needs {image.root_volume_gib} GiB or more"
 
 
@@ -163,20 +207,31 @@ def _check_subnets(plan: ClusterPlan, account: Account) -> Iterator[str]:
     for planned in plan.addresses.subnets:
         if planned.id is None:
             continue
+        setting = f"network.subnets[{planned.index}]" if planned.public else "database.subnet"
         found = account.subnets[planned.id]
         if found is None:
-            yield f"network.subnets[{planned.index}].id is {planned.id}: give the id of a subnet of this account and region"
+            yield f"{setting}.id is {planned.id}: give the id of a subnet of this account and region"
         elif found.cidr != planned.cidr:
-            yield f"network.subnets[{planned.index}].cidr is {planned.cidr}: {planned.id} has {found.cidr}"
+            yield f"{setting}.cidr is {planned.cidr}: {planned.id} has {found.cidr}"
         elif found.name == f"{plan.name}-{found.zone}":
             yield (
-                f"network.subnets[{planned.index}].id is {planned.id}: this stack created it, and would delete it "
+                f"{setting}.id is {planned.id}: this stack created it, and would delete it "
                 "with its VPC; give a subnet of another VPC"
             )
-        elif found.id in account.private_subnets:
+        elif planned.public and account.routes[found.id] in ("", "nat"):
             yield (
-                f"network.subnets[{planned.index}].id is {planned.id}: it has no route to an internet gateway; "
+                f"{setting}.id is {planned.id}: it has no route to an internet gateway; "
                 "add one to its route table, or give a public subnet"
+            )
+        elif not planned.public and account.routes[found.id] == "":
+            yield (
+                f"{setting}.id is {planned.id}: the machine downloads Debian's packages, and this subnet has no way out; "
+                "add a route to a NAT gateway to its route table, or give another subnet"
+            )
+        elif not planned.public and account.routes[found.id] == "internet":
+            yield (
+                f"{setting}.id is {planned.id}: it is public, but the machine would have no public address to reach the internet; "
+                "give a subnet with a route to a NAT gateway, or leave database.subnet out"
             )
     if len({subnet.vpc_id for subnet in account.subnets.values() if subnet}) > 1:
         yield "network.subnets: these subnets are in several VPCs; give subnets of one"
@@ -250,3 +305,19 @@ def _check_bucket(plan: ClusterPlan, account: Account) -> Iterator[str]:
         yield f"{start}: this account sees no such bucket; give the name of one, or create"
     elif account.bucket.region != account.region:
         yield f"{start}: it is in {account.bucket.region}; give a bucket in {account.region}, or create"
+
+
+def _check_elastic_ip(plan: ClusterPlan, account: Account) -> Iterator[str]:
+    if plan.entry.elastic_ip is None:
+        return
+    own_name = f"{plan.name}-{plan.load_balancer.place.name}"
+    start, found = f"loadBalancer.elasticIp is {plan.entry.elastic_ip}", account.elastic_ip
+    if found is None:
+        yield f"{start}: give the allocation id of an Elastic IP of this account and region"
+    elif found.name == own_name:
+        yield (
+            f"{start}: this stack allocated it, and would release it; give another one, or keep it with pulumi state delete "
+            "(the resource load-balancer-ip of type Eip) and change its tag Name"
+        )
+    elif found.user not in ("", own_name):
+        yield f"{start}: {found.user} uses it; disassociate it, or give another one"

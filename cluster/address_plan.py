@@ -6,11 +6,11 @@
   gets an address that another node still uses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Network
 
-from cluster.settings.network import ExistingSubnets, OwnNetwork
+from cluster.settings.network import ExistingSubnets, OwnNetwork, Subnet
 
 # AWS reserves the first four addresses of a subnet (network, router, DNS, future use) and the last one.
 _LOAD_BALANCER_OFFSET = 4
@@ -37,6 +37,8 @@ class PlannedSubnet:
     cidr: str
     id: str | None
     """AWS's subnet id, None if the program creates the subnet."""
+    public: bool = True
+    """False for the database's private subnet."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,10 @@ class AddressPlanError(ValueError):
     """A subnet has too few addresses for the nodes."""
 
 
-def plan_addresses(network: OwnNetwork | ExistingSubnets, origins: int, edges: int) -> AddressPlan:
-    """Returns the address plan for a number of origins and edges.
+def plan_addresses(
+    network: OwnNetwork | ExistingSubnets, origins: int, edges: int, database_subnet: Subnet | None = None
+) -> AddressPlan:
+    """Returns the address plan for a number of origins and edges. The database may have a subnet of its own.
 
     Raises `AddressPlanError`, which names the smallest subnet, if the nodes do not fit into it.
     """
@@ -83,23 +87,31 @@ def plan_addresses(network: OwnNetwork | ExistingSubnets, origins: int, edges: i
     _check_capacity(subnets, origins, edges)
     blocks = _divide(network) if isinstance(network, OwnNetwork) else [IPv4Network(s.cidr) for s in subnets]
 
+    public = subnets
+
     def machine(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> Machine:
         address = str(IPv4Network(subnet.cidr)[offset])
         addresses = frozenset(str(block[offset]) for block in blocks)
         return Machine(name, role, index, address, addresses, subnet.index)
 
     def origin(index: int) -> Machine:
-        subnet = subnets[index % len(subnets)]
+        subnet = public[index % len(public)]
         return machine(f"origin{index + 1}", Role.ORIGIN, index, subnet, _FIRST_NODE_OFFSET + index)
 
     def edge(index: int) -> Machine:
-        return machine(f"edge{index + 1}", Role.EDGE, index, subnets[index % len(subnets)], -2 - index)
+        return machine(f"edge{index + 1}", Role.EDGE, index, public[index % len(public)], -2 - index)
 
+    database = machine("database", Role.DATABASE, 0, public[0], _DATABASE_OFFSET)
+    if database_subnet:
+        private = PlannedSubnet(len(subnets), database_subnet.cidr, database_subnet.id, public=False)
+        address = str(IPv4Network(private.cidr)[_DATABASE_OFFSET])
+        database = replace(database, address=address, addresses=frozenset({address}), subnet=private.index)
+        subnets = (*subnets, private)
     return AddressPlan(
         vpc_cidr=network.cidr if isinstance(network, OwnNetwork) else None,
         subnets=subnets,
-        load_balancer=machine("load-balancer", Role.LOAD_BALANCER, 0, subnets[0], _LOAD_BALANCER_OFFSET),
-        database=machine("database", Role.DATABASE, 0, subnets[0], _DATABASE_OFFSET),
+        load_balancer=machine("load-balancer", Role.LOAD_BALANCER, 0, public[0], _LOAD_BALANCER_OFFSET),
+        database=database,
         origins=tuple(map(origin, range(origins))),
         edges=tuple(map(edge, range(edges))),
     )

@@ -3,7 +3,8 @@
 from enum import StrEnum
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent.parent / "templates" / "scripts"
+_REPOSITORY = Path(__file__).parent.parent
+_FOLDER = _REPOSITORY / "templates" / "scripts"
 
 
 class ScriptFolder(StrEnum):
@@ -20,6 +21,23 @@ def read_script(folder: ScriptFolder, name: str) -> str:
     """Returns the text of a script that a kind of machine has."""
     own, common = _FOLDER / folder / name, _FOLDER / ScriptFolder.EVERY_MACHINE / name
     return (own if own.exists() else common).read_text()
+
+
+def read_hook(path: str) -> str:
+    """Returns the text of a script of the user's, given by its path in the repository."""
+    return (_REPOSITORY / path).read_text()
+
+
+def find_hook_problem(path: str) -> str | None:
+    """Returns why a script of the user's cannot run on a machine, with the remedy, or None."""
+    try:
+        text = read_hook(path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        return f"this file cannot be read ({reason}): give the path of a script in this repository"
+    if not text.startswith("#!"):
+        return "the script has no interpreter: begin its first line with #!, such as #!/usr/bin/env bash"
+    return None
 
 
 def bundle_scripts(folder: ScriptFolder) -> str:

@@ -34,6 +34,8 @@ class MachinePlan:
     """Whether Pulumi refuses to delete or replace it."""
     monitored: bool = False
     """Whether node exporter serves its metrics."""
+    public: bool = True
+    """Whether it gets a public address. Without one, it reaches the internet through a NAT gateway."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class EntryPlan:
     statistics_password: SecretStr
     protect_address: bool
     """Whether Pulumi refuses to delete or replace the Elastic IP."""
+    elastic_ip: str | None
+    """Allocation id of an address of the user's."""
+    hook: str | None
+    """Script of the user's that runs after the set-up of the load balancer, as a path in the repository."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class NodePlan:
     """Whether applications announce server.name to WebRTC clients: it is then the public address of each node."""
     drain_seconds: int
     """How long a node's connections may last before it is restarted or replaced."""
+    hook: str | None
+    """Script of the user's that runs after the set-up of a node, as a path in the repository."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,8 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
     Raises:
         AddressPlanError: The subnets have fewer addresses than the cluster has nodes.
     """
-    addresses = plan_addresses(settings.network, settings.origins.count, settings.edges.count)
+    subnet = settings.database.subnet if settings.needs_database else None
+    addresses = plan_addresses(settings.network, settings.origins.count, settings.edges.count, subnet)
     linux, media = settings.linux_image, settings.media_image
 
     def machine(
@@ -161,7 +170,9 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         protect: bool = False,
     ) -> MachinePlan:
         monitored = bool(settings.monitoring_cidrs)
-        return MachinePlan(place, image, size.instance_type, size.volume_size, groups, protect, monitored)
+        public = addresses.subnets[place.subnet].public
+        size_of = size.instance_type, size.volume_size
+        return MachinePlan(place, image, *size_of, groups, protect, monitored, public)
 
     def origin(place: address_plan.Machine) -> MachinePlan:
         return machine(place, settings.origins, media, SecurityGroup.NODES, SecurityGroup.ORIGINS)
@@ -183,6 +194,8 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.statistics_user,
             settings.statistics_password,
             settings.protect,
+            settings.load_balancer.elastic_ip,
+            settings.hooks.load_balancer,
         ),
         certificate=_plan_certificate(settings),
         node=NodePlan(
@@ -197,6 +210,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             plan_server_settings(settings.server_settings),
             replaces_addresses(settings.application_settings),
             settings.drain_seconds,
+            settings.hooks.node,
         ),
         recordings=settings.recordings,
         load_balancer=machine(

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pulumi_aws as aws
 
-from cluster.account import Bucket, Image, InstanceType, Subnet
+from cluster.account import Bucket, ElasticIp, Image, InstanceType, Subnet
 from cluster.aws_filters import split_filter_values
 
 T = TypeVar("T")
@@ -36,13 +36,15 @@ class Publisher:
 
     owner: str
     name: str
+    """With {} in place of the architecture, in Debian's word."""
 
 
+_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 # Debian: wiki.debian.org/Cloud/AmazonEC2Image. Ant Media: the owner in its own update scripts.
 PUBLISHERS = {
-    "debian-13": Publisher("136693071363", "debian-13-amd64-*"),
+    "debian-13": Publisher("136693071363", "debian-13-{}-*"),
     "marketplace": Publisher("679593333241", "AntMedia-AWS-Marketplace-EE-*"),
-    "ubuntu": Publisher("099720109477", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-*"),
+    "ubuntu": Publisher("099720109477", "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-{}-server-*"),
 }
 
 
@@ -73,8 +75,8 @@ def find_zone_offers(instance_types: Collection[str]) -> dict[str, frozenset[str
     }
 
 
-def find_image(name: str) -> Image | None:
-    """Looks up an image by its name in the settings: `debian-13`, `marketplace`, `ubuntu` or an AMI id.
+def find_image(name: str, architecture: str) -> Image | None:
+    """Looks up an image by its name in the settings: `debian-13`, `marketplace`, `ubuntu` or an AMI id, of any architecture.
 
     Returns `None` if the region has no such image, or the account may not use it.
     """
@@ -94,8 +96,10 @@ def find_image(name: str) -> Image | None:
                 owners=[publisher.owner],
                 most_recent=True,
                 filters=[
-                    aws.ec2.GetAmiFilterArgs(name="name", values=[publisher.name]),
-                    aws.ec2.GetAmiFilterArgs(name="architecture", values=["x86_64"]),
+                    aws.ec2.GetAmiFilterArgs(
+                        name="name", values=[publisher.name.format(_ARCHITECTURES.get(architecture, "none"))]
+                    ),
+                    aws.ec2.GetAmiFilterArgs(name="architecture", values=[architecture]),
                 ],
             )
         )
@@ -106,7 +110,7 @@ def find_image(name: str) -> Image | None:
         for mapping in found.block_device_mappings
         if mapping.device_name == found.root_device_name
     ]
-    return Image(found.id, pinned, max(sizes, default=0))
+    return Image(found.id, pinned, max(sizes, default=0), found.architecture)
 
 
 def find_account_id() -> str:
@@ -157,16 +161,22 @@ def find_subnet(subnet_id: str) -> Subnet | None:
     )
 
 
-def has_internet_route(subnet: Subnet) -> bool:
-    """Returns whether machines with a public address reach the internet from a subnet, and are reached."""
+def find_default_route(subnet: Subnet) -> str:
+    """Returns where a subnet's default route leads to: `internet`, `nat`, `other`, or empty if it has none.
+
+    `unknown` in a subnet of another account, which shows no route tables.
+    """
     table = _ask(lambda: aws.ec2.get_route_table(subnet_id=subnet.id))
     if table is None:  # then AWS uses the main route table
         main = aws.ec2.GetRouteTableFilterArgs(name="association.main", values=["true"])
         table = _ask(lambda: aws.ec2.get_route_table(vpc_id=subnet.vpc_id, filters=[main]))
-    if table is None:  # of another account, which shares the subnet
-        return True
+    if table is None:
+        return "unknown"
+    route = next((route for route in table.routes if route.cidr_block == "0.0.0.0/0"), None)
+    if route is None:
+        return ""
     # Behind a NAT gateway, machines reach the internet, but nobody reaches them.
-    return any(route.cidr_block == "0.0.0.0/0" and not route.nat_gateway_id for route in table.routes)
+    return "nat" if route.nat_gateway_id else "internet" if route.gateway_id.startswith("igw-") else "other"
 
 
 def find_used_addresses(
@@ -218,20 +228,22 @@ def find_stopped_instances(prefix: str) -> dict[str, str]:
     """Returns the ids of stopped instances by their `Name` tag, for tags that begin with `prefix`."""
     found = [
         _require(lambda instance_id=instance_id: aws.ec2.get_instance(instance_id=instance_id))
-        for instance_id in _find_instances(prefix, "stopping", "stopped").ids
+        for instance_id in _find_instances(f"{prefix}*", "stopping", "stopped").ids
     ]
     return {instance.tags["Name"]: instance.id for instance in found}
 
 
-def find_instance_addresses(prefix: str) -> frozenset[str]:
-    """Returns the private addresses of running instances whose `Name` tag begins with `prefix`."""
-    return frozenset(_find_instances(prefix, "pending", "running").private_ips)
+def find_instance_addresses(names: str, architecture: str = "*") -> frozenset[str]:
+    """Returns the private addresses of running instances whose `Name` tag matches `names`."""
+    return frozenset(_find_instances(names, "pending", "running", architecture=architecture).private_ips)
 
 
-def _find_instances(prefix: str, *states: str) -> aws.ec2.GetInstancesResult:
+def _find_instances(names: str, *states: str, architecture: str = "*") -> aws.ec2.GetInstancesResult:
     # A cluster may have more machines than a filter takes values.
-    names = aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[f"{prefix}*"])
-    return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=[names]))
+    filters = [aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[names])]
+    if architecture != "*":
+        filters.append(aws.ec2.GetInstancesFilterArgs(name="architecture", values=[architecture]))
+    return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=filters))
 
 
 def find_elastic_ip(name: str) -> str | None:
@@ -240,6 +252,18 @@ def find_elastic_ip(name: str) -> str | None:
         lambda: aws.ec2.get_eips(filters=[aws.ec2.GetEipsFilterArgs(name="tag:Name", values=[name])])
     )
     return found.public_ips[0] if found.public_ips else None
+
+
+def find_allocation(allocation_id: str) -> ElasticIp | None:
+    """Returns an Elastic IP that exists, or `None`."""
+    found = _ask(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
+    if found is None:
+        return None
+    user = found.instance_id or found.network_interface_id
+    if found.instance_id:
+        instance = _require(lambda: aws.ec2.get_instance(instance_id=found.instance_id))
+        user = instance.tags.get("Name", user)
+    return ElasticIp(found.public_ip, found.tags.get("Name", ""), user)
 
 
 def find_vcpu_quota() -> int:

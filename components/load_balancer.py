@@ -8,8 +8,9 @@ import pulumi_command as command
 
 from cluster.machine_scripts import ScriptFolder
 from cluster.plan import EntryPlan
+from components.account_facts import EntryFacts
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost
+from components.remote_script import RemoteScript, ScriptHost, run_hook
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class HAProxyLoadBalancerArgs:
 
     machine: MachineArgs
     entry: EntryPlan
-    zone_id: str | None
-    """Hosted zone of the A records; `None` if the user creates them."""
+    account: EntryFacts
+    """The hosted zone of the A records, `None` if the user creates them, and the user's own Elastic IP."""
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
@@ -50,23 +51,12 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         self.domain = args.entry.domain
         self.machine = Machine(name, args.machine, child)
-        elastic_ip = aws.ec2.Eip(
-            f"{name}-ip",
-            domain="vpc",
-            tags={"Name": f"{args.machine.cluster}-{name}"},
-            opts=pulumi.ResourceOptions(
-                parent=self, protect=args.entry.protect_address, hooks=args.machine.hooks
-            ),
-        )
+        allocation_id, self.public_ip = self._choose_address(name, args)
         association = aws.ec2.EipAssociation(
-            f"{name}-ip",
-            allocation_id=elastic_ip.allocation_id,
-            instance_id=self.machine.instance.id,
-            opts=child,
+            f"{name}-ip", allocation_id=allocation_id, instance_id=self.machine.instance.id, opts=child
         )
-        self.public_ip = elastic_ip.public_ip
         # Depends on the association, so that SSH starts only when the address leads to the machine.
-        address = pulumi.Output.all(elastic_ip.public_ip, association.id).apply(lambda values: str(values[0]))
+        address = pulumi.Output.all(self.public_ip, association.id).apply(lambda values: str(values[0]))
         self.host = ScriptHost(
             name, self.machine, ScriptFolder.BALANCER, self.machine.connection(address), child
         )
@@ -88,15 +78,35 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             secrets=[args.entry.statistics_password],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[installed]),
         )
+        if args.entry.hook:
+            self.ready = run_hook(
+                f"{name}-hook", args.entry.hook, self.host, args.machine.place, self.ready, child
+            )
         self.register_outputs({"public_ip": self.public_ip})
 
+    def _choose_address(
+        self, name: str, args: HAProxyLoadBalancerArgs
+    ) -> tuple[pulumi.Input[str], pulumi.Output[str]]:
+        """Returns allocation id and address of the user's Elastic IP, or allocates one."""
+        if args.entry.elastic_ip and args.account.elastic_ip:
+            return args.entry.elastic_ip, pulumi.Output.from_input(args.account.elastic_ip.public_ip)
+        own = aws.ec2.Eip(
+            f"{name}-ip",
+            domain="vpc",
+            tags={"Name": f"{args.machine.cluster}-{name}"},
+            opts=pulumi.ResourceOptions(
+                parent=self, protect=args.entry.protect_address, hooks=args.machine.hooks
+            ),
+        )
+        return own.allocation_id, own.public_ip
+
     def _create_records(self, name: str, args: HAProxyLoadBalancerArgs) -> list[pulumi.Resource]:
-        if args.zone_id is None:
+        if args.account.hosted_zone_id is None:
             return []
         return [
             aws.route53.Record(
                 f"{name}-record-{host_name}",
-                zone_id=args.zone_id,
+                zone_id=args.account.hosted_zone_id,
                 name=host_name,
                 type=aws.route53.RecordType.A,
                 ttl=60,

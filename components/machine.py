@@ -41,6 +41,23 @@ class MachineArgs:
     """Whether Pulumi refuses to delete or replace the instance."""
     monitored: bool
     """Whether node exporter serves its metrics."""
+    public: bool
+    """Whether it gets a public address."""
+    replaced: bool
+    """True if this update replaces the running instance by one of another image or with another kind of address."""
+
+    @property
+    def ignored_changes(self) -> list[str]:
+        # Of a changed default tag, the provider would only remove the old one from the volume
+        # (terraform-provider-aws, issue 38301).
+        ignored = ["rootBlockDevice.tags"]
+        # Of a stopped instance, the provider reads false, which would replace it
+        # (terraform-provider-aws, issue 33775).
+        if self.public and not self.replaced:
+            ignored.append("associatePublicIpAddress")
+        if not self.image.pinned and not self.replaced:
+            ignored.append("ami")
+        return ignored
 
     @property
     def host_key(self) -> HostKey:
@@ -104,8 +121,8 @@ class Machine(pulumi.ComponentResource):
             instance_type=args.instance_type,
             subnet_id=args.subnet_id,
             private_ip=self.private_ip,
-            # WebRTC media goes straight to the nodes. Packages need it too, as there is no NAT gateway.
-            associate_public_ip_address=True,
+            # WebRTC media goes straight to the nodes. Packages need it too, where there is no NAT gateway.
+            associate_public_ip_address=args.public,
             vpc_security_group_ids=list(args.security_group_ids),
             iam_instance_profile=args.instance_profile,
             user_data=pulumi.Output.secret(args.user_data),
@@ -126,15 +143,7 @@ class Machine(pulumi.ComponentResource):
                 delete_before_replace=True,
                 protect=args.protect,
                 hooks=args.hooks,
-                # Of a changed default tag, the provider would only remove the old one from the volume
-                # (terraform-provider-aws, issue 38301).
-                ignore_changes=[
-                    "rootBlockDevice.tags",
-                    # Of a stopped instance, the provider reads false, which would replace it
-                    # (terraform-provider-aws, issue 33775).
-                    "associatePublicIpAddress",
-                    *([] if args.image.pinned else ["ami"]),
-                ],
+                ignore_changes=args.ignored_changes,
             ),
         )
         self.public_ip = self.instance.public_ip

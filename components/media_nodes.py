@@ -19,6 +19,7 @@ from components.remote_script import (
     ScriptHost,
     fingerprint_script,
     install_node_exporter,
+    run_hook,
     short_digest,
 )
 
@@ -145,6 +146,8 @@ class MediaNodes(pulumi.ComponentResource):
                 triggers=[registry],
                 opts=self._after(set_up, *(setup.recordings.permissions if setup.recordings else [])),
             )
+        if plan.hook:
+            set_up = run_hook(f"{node}-hook", plan.hook, host, args.place, set_up, self._after())
         in_service = RemoteScript(
             f"{node}-in-service",
             "return-server.sh",

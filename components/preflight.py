@@ -1,48 +1,24 @@
 """Compares the plan with the AWS account before any resource is registered."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import pulumi
 
 from cluster.account import (
     Account,
-    Image,
-    RecordingsPlan,
+    ElasticIp,
+    InstanceType,
     Subnet,
     assign_subnet_zones,
     find_account_problems,
     plan_recordings,
 )
 from cluster.address_plan import Machine
-from cluster.plan import ClusterPlan
+from cluster.plan import ClusterPlan, MachinePlan
 from components import aws_queries
+from components.account_facts import AccountFacts, EntryFacts
 from components.operator_access import find_access_problem, find_agent_problem
 from components.program_end import refuse
-
-
-@dataclass(frozen=True)
-class AccountFacts:
-    """What components need to know of the account."""
-
-    images: Mapping[str, Image]
-    """By their names in the settings."""
-    zones: Sequence[str]
-    """Availability zones of the VPC's subnets."""
-    vpc_id: str | None
-    """The VPC of existing subnets."""
-    hosted_zone_id: str | None
-    memory_mib: int
-    """Memory of the load balancer."""
-    running: frozenset[str]
-    """Names of the planned machines that run already."""
-    bucket: RecordingsPlan | None
-    """Where recordings go."""
-
-    @property
-    def outputs(self) -> dict[str, str]:
-        """Stack outputs by name."""
-        return {"recordings_bucket": self.bucket.bucket.name} if self.bucket else {}
 
 
 def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Sequence[str]) -> AccountFacts:
@@ -59,11 +35,12 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         names = {f"{plan.name}-{place.name}": place for place in _list_places(plan)}
         found = aws_queries.find_stopped_instances(f"{plan.name}-")
         stopped = {name: instance_id for name, instance_id in found.items() if name in names}
-        addresses = aws_queries.find_instance_addresses(f"{plan.name}-")
+        addresses = aws_queries.find_instance_addresses(f"{plan.name}-*")
+        replaced = _find_replaced(plan, account, addresses)
         # Without its machine, the address leads nowhere: this update creates the machine.
         load_balancer_runs = bool(plan.load_balancer.place.addresses & addresses)
         load_balancer_ip = (
-            aws_queries.find_elastic_ip(f"{plan.name}-{plan.load_balancer.place.name}")
+            _find_load_balancer_ip(f"{plan.name}-{plan.load_balancer.place.name}", account.elastic_ip)
             if load_balancer_runs and not pulumi.runtime.is_dry_run()
             else None
         )
@@ -83,10 +60,15 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
     vpc_ids = {subnet.vpc_id for subnet in account.subnets.values() if subnet}
     assert found_type, "find_account_problems reports missing types"
     return AccountFacts(
-        images={name: image for name, image in account.images.items() if image},
+        images={
+            machine.place.name: image
+            for machine in _list_machines(plan)
+            if (image := account.images[_image_key(machine, account.instance_types)])
+        },
+        replaced=replaced,
         zones=assign_subnet_zones(plan, account) if plan.addresses.vpc_cidr else (),
         vpc_id=next(iter(vpc_ids), None),
-        hosted_zone_id=zone_id,
+        entry=EntryFacts(zone_id, account.elastic_ip),
         memory_mib=found_type.memory_mib,
         running=frozenset(place.name for place in names.values() if place.addresses & addresses),
         bucket=plan_recordings(plan, account),
@@ -103,15 +85,13 @@ def _read_account(plan: ClusterPlan) -> Account:
     return Account(
         instance_types=found,
         images={
-            name: aws_queries.find_image(name)
-            for name in dict.fromkeys(machine.image for machine in machines)
+            key: aws_queries.find_image(*key)
+            for key in dict.fromkeys(_image_key(machine, found) for machine in machines)
         },
         zone_offers=offers,
         subnet_zones={subnet.cidr: subnet.zone for subnet in own},
         subnets=given,
-        private_subnets=frozenset(
-            subnet.id for subnet in given.values() if subnet and not aws_queries.has_internet_route(subnet)
-        ),
+        routes={subnet.id: aws_queries.find_default_route(subnet) for subnet in given.values() if subnet},
         used_addresses=aws_queries.find_used_addresses(
             [subnet.id for subnet in existing],
             [place.address for place in _list_places(plan)],
@@ -125,7 +105,37 @@ def _read_account(plan: ClusterPlan) -> Account:
         bucket=aws_queries.find_bucket(plan.recordings.bucket)
         if plan.recordings and not plan.recordings.creates_bucket
         else None,
+        elastic_ip=aws_queries.find_allocation(plan.entry.elastic_ip) if plan.entry.elastic_ip else None,
     )
+
+
+def _image_key(machine: MachinePlan, types: Mapping[str, InstanceType | None]) -> tuple[str, str]:
+    """Returns the name of a machine's image in the settings, and its architecture."""
+    found = types[machine.instance_type]
+    return machine.image, found.architecture if found else "x86_64"
+
+
+def _find_replaced(plan: ClusterPlan, account: Account, running: frozenset[str]) -> frozenset[str]:
+    """Returns the running machines that this update replaces because of an input that it otherwise ignores."""
+    arm = aws_queries.find_instance_addresses(f"{plan.name}-*", "arm64")
+    x86 = running - arm
+    replaced = {
+        machine.place.name
+        for machine in _list_machines(plan)
+        if machine.place.addresses
+        & (x86 if _image_key(machine, account.instance_types)[1] == "arm64" else arm)
+    }
+    if plan.database:
+        # From a private subnet to a public one, or back: the address is not among the planned ones.
+        addresses = aws_queries.find_instance_addresses(f"{plan.name}-{plan.database.place.name}")
+        if addresses - plan.database.place.addresses:
+            replaced.add(plan.database.place.name)
+    return frozenset(replaced)
+
+
+def _find_load_balancer_ip(name: str, own: ElasticIp | None) -> str | None:
+    """Returns the Elastic IP of the load balancer of this name. The user's own leads to it only if it is associated."""
+    return own.public_ip if own and own.user == name else aws_queries.find_elastic_ip(name)
 
 
 def _read_subnets(plan: ClusterPlan, zones: Collection[str]) -> tuple[list[Subnet], dict[str, Subnet | None]]:
@@ -137,8 +147,12 @@ def _read_subnets(plan: ClusterPlan, zones: Collection[str]) -> tuple[list[Subne
     return aws_queries.find_own_subnets(names, [subnet.cidr for subnet in subnets]), {}
 
 
+def _list_machines(plan: ClusterPlan) -> list[MachinePlan]:
+    return [machine for group in plan.machines.values() for machine in group]
+
+
 def _list_places(plan: ClusterPlan) -> list[Machine]:
-    return [machine.place for group in plan.machines.values() for machine in group]
+    return [machine.place for machine in _list_machines(plan)]
 
 
 def _report_stopped(stopped: Mapping[str, str]) -> list[str]:

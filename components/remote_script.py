@@ -8,7 +8,8 @@ import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
-from cluster.machine_scripts import ScriptFolder, bundle_scripts, read_script
+from cluster import address_plan
+from cluster.machine_scripts import ScriptFolder, bundle_scripts, read_hook, read_script
 from components.machine import Machine
 
 INSTALLED = "/usr/local/lib/ant-media-cluster"
@@ -112,6 +113,27 @@ def install_node_exporter(host: ScriptHost, unit: str, opts: pulumi.ResourceOpti
     """Makes a machine serve its metrics to the load balancer. The state of a systemd unit is among them."""
     RemoteScript(
         f"{host.machine.name}-node-exporter", "install-node-exporter.sh", host, args=[unit], opts=opts
+    )
+
+
+def run_hook(
+    name: str,
+    path: str,
+    host: ScriptHost,
+    machine: address_plan.Machine,
+    set_up: RemoteScript,
+    opts: pulumi.ResourceOptions,
+) -> RemoteScript:
+    """Runs a script of the user's repository after the set-up of a machine, and again after each further one."""
+    return RemoteScript(
+        name,
+        "run-hook.sh",
+        host,
+        args=[machine.name, machine.role],
+        stdin=read_hook(path),
+        triggers=[set_up.id],
+        timeout=900,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[set_up])),
     )
 
 

@@ -1,13 +1,13 @@
 """Builds the `MachineArgs` of planned machines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 
-from cluster.account import Image
 from cluster.host_keys import SshKeys
 from cluster.plan import MachinePlan
+from components.account_facts import AccountFacts
 from components.balancer_identity import BalancerIdentity
 from components.machine import MachineArgs
 from components.network import Network
@@ -22,8 +22,7 @@ class Site:
     """First part of every `Name` tag."""
     network: Network
     groups: SecurityGroups
-    images: Mapping[str, Image]
-    """By their names in the settings."""
+    account: AccountFacts
     ssh: SshKeys
     hooks: pulumi.ResourceHookBinding
     """Explains failures of AWS."""
@@ -33,7 +32,7 @@ class Site:
         return MachineArgs(
             cluster=self.cluster,
             place=plan.place,
-            image=self.images[plan.image],
+            image=self.account.images[plan.place.name],
             instance_type=plan.instance_type,
             volume_size=plan.volume_size,
             subnet_id=self.network.subnet_ids[plan.place.subnet],
@@ -43,6 +42,8 @@ class Site:
             instance_profile=identity.instance_profile if identity else None,
             protect=plan.protect,
             monitored=plan.monitored,
+            public=plan.public,
+            replaced=plan.place.name in self.account.replaced,
         )
 
     def list_args(self, plans: Sequence[MachinePlan]) -> list[MachineArgs]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pulumi
 from pulumi.runtime.config import CONFIG, is_config_secret
 
+from cluster.machine_scripts import find_hook_problem
 from cluster.settings.model import NAMESPACE, Settings
 from cluster.settings.reader import SettingsError, read_settings
 from cluster.settings.stack_checks import DEFAULT_TAGS, find_stack_problems
@@ -27,6 +28,13 @@ def read_stack_settings() -> Settings:
     except SettingsError as error:
         problems = str(error).splitlines() + problems
         settings = None
+    if settings:
+        hooks = {"node": settings.hooks.node, "loadBalancer": settings.hooks.load_balancer}
+        problems += [
+            f'{NAMESPACE}:hooks.{key} is "{path}": {problem}'
+            for key, path in hooks.items()
+            if path and (problem := find_hook_problem(path))
+        ]
     if problems or settings is None:
         header = f"Nothing was changed. Correct the configuration of stack {stack}:"
         refuse("\n".join([header, *(f"  {line}" for line in problems)]))

@@ -5,7 +5,7 @@ describe what each setting does.
 """
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import asdict, field
 from typing import Annotated, get_args, get_type_hints
 
 from pydantic import (
@@ -25,7 +25,7 @@ from cluster.settings import app_settings, rules
 from cluster.settings.certificate import AcmeSettings, TlsSettings, current_time
 from cluster.settings.certificate_checks import matches_host
 from cluster.settings.database_url import validate_database_url
-from cluster.settings.network import ExistingSubnets, Network, OwnNetwork
+from cluster.settings.network import ExistingSubnets, Network, OwnNetwork, Subnet, find_overlap
 from cluster.settings.recordings import MANAGED_SETTINGS, RecordingsSettings
 from cluster.settings.rules import (
     MODEL_CONFIG,
@@ -91,6 +91,8 @@ class LoadBalancerSettings:
 
     instance_type: InstanceType = "c5.large"
     volume_size: VolumeSize = 16
+    elastic_ip: Annotated[StrictStr, AfterValidator(rules.validate_allocation_id)] | None = None
+    """An existing address of the user's; without one the program allocates its own."""
 
 
 @dataclass(frozen=True, config=MODEL_CONFIG)
@@ -99,6 +101,16 @@ class DatabaseSettings:
 
     instance_type: InstanceType = "t3.small"
     volume_size: VolumeSize = 16
+    subnet: Subnet | None = None
+    """A private subnet beside `network.subnets`."""
+
+
+@dataclass(frozen=True, config=MODEL_CONFIG)
+class HookSettings:
+    """Scripts of the user's repository, by the kind of machine that runs them."""
+
+    node: Annotated[StrictStr, AfterValidator(rules.validate_path)] | None = None
+    load_balancer: Annotated[StrictStr, AfterValidator(rules.validate_path)] | None = None
 
 
 @dataclass(frozen=True, config=MODEL_CONFIG)
@@ -164,6 +176,7 @@ class Settings:
     network: Network = OwnNetwork()
     load_balancer: Annotated[LoadBalancerSettings, FromJson] = LoadBalancerSettings()
     database: Annotated[DatabaseSettings, FromJson] = DatabaseSettings()
+    hooks: Annotated[HookSettings, FromJson] = HookSettings()
     # Exactly one of acme and tls is set: `read_settings` checks this.
     acme: Annotated[AcmeSettings, FromJson] | None = None
     tls: Annotated[TlsSettings, FromJson] | None = None
@@ -362,6 +375,20 @@ class Settings:
         if origins is not None and edges is not None:
             plan_addresses(network, origins.count, edges.count)
         return network
+
+    @field_validator("database")
+    @classmethod
+    def _validate_database_subnet(cls, database: DatabaseSettings, info: ValidationInfo) -> DatabaseSettings:
+        network: OwnNetwork | ExistingSubnets | None = info.data.get("network")
+        if database.subnet is None or network is None:
+            return database
+        if isinstance(network, OwnNetwork):
+            message = "the program creates public subnets only: give network.subnets of a VPC that has this private one too"
+        else:
+            message = find_overlap([*network.subnets, database.subnet])
+        if message:
+            raise_problems([Problem(("subnet",), asdict(database.subnet), message)])
+        return database
 
     @field_validator("media_image")
     @classmethod

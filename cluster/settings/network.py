@@ -1,5 +1,6 @@
 """Models the network settings: a new VPC, or subnets that already exist."""
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 from itertools import combinations
 from typing import Annotated
@@ -31,14 +32,19 @@ class Subnet:
 def _validate_subnets(subnets: tuple[Subnet, ...]) -> tuple[Subnet, ...]:
     if not subnets:
         raise ValueError("give at least one")
+    if problem := find_overlap(subnets):
+        raise ValueError(problem)
+    return subnets
+
+
+def find_overlap(subnets: Sequence[Subnet]) -> str | None:
+    """Returns which subnets are the same or overlap, with the remedy, or None."""
     for one, other in combinations(subnets, 2):
         if one.id == other.id:
-            raise ValueError(f"{one.id} repeats: give each subnet only once")
+            return f"{one.id} repeats: give each subnet only once"
         if IPv4Network(one.cidr).overlaps(IPv4Network(other.cidr)):
-            raise ValueError(
-                f"{one.id} ({one.cidr}) and {other.id} ({other.cidr}) overlap: give the CIDRs that AWS shows for them"
-            )
-    return subnets
+            return f"{one.id} ({one.cidr}) and {other.id} ({other.cidr}) overlap: give the CIDRs that AWS shows for them"
+    return None
 
 
 @dataclass(frozen=True, config=MODEL_CONFIG)

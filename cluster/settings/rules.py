@@ -282,6 +282,20 @@ def secret_validator(validate: Callable[[str], str]) -> AfterValidator:
     return AfterValidator(lambda secret: SecretStr(validate(secret.get_secret_value())))
 
 
+validate_allocation_id = pattern_validator(
+    r"eipalloc-([0-9a-f]{8}|[0-9a-f]{17})", "give the allocation id of an Elastic IP (eipalloc-…)"
+)
+
+
+def validate_path(path: str) -> str:
+    """Returns the path of a file in the repository, relative to its root."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path) or ".." in path.split("/"):
+        raise ValueError(
+            "give the path of a file in this repository, from its root: hooks/node.sh, for example"
+        )
+    return path
+
+
 def validate_zip_url(url: str) -> str:
     """Refuses what curl's configuration file would not take as one URL."""
     if not _is_url(url, "https", "http") or not re.fullmatch(r"""[!#-\[\]-~]+""", url):

@@ -67,8 +67,13 @@ def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> lis
 def _describe_lost_recordings(before: Sequence[Resource]) -> str:
     """Returns what is lost with a node, from the settings of the applications that its recordings belong to."""
     commands = [parse_script(resource.inputs) for resource in before if resource.type == REMOTE_COMMAND]
+    # The arguments before the applications are settings in JSON.
     applications = {
-        name for script, words in commands if script == "set-up-media-node.sh" for name in words[3:]
+        word
+        for script, words in commands
+        if script == "set-up-media-node.sh"
+        for word in words[3:]
+        if not word.startswith("{")
     }
     uploading = {
         name

@@ -31,6 +31,8 @@ class Instance:
     """CIDR block of the subnet."""
     public_address: str | None
     """None if the subnet has no route to an internet gateway."""
+    nat_address: str | None
+    """Public address of the NAT gateway that the subnet's default route leads to, if it does."""
     groups: tuple[str, ...]
 
 
@@ -131,7 +133,8 @@ class Client:
             subnet["SubnetId"]: IPv4Network(subnet["CidrBlock"])
             for subnet in self._ec2.describe_subnets()["Subnets"]
         }
-        is_public = self._public_subnets()
+        default_routes = self._find_default_routes()
+        nat_gateways = self._find_nat_gateways(default_routes)
         elastic: dict[str, str] = {
             address["InstanceId"]: address["PublicIp"]
             for address in self._ec2.describe_addresses()["Addresses"]
@@ -152,8 +155,9 @@ class Client:
                 private_address=item["PrivateIpAddress"],
                 network=subnets[item["SubnetId"]],
                 public_address=(elastic.get(item["InstanceId"]) or item.get("PublicIpAddress"))
-                if is_public(item["VpcId"], item["SubnetId"])
+                if default_routes(item["VpcId"], item["SubnetId"]).startswith("igw-")
                 else None,
+                nat_address=nat_gateways.get(default_routes(item["VpcId"], item["SubnetId"])),
                 groups=tuple(group["GroupId"] for group in item["SecurityGroups"]),
             )
             for page in self._ec2.get_paginator("describe_instances").paginate(Filters=states)
@@ -171,18 +175,29 @@ class Client:
         }
         return Snapshot(tuple(found), groups)
 
-    def _public_subnets(self) -> Callable[[str, str], bool]:
-        """Returns a function of VPC and subnet: True if the subnet has a route to an internet gateway."""
-        tables: dict[str, bool] = {}
+    def _find_default_routes(self) -> Callable[[str, str], str]:
+        """Returns a function of VPC and subnet: the gateway that the subnet's default route leads to, empty without one."""
+        tables: dict[str, str] = {}
         for table in self._ec2.describe_route_tables()["RouteTables"]:
-            routed = any(
-                route.get("GatewayId", "").startswith("igw-")
-                and route.get("DestinationCidrBlock") == "0.0.0.0/0"
+            gateways = (
+                route.get("GatewayId") or route.get("NatGatewayId") or ""
                 for route in table["Routes"]
+                if route.get("DestinationCidrBlock") == "0.0.0.0/0"
             )
+            gateway = next(gateways, "")
             for association in table["Associations"]:
-                tables[association.get("SubnetId") or table["VpcId"]] = routed
-        return lambda vpc, subnet: tables.get(subnet, tables.get(vpc, False))
+                tables[association.get("SubnetId") or table["VpcId"]] = gateway
+        return lambda vpc, subnet: tables.get(subnet, tables.get(vpc, ""))
+
+    def _find_nat_gateways(self, default_routes: Callable[[str, str], str]) -> dict[str, str]:
+        """Returns the public addresses of the NAT gateways by id. One in a subnet that is not public forwards nothing."""
+        states = [{"Name": "state", "Values": ["available"]}]
+        return {
+            gateway["NatGatewayId"]: gateway["NatGatewayAddresses"][0]["PublicIp"]
+            for gateway in self._ec2.describe_nat_gateways(Filters=states)["NatGateways"]
+            if gateway.get("ConnectivityType", "public") == "public"
+            and default_routes(gateway["VpcId"], gateway["SubnetId"]).startswith("igw-")
+        }
 
     def list_records(self) -> list[tuple[str, str, int, str]]:
         """Returns all Route 53 records: name, type, TTL, value."""

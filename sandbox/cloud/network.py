@@ -120,8 +120,12 @@ def read_escaped_traffic(process: int) -> tuple[int, list[str]]:
 
 
 def render_vpc(instances: Iterable[Instance]) -> str:
-    """Returns a VPC's nftables rules: 1:1 NAT; instances without a public address reach only DNS."""
+    """Returns a VPC's nftables rules: 1:1 NAT, and NAT gateways; other instances without a public address reach only DNS."""
+    instances = list(instances)
     pairs = sorted((i.private_address, i.public_address) for i in instances if i.public_address)
+    behind_nat = sorted(
+        (i.private_address, i.nat_address) for i in instances if i.nat_address and not i.public_address
+    )
     rules = {"prerouting": list[str](), "postrouting": list[str](), "forward": list[str]()}
     if pairs:
         to_private = ", ".join(f"{public} : {private}" for private, public in pairs)
@@ -136,6 +140,11 @@ def render_vpc(instances: Iterable[Instance]) -> str:
             f'oifname "internet" ip saddr {{ {known} }} accept',
             'iifname "internet" ct status dnat accept',
         ]
+    if behind_nat:
+        sources = ", ".join(f"{private} : {public}" for private, public in behind_nat)
+        rules["postrouting"].append(f'oifname "internet" snat to ip saddr map {{ {sources} }}')
+        known = ", ".join(private for private, _ in behind_nat)
+        rules["forward"].append(f'oifname "internet" ip saddr {{ {known} }} accept')
     lines = [
         "table ip vpc",
         "delete table ip vpc",
@@ -237,7 +246,7 @@ class Vpc:
             return
         nft(rules, self.id)
         self._rules = rules
-        public = {instance.public_address for instance in instances if instance.public_address}
+        public = {address for i in instances if (address := i.public_address or i.nat_address)}
         for address in sorted(public - self._public):
             ip("route", "replace", address, "via", self._vpc_side, "src", addresses.OPERATOR)
         for address in sorted(self._public - public):

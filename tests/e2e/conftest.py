@@ -46,6 +46,7 @@ ORDER = (
     "test_upgrade",
     # stacks
     "test_network_move",
+    "test_own_resources",
     "test_teardown",
     # every folder
     "test_sandbox_down",

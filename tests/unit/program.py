@@ -44,6 +44,8 @@ class Run(mocks.Mocks):
     """An instance type that a zone does not offer, by zone."""
     images: bool = True
     snapshot_gib: int = 8
+    image_architecture: str = "x86_64"
+    """Of an image that the settings name by its id."""
     vcpu_quota: int = 256
     current_zones: Mapping[str, str] = field(default_factory=dict[str, str])
     """Zones of the stack's subnets, by CIDR."""
@@ -51,6 +53,12 @@ class Run(mocks.Mocks):
     """Names of stopped machines."""
     running_addresses: tuple[str, ...] = ()
     """Private addresses of the machines that run already."""
+    running_arm: tuple[str, ...] = ()
+    """Those of them that are arm64."""
+    running_database: tuple[str, ...] = ()
+    """Private address of the database, if it runs."""
+    elastic_ips: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    """Elastic IPs by allocation id, with instanceId, networkInterfaceId and the tag Name."""
     registry: str = "5eed"
     """The id of the registry's data."""
     error: str = ""
@@ -60,7 +68,9 @@ class Run(mocks.Mocks):
     subnet_name: str = ""
     """`Name` tag of these subnets."""
     default_route: Mapping[str, str] | None = field(default_factory=lambda: {"gatewayId": "igw-1"})
-    """The target of 0.0.0.0/0 in the main route table. No subnet has a table of its own."""
+    """The target of 0.0.0.0/0 in the main route table."""
+    subnet_routes: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
+    """The same in the route tables of single subnets."""
     used_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
     """Who uses a private address: the `Name` tag of an instance, empty for something else."""
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
@@ -118,15 +128,19 @@ class Run(mocks.Mocks):
             case "aws:ec2/getAmi:getAmi":
                 given = {entry["name"]: entry["values"][0] for entry in args.args["filters"]}
                 root = {"deviceName": "/dev/xvda", "ebs": {"volume_size": str(self.snapshot_gib)}}
+                architecture = self.image_architecture if "image-id" in given else given["architecture"]
+                owner = args.args.get("owners", [""])[0]
+                suffix = "" if architecture == "x86_64" else f"-{architecture}"
                 return {
-                    "id": given.get("image-id") or f"ami-of-{args.args['owners'][0]}",
+                    "id": given.get("image-id") or f"ami-of-{owner}{suffix}",
+                    "architecture": architecture,
                     "rootDeviceName": "/dev/xvda",
                     "blockDeviceMappings": [{**root, "noDevice": "", "virtualName": ""}],
                 }, []
             case "aws:ec2/getInstanceType:getInstanceType":
                 if args.args["instanceType"] == "c99.large":
                     return {}, [("", "no matching EC2 Instance Type found")]
-                arm = args.args["instanceType"].startswith("c7g")
+                arm = args.args["instanceType"].startswith(("c7g", "t4g"))
                 return {
                     "memorySize": 4096,
                     "defaultVcpus": 4,
@@ -144,13 +158,20 @@ class Run(mocks.Mocks):
                 }, []
             case "aws:ec2/getSubnets:getSubnets":
                 return {"ids": [f"subnet-of-{cidr}" for cidr in self.current_zones]}, []
+            case "aws:ec2/getRouteTable:getRouteTable" if target := self.subnet_routes.get(
+                args.args.get("subnetId", "")
+            ):
+                return {
+                    "routes": [{"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "", **target}]
+                }, []
             case "aws:ec2/getRouteTable:getRouteTable" if "subnetId" in args.args:
                 return {}, [
                     ("", "query returned no results. Please change your search criteria and try again")
                 ]
             case "aws:ec2/getRouteTable:getRouteTable":
                 target = self.default_route
-                return {"routes": [] if target is None else [{"cidrBlock": "0.0.0.0/0", **target}]}, []
+                route = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "", **(target or {})}
+                return {"routes": [] if target is None else [route]}, []
             case "aws:ec2/getNetworkInterfaces:getNetworkInterfaces":
                 (values,) = (f["values"] for f in args.args["filters"] if f["name"] != "subnet-id")
                 return {
@@ -176,11 +197,25 @@ class Run(mocks.Mocks):
                 return {"ids": [f"i-{name}" for name in self.used_addresses.values() if name in names]}, []
             case "aws:ec2/getInstances:getInstances":
                 if "running" in args.args["instanceStateNames"]:
-                    return {"ids": [], "privateIps": list(self.running_addresses)}, []
+                    given = {entry["name"]: entry["values"][0] for entry in args.args["filters"]}
+                    found = (
+                        self.running_database
+                        if given["tag:Name"].endswith("-database")
+                        else self.running_arm
+                        if given.get("architecture") == "arm64"
+                        else self.running_addresses
+                    )
+                    return {"ids": [], "privateIps": list(found)}, []
                 return {"ids": [f"i-{name}" for name in self.stopped], "privateIps": []}, []
             case "aws:ec2/getInstance:getInstance":
                 name = args.args["instanceId"].removeprefix("i-")
                 return {"id": f"i-{name}", "tags": {"Name": f"ant-media-cluster-unit-{name}"}}, []
+            case "aws:ec2/getElasticIp:getElasticIp" if args.args["id"] in self.elastic_ips:
+                found = self.elastic_ips[args.args["id"]]
+                ids = {key: found.get(key, "") for key in ("instanceId", "networkInterfaceId")}
+                return {**ids, "publicIp": "198.51.100.7", "tags": {"Name": found.get("Name", "")}}, []
+            case "aws:ec2/getElasticIp:getElasticIp":
+                return {}, [("", "no matching EC2 EIP found")]
             case "aws:ec2/getEips:getEips":
                 return {"publicIps": [], "allocationIds": []}, []
             case "aws:servicequotas/getServiceQuota:getServiceQuota":

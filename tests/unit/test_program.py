@@ -15,12 +15,26 @@ from cluster.host_keys import extract_public_key
 from cluster.plan import plan_cluster
 from cluster.settings.reader import read_settings
 from operations.new_stack.creation import generate_ssh_private_key
+from tests.project import PROJECT
 from tests.unit.program import SECRETS, SETTINGS, Run, revealed, run, without_secrets
 
 INSTANCE = "aws:ec2/instance:Instance"
 REMOTE = "command:remote:Command"
 ZIP = {"url": "https://a.org/a.zip?key=1", "sha256": "a" * 64}
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+
+WITH_PRIVATE = {
+    "subnet-0aaaaaaaaaaaaaaaa": ("10.1.0.0/24", "vpc-1"),
+    "subnet-0bbbbbbbbbbbbbbbb": ("10.1.9.0/24", "vpc-1"),
+}
+PRIVATE: dict[str, Any] = {
+    "network": {"subnets": [{"id": "subnet-0aaaaaaaaaaaaaaaa", "cidr": "10.1.0.0/24"}]},
+    "database": {"subnet": {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.9.0/24"}},
+}
+BEHIND_NAT: dict[str, Any] = {
+    "subnets": WITH_PRIVATE,
+    "subnet_routes": {"subnet-0bbbbbbbbbbbbbbbb": {"natGatewayId": "nat-1"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -515,7 +529,56 @@ SUBNETS = {
         (
             Run(),
             {"loadBalancer": {"instanceType": "c99.large"}, "edges": {"instanceType": "c7g.large"}},
-            'edges.instanceType is "c7g.large", whose processor is arm64: give one of x86_64',
+            'edges.instanceType is "c7g.large", whose processor is arm64: Ant Media\'s Marketplace image is for x86_64; '
+            "give a type of x86_64, or an image of your own for arm64",
+        ),
+        (
+            Run(),
+            {"mediaImage": "ubuntu", "licenseKey": "x", "origins": {"instanceType": "c7g.large"}},
+            'origins.instanceType is "c7g.large", whose processor is arm64: Ant Media\'s installer fails on it; '
+            "give a type of x86_64, or amsZip",
+        ),
+        (
+            Run(),
+            {"linuxImage": "ami-0123456789abcdef0", "database": {"instanceType": "t4g.small"}},
+            'database.instanceType is "t4g.small", whose processor is arm64: linuxImage ami-0123456789abcdef0 is for x86_64; '
+            "give a type or an image of the same architecture",
+        ),
+        (
+            Run(),
+            {"loadBalancer": {"elasticIp": "eipalloc-0123456789abcdef0"}},
+            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: give the allocation id of an Elastic IP of this account and region",
+        ),
+        (
+            Run(elastic_ips={"eipalloc-0123456789abcdef0": {"networkInterfaceId": "eni-1"}}),
+            {"loadBalancer": {"elasticIp": "eipalloc-0123456789abcdef0"}},
+            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: eni-1 uses it; disassociate it, or give another one",
+        ),
+        (
+            Run(elastic_ips={"eipalloc-0123456789abcdef0": {"instanceId": "i-edge1"}}),
+            {"loadBalancer": {"elasticIp": "eipalloc-0123456789abcdef0"}},
+            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: ant-media-cluster-unit-edge1 uses it",
+        ),
+        (
+            Run(elastic_ips={"eipalloc-0123456789abcdef0": {"Name": "ant-media-cluster-unit-load-balancer"}}),
+            {"loadBalancer": {"elasticIp": "eipalloc-0123456789abcdef0"}},
+            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: this stack allocated it, and would release it; give another one",
+        ),
+        (
+            Run(subnets=WITH_PRIVATE),
+            PRIVATE,
+            "database.subnet.id is subnet-0bbbbbbbbbbbbbbbb: it is public, but the machine would have no public address",
+        ),
+        (
+            Run(subnets=WITH_PRIVATE, default_route=None, subnet_routes={"subnet-0aaaaaaaaaaaaaaaa": {"gatewayId": "igw-1"}}),
+            PRIVATE,
+            "database.subnet.id is subnet-0bbbbbbbbbbbbbbbb: the machine downloads Debian's packages, and this subnet has no way out; "
+            "add a route to a NAT gateway",
+        ),
+        (
+            Run(subnets=WITH_PRIVATE, subnet_routes={"subnet-0aaaaaaaaaaaaaaaa": {"natGatewayId": "nat-1"}}),
+            PRIVATE,
+            "network.subnets[0].id is subnet-0aaaaaaaaaaaaaaaa: it has no route to an internet gateway",
         ),
         (
             Run(),
@@ -546,7 +609,8 @@ SUBNETS = {
     ],
     ids=[
         "other CIDR", "several VPCs", "too few zones", "zone without the type", "zone of the stack without the type",
-        "instance types", "no such type", "no image", "small volume", "quota",
+        "instance types", "installer on arm64", "image of another architecture", "no address", "address in use",
+        "address of another machine", "own address", "public subnet", "no way out", "private subnet", "no such type", "no image", "small volume", "quota",
         "no bucket", "bucket of another region",
     ],
 )  # fmt: skip
@@ -690,3 +754,100 @@ def test_existing_bucket_gets_a_key_and_nothing_else() -> None:
     cloud = run(Run(bucket_regions={"our-recordings": "eu-west-1"}), recordings={"bucket": "our-recordings"})
     assert not [resource for resource in cloud.resources if resource.typ.startswith("aws:s3/")]
     assert read_app_settings(cloud)[0]["live"]["s3BucketName"] == "our-recordings"
+
+
+def test_existing_elastic_ip_is_associated_and_not_of_the_stack() -> None:
+    address = "eipalloc-0123456789abcdef0"
+    for user in ("", "i-load-balancer"):
+        cloud = Run(elastic_ips={address: {"instanceId": user}})
+        run(cloud, loadBalancer={"elasticIp": address}, route53Zone="ant-media.test")
+        assert not cloud.of_type("aws:ec2/eip:Eip")
+        (association,) = cloud.of_type("aws:ec2/eipAssociation:EipAssociation").values()
+        assert association == {"allocationId": address, "instanceId": "load-balancer-id"}
+        (record,) = cloud.of_type("aws:route53/record:Record").values()
+        assert record["records"] == ["198.51.100.7"]
+        connection = revealed(cloud.of_type(REMOTE)["load-balancer-scripts"]["connection"])
+        assert connection["host"] == "198.51.100.7"
+
+
+def test_hooks_run_after_the_set_up_of_each_node_and_of_the_load_balancer(two_and_two: Run) -> None:
+    assert not [name for name in two_and_two.of_type(REMOTE) if name.endswith("-hook")]
+    script = "sandbox/images/haproxy.sh"
+    cloud = run(
+        hooks={"node": script, "loadBalancer": script}, applicationSettings={"live": {"hlsTime": "4"}}
+    )
+    commands = cloud.of_type(REMOTE)
+    hooks = {name: command for name, command in commands.items() if name.endswith("-hook")}
+    assert sorted(hooks) == ["edge1-hook", "edge2-hook", "load-balancer-hook", "origin1-hook", "origin2-hook"]
+    for name, command in hooks.items():
+        assert command["stdin"] == (PROJECT / script).read_text()
+        assert f"{name}" in cloud.rerun_after_failure
+    assert "run-hook.sh edge1 edge " in commands["edge1-hook"]["create"]
+    assert "origin1-app-settings" in cloud.dependencies[f"{REMOTE} origin1-hook"]
+    # A node returns to service after its hook, and the next one follows only then.
+    for node in ("origin1", "edge1"):
+        assert f"{node}-hook" in cloud.dependencies[f"{REMOTE} {node}-in-service"]
+    assert "load-balancer-hook" in cloud.dependencies[f"{REMOTE} service-kept-certificate"]
+    # After each set-up.
+    assert "edge1-ant-media-id" in commands["edge1-hook"]["triggers"]
+
+
+def test_hook_that_cannot_run_is_refused_before_any_resource_is_created() -> None:
+    cloud = Run()
+    with pytest.raises(SystemExit):
+        run(cloud, hooks={"node": "hooks/none.sh", "loadBalancer": "README.md"})
+    lines = cloud.errors[0].splitlines()
+    assert lines[1:] == [
+        '  ant-media-cluster:hooks.node is "hooks/none.sh": this file cannot be read (No such file or directory): '
+        "give the path of a script in this repository",
+        '  ant-media-cluster:hooks.loadBalancer is "README.md": the script has no interpreter: begin its first line with #!, '
+        "such as #!/usr/bin/env bash",
+    ]
+    assert not cloud.resources
+
+
+def test_image_follows_the_architecture_of_the_instance_type() -> None:
+    cloud = run(loadBalancer={"instanceType": "t4g.small"}, database={"instanceType": "t4g.small"})
+    images = {name: machine["ami"] for name, machine in cloud.of_type(INSTANCE).items()}
+    debian = "ami-of-136693071363"
+    assert images["load-balancer"] == images["database"] == f"{debian}-arm64"
+    assert images["edge1"] == "ami-of-679593333241"
+    own = run(
+        Run(image_architecture="arm64"),
+        mediaImage="ami-0123456789abcdef0",
+        origins={"instanceType": "c7g.large"},
+        edges={"instanceType": "c7g.large"},
+    )
+    assert own.of_type(INSTANCE)["load-balancer"]["ami"] == debian
+
+
+@pytest.mark.parametrize(
+    ("arm", "wanted", "replaced"),
+    [((), "t4g.small", True), (("10.0.0.4",), "t4g.small", False), (("10.0.0.4",), "t3.small", True)],
+)
+def test_another_architecture_replaces_a_running_machine_and_the_same_one_does_not(
+    arm: tuple[str, ...], wanted: str, replaced: bool
+) -> None:
+    cloud = Run(running_addresses=("10.0.0.4",), running_arm=arm)
+    run(cloud, loadBalancer={"instanceType": wanted})
+    assert ("ami" not in cloud.ignored_changes["load-balancer"]) == replaced
+    assert "ami" in cloud.ignored_changes["edge1"]
+
+
+def test_database_in_a_private_subnet_has_no_public_address() -> None:
+    cloud = run(Run(**BEHIND_NAT), **PRIVATE)
+    database = cloud.of_type(INSTANCE)["database"]
+    assert database["privateIp"] == "10.1.9.5"
+    assert database["subnetId"] == "subnet-0bbbbbbbbbbbbbbbb"
+    assert database["associatePublicIpAddress"] is False
+    assert all(
+        machine["subnetId"] == "subnet-0aaaaaaaaaaaaaaaa" and machine["associatePublicIpAddress"]
+        for name, machine in cloud.of_type(INSTANCE).items()
+        if name != "database"
+    )
+    # The address of a stopped machine in a public subnet is ignored. Here nothing would ever change it.
+    assert "associatePublicIpAddress" not in cloud.ignored_changes["database"]
+    # A database that moves to a public subnet gets an address.
+    moving = run(Run(subnets=WITH_PRIVATE, running_database=("10.1.9.5",)), network=PRIVATE["network"])
+    assert moving.of_type(INSTANCE)["database"]["associatePublicIpAddress"] is True
+    assert "associatePublicIpAddress" not in moving.ignored_changes["database"]

@@ -45,6 +45,8 @@ def check_request(
     with RUN:
         _check_image(backend, image_id, request)
         _check_instance_type(backend, request)
+        if image_id in backend.amis:  # otherwise the launch template has it
+            check_architecture(backend.amis[image_id], request["instance_type"])
         quotas.check_vcpus(backend, [request["instance_type"]] * count)
         _check_interfaces(backend, request)
         reservation = run(backend, image_id, count, user_data, security_group_names, **request)
@@ -93,6 +95,19 @@ def _check_instance_type(backend: Any, request: dict[str, Any]) -> None:
             f"Your requested instance type ({instance_type}) is not supported in your requested Availability Zone "
             f"({subnet.availability_zone}). Please retry your request by not specifying an Availability Zone or "
             f"choosing {', '.join(sorted(offered))}.",
+        )
+
+
+def check_architecture(image: Any, instance_type: str) -> None:
+    """AWS returns InvalidParameterValue for a type whose processor cannot run the image (skypilot-org/skypilot issue 6315)."""
+    supported = INSTANCE_TYPES[instance_type]["ProcessorInfo"]["SupportedArchitectures"]
+    if image.architecture not in supported:
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not match the architecture "
+            f"'{image.architecture}' of the specified AMI. Specify an instance type and an AMI that have matching "
+            "architectures, and try again. You can use 'describe-instance-types' or 'describe-images' to discover the "
+            "architecture of the instance type or AMI.",
         )
 
 
@@ -256,6 +271,8 @@ def require_stopped_instance(modify: Any, response: Any) -> Any:
         raise EC2ClientError(
             "IncorrectInstanceState", f"The instance '{instance.id}' is not in the 'stopped' state."
         )
+    if instance_type := response._get_param("InstanceType.Value"):
+        check_architecture(response.ec2_backend.amis[instance.image_id], instance_type)
     user_data = response._get_param("UserData.Value")
     if isinstance(user_data, bytes):  # decoded once by moto's parser, which then decodes it again
         instance.user_data = Base64EncodedString.from_raw_bytes(user_data)

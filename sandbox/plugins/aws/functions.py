@@ -289,6 +289,21 @@ def _get_eips(client: AwsClient, arguments: Properties) -> Properties:
     }
 
 
+def _get_elastic_ip(client: AwsClient, arguments: Properties) -> Properties:
+    request = {"AllocationIds": [arguments["id"]]} if "id" in arguments else {}
+    found = _find_single("EC2 EIP", lambda: client.ec2.describe_addresses(**request)["Addresses"])
+    return {
+        "associationId": found.get("AssociationId", ""),
+        "domain": found["Domain"],
+        "id": found["AllocationId"],
+        "instanceId": found.get("InstanceId", ""),
+        "networkInterfaceId": found.get("NetworkInterfaceId", ""),
+        "privateIp": found.get("PrivateIpAddress", ""),
+        "publicIp": found["PublicIp"],
+        "tags": get_tags(found),
+    }
+
+
 def _get_service_quota(client: AwsClient, arguments: Properties) -> Properties:
     """Returns the account's quota. If it never changed, only the default exists."""
     service, code = str(arguments["serviceCode"]), str(arguments["quotaCode"])
@@ -448,6 +463,7 @@ def _get_bucket(client: AwsClient, arguments: Properties) -> Properties:
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
     "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "includeDeprecated", "mostRecent", "owners"})),
     "aws:ec2/getEips:getEips": (_get_eips, frozenset({"filters"})),
+    "aws:ec2/getElasticIp:getElasticIp": (_get_elastic_ip, frozenset({"id"})),
     "aws:ec2/getInstance:getInstance": (_get_instance, frozenset({"filters", "instanceId"})),
     "aws:ec2/getInstances:getInstances": (_get_instances, frozenset({"filters", "instanceStateNames"})),
     "aws:ec2/getInstanceType:getInstanceType": (_get_instance_type, frozenset({"instanceType"})),

@@ -204,6 +204,7 @@ NOT_INTERRUPTED = {
     "restore-haproxy-config.sh",
     "restore-registry.sh",
     "rotate-ticket-keys.sh",
+    "run-hook.sh",
     "set-app-settings.py",
     "set-server-settings.py",
     "set-up-media-node.sh",

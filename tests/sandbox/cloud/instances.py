@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 from sandbox.cloud.ec2 import Instance
 
 
-def instance(number: int, public: str | None) -> Instance:
+def instance(number: int, public: str | None, nat: str | None = None) -> Instance:
     return Instance(
         id=f"i-{number:017x}",
         name=f"machine{number}",
@@ -17,5 +17,6 @@ def instance(number: int, public: str | None) -> Instance:
         private_address=f"10.0.0.{number}",
         network=IPv4Network("10.0.0.0/19"),
         public_address=public,
+        nat_address=nat,
         groups=("sg-1",),
     )

@@ -120,3 +120,14 @@ table ip vpc {
     assert is_accepted_by_nft(text)
     assert is_accepted_by_nft(network.render_vpc([]))
     assert is_accepted_by_nft(network.EGRESS)
+
+
+def test_machine_behind_a_nat_gateway_leaves_with_its_address_and_is_not_reached() -> None:
+    text = network.render_vpc(
+        [instance(4, "198.51.100.1"), instance(5, None, "198.51.100.9"), instance(6, None)]
+    )
+    assert '    oifname "internet" snat to ip saddr map { 10.0.0.5 : 198.51.100.9 }\n' in text
+    assert '    oifname "internet" ip saddr { 10.0.0.5 } accept\n' in text
+    assert "dnat to ip daddr map { 198.51.100.1 : 10.0.0.4 }" in text
+    assert "10.0.0.6" not in text
+    assert is_accepted_by_nft(text)

@@ -342,6 +342,8 @@ def test_instance_changes_type_and_user_data_only_while_stopped(api: Api, instan
     with refused("IncorrectInstanceState"):
         api.ec2.modify_instance_attribute(InstanceId=instance, InstanceType={"Value": "t3.medium"})
     stop_and_modify(api, instance, InstanceType={"Value": "t3.medium"})
+    with refused("InvalidParameterValue"):  # of another architecture
+        stop_and_modify(api, instance, InstanceType={"Value": "t4g.small"})
     stop_and_modify(api, instance, UserData={"Value": b"#cloud-config\nnew: 1\n"})
     found = read_instance(api, instance)
     assert found["InstanceType"] == "t3.medium"
@@ -456,6 +458,7 @@ def test_invalid_instance_is_refused(api: Api, network: Network, group: str) -> 
         ("InvalidBlockDeviceMapping", {"BlockDeviceMappings": small}),
         ("InvalidParameterValue", {"InstanceType": "t9.huge"}),
         ("InvalidAMIID.NotFound", {"ImageId": "ami-0ffffffffffffffff"}),
+        ("InvalidParameterValue", {"InstanceType": "t4g.small"}),  # of another architecture
     ]
     for code, request in requests:
         with refused(code):

@@ -1057,6 +1057,16 @@ def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -
         assert addresses["allocationIds"] == [address]
         (public,) = amazon.ec2.describe_addresses(AllocationIds=[address])["Addresses"]
         assert addresses["publicIps"] == [public["PublicIp"]]
+        free = call(client, function("ec2/getElasticIp"), {"id": address})
+        assert (free["publicIp"], free["instanceId"], free["networkInterfaceId"]) == (
+            public["PublicIp"],
+            "",
+            "",
+        )
+        with pytest.raises(ProviderError, match="no matching EC2 EIP found"):
+            call(client, function("ec2/getElasticIp"), {"id": "eipalloc-00000000000000000"})
+        arm: Value = {"name": "architecture", "values": ["arm64"]}
+        assert call(client, function("ec2/getInstances"), {"filters": [named, arm]})["ids"] == []
     offers = call(
         client,
         function("ec2/getInstanceTypeOfferings"),

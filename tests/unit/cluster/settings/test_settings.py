@@ -648,3 +648,37 @@ def test_the_stack_files_have_separate_networks_and_valid_tags():
     for name, stack in STACKS.items():
         tags = {"owner": "media-team", **stack["aws:defaultTags"]["tags"]}
         assert find_stack_problems(NAMESPACE, name, {"tags": tags}) == []
+
+
+SUBNETS = '{"subnets": [{"id": "subnet-0123456789abcdef0", "cidr": "10.1.0.0/24"}]}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"loadBalancer": '{"elasticIp": "198.51.100.7"}'},
+            'loadBalancer.elasticIp is "198.51.100.7": give the allocation id of an Elastic IP (eipalloc-…)',
+        ),
+        (
+            {"hooks": '{"node": "../secrets.sh"}'},
+            'hooks.node is "../secrets.sh": give the path of a file in this repository, from its root: hooks/node.sh, for example',
+        ),
+        (
+            {"hooks": '{"edges": "a.sh"}'},
+            "hooks.edges is not a setting: the settings are node, loadBalancer",
+        ),
+        (
+            {"database": '{"subnet": {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.9.0/24"}}'},
+            'database.subnet is {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.9.0/24"}: the program creates public subnets only: '
+            "give network.subnets of a VPC that has this private one too",
+        ),
+        (
+            {"network": SUBNETS, "database": '{"subnet": {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.0.64/28"}}'},
+            'database.subnet is {"id": "subnet-0bbbbbbbbbbbbbbbb", "cidr": "10.1.0.64/28"}: subnet-0123456789abcdef0 (10.1.0.0/24) and '
+            "subnet-0bbbbbbbbbbbbbbbb (10.1.0.64/28) overlap: give the CIDRs that AWS shows for them",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_the_users_own_is_validated(changes: dict[str, str], problem: str) -> None:
+    assert read_error(**changes) == problem

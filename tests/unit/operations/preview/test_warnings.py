@@ -132,7 +132,7 @@ def recording_settings(**applications: bool) -> Resource:
     ],
 )
 def test_lost_recordings_are_those_that_no_application_uploads(uploading: dict[str, bool], lost: str) -> None:
-    set_up = "/usr/local/lib/ant-media-cluster/set-up-media-node.sh installed cluster a@b.org LiveApp live"
+    set_up = "/usr/local/lib/ant-media-cluster/set-up-media-node.sh installed cluster a@b.org '{}' '{}' LiveApp live"
     before = [
         Resource("command:remote:Command", "edge1-ant-media", {"create": set_up}),
         recording_settings(**uploading),

@@ -1,9 +1,9 @@
 """A script that changes a machine, and fails or is killed in its middle, completes when it runs again.
 
 The next `pulumi up` runs it again, whatever the settings then are: test_command.py shows that with the real engine, and
-test_program.py for every script of the program. Tests of a single machine interrupt five scripts: test_set_up_media_node.py (also
-set-server-settings.py), test_media_server.py (install-ant-media-server.sh), test_ant_media.py (set-app-settings.py) and test_registry_scripts.py
-(restore-registry.sh).
+test_program.py for every script of the program. Tests of a single machine interrupt six scripts: test_set_up_media_node.py (also
+set-server-settings.py), test_media_server.py (install-ant-media-server.sh), test_ant_media.py (set-app-settings.py), test_registry_scripts.py
+(restore-registry.sh) and test_run_hook.py.
 """
 
 import json

@@ -138,6 +138,25 @@ def test_users_own_resources_are_used_and_outlive_the_stack(
     stack.up()
     assert re.findall(r"\w+$", run_on("edge1", "cat", "/root/hook"), re.MULTILINE)[-1] == "third"
 
+    # Another address and another architecture, in one update of the running cluster. The user's address is free again.
+    database = stack.machine("database")
+    stack.pulumi("config", "rm", "--path", "ant-media-cluster:loadBalancer.elasticIp").check()
+    set_config("database.instanceType", "t3.micro")
+    stack.up()
+    replaced = stack.machine("database")
+    assert (replaced.id != database.id, replaced.private_address) == (True, database.private_address)
+    (machine,) = account.call("ec2", "describe_instances", InstanceIds=[replaced.id])["Reservations"][0][
+        "Instances"
+    ]
+    assert machine["Architecture"] == "x86_64"
+    allocated = stack.machine("load-balancer").public_address
+    assert allocated != network["ip"]
+    resolve = cluster.operator_command("getent", "hosts", stack.domain)
+    assert cluster.check_output(*resolve).split()[0] == allocated
+    set_config("loadBalancer.elasticIp", network["address"])
+    stack.up()
+    assert stack.machine("load-balancer").public_address == network["ip"]
+
     stack.recover_and_destroy()
     (address,) = account.call("ec2", "describe_addresses", AllocationIds=[network["address"]])["Addresses"]
     assert "AssociationId" not in address

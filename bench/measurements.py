@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from statistics import median, quantiles
 
 from bench.machine import CLIENTS, OPEN_FILES, PORT, Machine, wait_for_port, wait_until
@@ -166,9 +167,10 @@ def measure_viewers(machine: Machine, server: LoadBalancer) -> tuple[float, Deta
     return min(limit, DEFAULT_MEMORY_MIB / 2 / memory * 1000), {"memory": memory, **details}
 
 
-def measure_endurance(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:
-    """Returns the rate of the last 15 of 60 seconds of full load, as a share of that of the first 3 seconds."""
-    series: list[float] = []
+@cache
+def load_for_a_minute(machine: Machine, server: LoadBalancer) -> tuple[list[float], list[float], int]:
+    """Returns the requests per second and the cost of a request in µs, for each slice of a minute, and the errors."""
+    rates: list[float] = []
     costs: list[float] = []
     errors = 0
     with machine.serve(server.install(machine), NGINX_NODE) as process:
@@ -179,13 +181,22 @@ def measure_endurance(machine: Machine, server: LoadBalancer) -> tuple[float, De
             )
             requests = int(find(r"(\d+) requests in", output))
             costs.append((process.read_cpu_seconds() - before) / max(1, requests) * 1e6)
-            series.append(float(find(r"Requests/sec: +([0-9.]+)", output)))
+            rates.append(float(find(r"Requests/sec: +([0-9.]+)", output)))
             errors += int((re.findall(r"Non-2xx or 3xx responses: (\d+)", output) or ["0"])[0])
-    return median(series[-5:]) / series[0], {
-        "errors": errors,
-        **{f"second {number * SLICE}": rate for number, rate in enumerate(series)},
-        **{f"cost {number * SLICE}": cost for number, cost in enumerate(costs)},
-    }
+    return rates, costs, errors
+
+
+def measure_rate_after_a_minute(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:
+    """Returns the rate of the last 15 of 60 seconds of full load, as a share of that of the first 3 seconds."""
+    rates, _, errors = load_for_a_minute(machine, server)
+    series = {f"second {number * SLICE}": rate for number, rate in enumerate(rates)}
+    return median(rates[-5:]) / rates[0], {"errors": errors, **series}
+
+
+def measure_cost_after_a_minute(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:
+    """Returns the processor time per request in the last 15 of 60 seconds of full load, in µs."""
+    _, costs, _ = load_for_a_minute(machine, server)
+    return median(costs[-5:]), {f"second {number * SLICE}": cost for number, cost in enumerate(costs)}
 
 
 def measure_rendering(nodes: int) -> Measure:

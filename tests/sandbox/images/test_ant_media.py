@@ -153,10 +153,10 @@ def cluster(machines: Machines) -> Machines:
 
 
 @contextmanager
-def publish(address: str, stream: str) -> Generator[subprocess.Popen[bytes]]:
+def publish(address: str, stream: str, application: str = "LiveApp") -> Generator[subprocess.Popen[bytes]]:
     ffmpeg = subprocess.Popen(
         words("ffmpeg -loglevel error -re -f lavfi -i testsrc=size=320x180:rate=15")
-        + words(f"-c:v libx264 -preset ultrafast -g 30 -f flv rtmp://{address}/LiveApp/{stream}"),
+        + words(f"-c:v libx264 -preset ultrafast -g 30 -f flv rtmp://{address}/{application}/{stream}"),
         stdin=subprocess.DEVNULL,
     )
     try:
@@ -932,6 +932,26 @@ def test_settings_reach_all_nodes_and_a_new_one_starts_with_them(cluster: Machin
     cluster.shell(EDGE, f"sed -i s/^gopSize=60/gopSize=30/ {properties}; systemctl restart antmedia")
     wait_until("the edge is ready again", lambda: is_ready(EDGE))
     assert read_app_settings(EDGE, "live")["gopSize"] == 60
+
+
+def test_new_application_runs_on_all_nodes_and_live_streams_go_on(cluster: Machines) -> None:
+    """RestServiceV2.createApplication. Other nodes find the application's settings in the cluster's database."""
+    path = "/rest/v2/applications/fresh"
+    with publish(ORIGIN, "before") as before:
+        wait_until("a stream is live", lambda: response_status(EDGE, "/LiveApp/streams/before.m3u8") == 200)
+        assert send_request(ORIGIN, path, "POST", log_in(ORIGIN)).json["success"] is True
+        assert send_request(ORIGIN, path, "POST", log_in(ORIGIN)).json["success"] is False
+        assert "fresh" in str(send_request(ORIGIN, "/rest/v2/applications", headers=log_in(ORIGIN)).json)
+        with publish(ORIGIN, "new", "fresh"):
+            wait_until(
+                "its stream plays on the edge",
+                lambda: response_status(EDGE, "/fresh/streams/new.m3u8") == 200,
+            )
+        assert before.poll() is None
+        assert response_status(EDGE, "/LiveApp/streams/before.m3u8") == 200
+    cluster.shell(EDGE, "systemctl restart antmedia")
+    wait_until("the edge is ready again", lambda: is_ready(EDGE))
+    assert response_status(EDGE, "/fresh/streams/nope.m3u8") == 404
 
 
 def read_key(machines: Machines, address: str) -> str:

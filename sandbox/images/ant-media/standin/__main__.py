@@ -7,14 +7,15 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 
 from aiohttp import web
 
 from .app_settings import AppSettings
-from .application import ORIGIN_PORT, Application
+from .application import ORIGIN_PORT
+from .applications import Applications
 from .media import MediaServer
 from .metrics import Metrics
 from .recordings import Recordings
@@ -57,9 +58,8 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     """Runs the server until SIGTERM or until nginx exits, and returns the exit code."""
     store = await connect_database(settings.database) if settings.database else FileStore(HOME / "server.db")
     registry = Registry(store, settings.address)
-    apps = list(settings.applications)
-    app_settings = {name: AppSettings(name, registry, settings.database is not None) for name in apps}
     resources = Resources(read_properties(FILE))
+    app_settings: dict[str, AppSettings] = {}
 
     async def start_broadcast(app: str, stream: str) -> None:
         await registry.start_broadcast(app, stream)
@@ -70,17 +70,21 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
 
     background: set[asyncio.Task[None]] = set()
     media = MediaServer(
-        apps, resources, start_broadcast, registry.end_broadcast, Recordings(app_settings).finish
+        list(settings.applications),
+        resources,
+        start_broadcast,
+        registry.end_broadcast,
+        Recordings(app_settings).finish,
     )
-    applications = {name: Application(settings, each, registry, media) for name, each in app_settings.items()}
-    root = RootApplication(settings, ServerSettings(), resources, app_settings, registry)
-    server = Server(settings, root, applications)
-    metrics = Metrics(settings, server, media, applications.values(), registry)
+    applications = Applications(settings, app_settings, registry, media)
+    root = RootApplication(settings, ServerSettings(), resources, applications, registry)
+    server = Server(settings, root, applications.running)
+    metrics = Metrics(settings, server, media, applications.running.values(), registry)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
 
     starting = asyncio.create_task(
-        start_in_phases(clock, settings, server, metrics, registry, media, app_settings.values())
+        start_in_phases(clock, settings, server, metrics, registry, media, applications)
     )
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,9 +92,7 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
         # A stop during the start ends the process at once.
         return SIGTERM_EXIT_CODE
     listeners = starting.result()
-    heartbeats = (
-        asyncio.create_task(send_heartbeats(registry, app_settings.values())) if settings.database else None
-    )
+    heartbeats = asyncio.create_task(send_heartbeats(registry, applications)) if settings.database else None
     measuring = asyncio.create_task(resources.measure())
     crashed = asyncio.create_task(media.wait_for_exit())
     await asyncio.wait({stopped, crashed}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,7 +109,7 @@ async def run_server(settings: Settings, clock: StartClock) -> int:
     if heartbeats:
         heartbeats.cancel()
     try:
-        await registry.leave_cluster(apps)
+        await registry.leave_cluster(list(applications.running))
     except DATABASE_ERRORS as error:
         log.error("could not remove this node from the cluster's registry: %s", error)
     await asyncio.sleep(exit_time - time.monotonic())
@@ -121,7 +123,7 @@ async def start_in_phases(
     metrics: Metrics,
     registry: Registry,
     media: MediaServer,
-    app_settings: Collection[AppSettings],
+    applications: Applications,
 ) -> list[web.TCPSite]:
     """Starts as the original does: liveness refuses connections, then returns 500, 403 and 200, and the applications follow."""
     if settings.database:
@@ -139,8 +141,7 @@ async def start_in_phases(
     server.apps_status = HTTPStatus.INTERNAL_SERVER_ERROR
     await media.start()
     if settings.database:
-        for each in app_settings:
-            await each.follow_cluster(starting=True)
+        await applications.follow_cluster(starting=True)
         listeners.append(await start_listener(server.handle_origin_request, ORIGIN_PORT))
     await clock.wait_for(1)
     server.apps_status = None
@@ -158,12 +159,11 @@ async def start_listener(handler: RequestHandler, port: int) -> web.TCPSite:
     return site
 
 
-async def send_heartbeats(registry: Registry, app_settings: Collection[AppSettings]) -> None:
+async def send_heartbeats(registry: Registry, applications: Applications) -> None:
     while True:
         try:
             await registry.save_heartbeat()
-            for each in app_settings:
-                await each.follow_cluster()
+            await applications.follow_cluster()
         except DATABASE_ERRORS as error:
             log.error("could not write the heartbeat: %s", error)
         await asyncio.sleep(HEARTBEAT)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .settings import LOGS, WEBAPPS
 log = logging.getLogger("stand-in")
 
 RUN = Path("/run/antmedia")
+_FILE = RUN / "nginx.conf"
 # nginx reports publishers to this address. The original's JMX uses the same port, so a port scan finds the same listeners.
 EVENTS = ("127.0.0.1", 9999)
 
@@ -98,8 +100,22 @@ class MediaServer:
                     file.unlink()
         await self._events.setup()
         await web.TCPSite(self._events, *EVENTS).start()
-        file = RUN / "nginx.conf"
-        file.write_text(
+        self._write_configuration()
+        self._nginx = await asyncio.create_subprocess_exec(
+            "/usr/sbin/nginx", "-c", str(_FILE), "-e", str(LOGS / "rtmp.log")
+        )
+
+    async def add(self, app: str) -> None:
+        """Receives streams of another application too. The live ones go on."""
+        (WEBAPPS / app / "streams").mkdir(exist_ok=True)
+        self._apps.append(app)
+        # Before the start, the file is not written yet.
+        if self._nginx:
+            self._write_configuration()
+            self._nginx.send_signal(signal.SIGHUP)
+
+    def _write_configuration(self) -> None:
+        _FILE.write_text(
             _CONFIGURATION.format(
                 run=RUN,
                 events="{}:{}".format(*EVENTS),
@@ -108,9 +124,6 @@ class MediaServer:
                     for app in self._apps
                 ),
             )
-        )
-        self._nginx = await asyncio.create_subprocess_exec(
-            "/usr/sbin/nginx", "-c", str(file), "-e", str(LOGS / "rtmp.log")
         )
 
     async def wait_for_exit(self) -> int:

@@ -166,6 +166,9 @@ class Registry:
     def average_query_milliseconds(self) -> int:
         return round(1000 * self._query_seconds / self._queries) if self._queries else 0
 
+    async def list_applications(self) -> list[str]:
+        return sorted(await self._store.hgetall("antmedia:settings"))
+
     async def find_app_settings(self, app: str) -> dict[str, object] | None:
         text = await self._store.hget("antmedia:settings", app)
         return cast(dict[str, object], json.loads(text)) if text else None

@@ -7,16 +7,19 @@ import json
 import re
 import time
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from . import jwt
-from .app_settings import AppSettings
 from .registry import Registry
 from .resources import Resources
 from .server_settings import ServerSettings
 from .settings import Settings
 from .tomcat import Client, Session, Sessions
+
+if TYPE_CHECKING:  # applications.py imports this module.
+    from .applications import Applications
 
 VERSION = {"versionName": "3.0.3", "versionType": "Enterprise Edition", "buildNumber": "20261101_1200"}
 FAILED_LOGINS_ALLOWED = 3
@@ -57,13 +60,13 @@ class RootApplication:
         settings: Settings,
         server_settings: ServerSettings,
         resources: Resources,
-        app_settings: dict[str, AppSettings],
+        applications: "Applications",
         registry: Registry,
     ) -> None:
         self._settings = settings
         self._server_settings = server_settings
         self._resources = resources
-        self._app_settings = app_settings
+        self._applications = applications
         self._registry = registry
         self._sessions = Sessions("/")
         self._failures: dict[str, list[float]] = {}
@@ -126,7 +129,7 @@ class RootApplication:
             case "GET", "version":
                 return json_response(VERSION)
             case "GET", "applications":
-                return json_response({"applications": sorted(self._settings.applications)})
+                return json_response({"applications": sorted(self._applications.running)})
             case "GET", "server-settings":
                 return json_response(self._server_settings.values)
             case "POST", "server-settings":
@@ -138,9 +141,13 @@ class RootApplication:
                 return json_response(self._resources.memory)
             # Without the application, the original fails with 500 here.
             case "GET", tail if match := re.fullmatch(r"applications/settings/([^/]+)", tail):
-                return json_response(self._app_settings[match[1]].values)
+                return json_response(self._applications.settings[match[1]].values)
             case "POST", tail if match := re.fullmatch(r"applications/settings/([^/]+)", tail):
-                return result_response(await self._app_settings[match[1]].replace(await request.json()))
+                return result_response(
+                    await self._applications.settings[match[1]].replace(await request.json())
+                )
+            case "POST", tail if match := re.fullmatch(r"applications/([A-Za-z0-9_]+)", tail):
+                return result_response(await self._applications.create(match[1]))
             case "GET", "cluster-mode-status":
                 return result_response(self._settings.database is not None)
             case "GET", "cluster/node-count":

@@ -29,7 +29,7 @@ def read_servers(haproxy_cfg: str) -> dict[str, str]:
     return {name: address for name, address in servers if not address.startswith(("127.", "0."))}
 
 
-def read_applications(haproxy_cfg: str) -> set[str]:
-    """Returns the applications that the media frontends serve."""
+def read_applications(haproxy_cfg: str) -> list[str]:
+    """Returns the applications that the media frontends serve, in the order of the setting."""
     rules = re.findall(r"deny_status 404 unless \{ path,field\(2,/\) -m str ([^}]*)\}", haproxy_cfg)
-    return {name for rule in rules for name in rule.split()}
+    return list(dict.fromkeys(name for rule in rules for name in rule.split()))

@@ -150,7 +150,7 @@ def _check_haproxy_cfg(change: HAProxyCfgChange | None) -> Iterable[PreviewWarni
                 yield PreviewWarning((name,), "is removed from haproxy.cfg: it receives no new clients")
             elif new[name] != address:
                 yield PreviewWarning((name,), "changes its address in haproxy.cfg")
-        for name in sorted(read_applications(change.old) - read_applications(change.new)):
+        for name in sorted({*read_applications(change.old)} - {*read_applications(change.new)}):
             yield PreviewWarning(
                 (name,), "is removed from the applications: its publishers and viewers get 404"
             )

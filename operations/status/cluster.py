@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -87,8 +87,8 @@ class Cluster:
         default_factory=dict[str, MediaServer | Unreachable]
     )
     """By node."""
-    applications: Collection[str] = ()
-    """The applications that HAProxy serves."""
+    applications: Sequence[str] = ()
+    """The applications that HAProxy serves, in the order of the setting."""
     registry: Registry = field(default_factory=Registry)
     """How the nodes see the cluster registry."""
     access_problem: AccessProblem | None = None

@@ -1,5 +1,6 @@
 """Formats the status of a cluster as plain text."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -51,10 +52,11 @@ def _format_machines(cluster: Cluster) -> list[str]:
 
 
 def _format_applications(cluster: Cluster) -> list[str]:
-    facts = {"served": ", ".join(sorted(cluster.applications))}
+    facts = {"served": ", ".join(cluster.applications)}
     if unserved := cluster.unserved_applications:
-        index = len(cluster.applications)
-        command = f"pulumi config set --path '{NAMESPACE}:applications[{index}]' {unserved[0]}"
+        # The whole list: with --path, an element of a list that has its default would leave the others empty.
+        listed = json.dumps([*cluster.applications, unserved[0]])
+        command = f"pulumi config set {NAMESPACE}:applications '{listed}'"
         facts["not served"] = f"{', '.join(unserved)}. To serve one, list it: {command}"
     return ["", "Applications", format_table([*facts.items()], _INDENT)]
 

@@ -54,7 +54,7 @@ HEALTHY = Cluster(
         Instance("database", "i-3", "running"),
     ],
     media_servers={"origin1": MediaServer(20, 75, 30, 75, ["LiveApp", "live"])},
-    applications={"LiveApp", "live"},
+    applications=["live", "LiveApp"],
 )
 
 
@@ -85,7 +85,7 @@ Certificate on 443, 5443, 4444, 6080
   trusted      yes
 
 Applications
-  served  LiveApp, live
+  served  live, LiveApp
 
 Last renewal
   succeeded, 2026-11-22 02:30 UTC
@@ -125,9 +125,9 @@ def test_report_names_the_applications_that_haproxy_does_not_serve() -> None:
     server = MediaServer(20, 75, 30, 75, ["new", "LiveApp", "live", "other"])
     text = format_report(replace(HEALTHY, media_servers={"origin1": server}), NOW)
     assert (
-        "  served      LiveApp, live\n"
+        "  served      live, LiveApp\n"
         "  not served  new, other. To serve one, list it: "
-        "pulumi config set --path 'ant-media-cluster:applications[2]' new\n"
+        'pulumi config set ant-media-cluster:applications \'["live", "LiveApp", "new"]\'\n'
     ) in text
     assert text.endswith("No problems found")
 

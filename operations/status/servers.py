@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,7 +56,7 @@ async def _check_media_servers(
             raise CheckError(f"{SCRIPT} is not deployed yet; the next update installs it")
         async with asyncio.timeout(CHECK_TIMEOUT):
             run = await connection.run(
-                f"sudo timeout {CHECK_TIMEOUT - 2} {FOLDER}/{SCRIPT} {login.email}",
+                shlex.join(["sudo", "timeout", str(CHECK_TIMEOUT - 2), f"{FOLDER}/{SCRIPT}", login.email]),
                 input=f"{login.password}\n",
                 errors="replace",
             )

@@ -64,6 +64,8 @@ _RULES: Mapping[str, Rule] = {
     "logLevel": _log_level,
     "nativeLogLevel": _log_level,
     "nodeGroup": _text(r"[A-Za-z0-9._-]+", "give letters, digits, . _ or -"),
+    # In releases after 3.0.3, where it is on by default.
+    "prometheus.enabled": _boolean,
     "proxy.address": _text(r"[A-Za-z0-9.-]+:\d+", "give HOST:PORT"),
     # StatsCollector replaces values outside of 10 to 100 by these.
     "server.cpu_limit": _integer(10, 100),
@@ -89,6 +91,7 @@ _REFUSED: Mapping[str, str] = {
     "http.host": _PORT,
     "http.port": _PORT,
     "https.port": _PORT,
+    "prometheus.port": "HAProxy reads the metrics at the default: leave it out",
     "rtmp.host": _PORT,
     "rtmp.port": _PORT,
     "rtmps.enabled": "the load balancer ends TLS: set rtmpsPort",

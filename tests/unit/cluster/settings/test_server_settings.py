@@ -86,7 +86,7 @@ def test_every_mistake_is_reported_with_its_remedy() -> None:
         'logLevel is "verbose": give one of ALL, TRACE, DEBUG, INFO, WARN, ERROR, OFF',
         'nodeGroup is "a b": give letters, digits, . _ or -',
         "rtmp.max_inactivity is 1: Ant Media Server 3 has no server setting of this name: the settings are "
-        "appIngestsSrtStreamsWithoutStreamId, logLevel, nativeLogLevel, nodeGroup, proxy.address, server.cpu_limit, "
+        "appIngestsSrtStreamsWithoutStreamId, logLevel, nativeLogLevel, nodeGroup, prometheus.enabled, proxy.address, server.cpu_limit, "
         "server.cpu_measurement_period_ms, server.cpu_measurement_window_size, server.heartbeatEnabled, server.jwksURL, "
         "server.jwtServerControlEnabled, server.jwtServerSecretKey, server.kafka_brokers, server.localLicenceServerIp, "
         "server.memory_limit_percentage, server.name, server.statusWebHookURL",

@@ -6,6 +6,7 @@ The keys are known before the machines boot, so that the first SSH connection al
 import base64
 import textwrap
 from dataclasses import dataclass, field
+from functools import cached_property
 from struct import pack
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +26,7 @@ class SshKeys:
     private_key: SecretStr
     host_key_seed: SecretStr
 
-    @property
+    @cached_property
     def login_key(self) -> "HostKey":
         """The key that the program logs in with.
 
@@ -34,7 +35,7 @@ class SshKeys:
         """
         return derive_host_key(self.host_key_seed.get_secret_value(), "login of the program")
 
-    @property
+    @cached_property
     def authorized_keys(self) -> tuple[str, str]:
         """Lines of authorized_keys."""
         return self.login_key.public_openssh, extract_public_key(self.private_key.get_secret_value())

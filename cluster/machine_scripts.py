@@ -1,6 +1,7 @@
 """The scripts under templates/scripts: a folder for each kind of machine, and one for what every machine has."""
 
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 
 _REPOSITORY = Path(__file__).parent.parent
@@ -17,6 +18,7 @@ class ScriptFolder(StrEnum):
     OPERATOR = "operator"
 
 
+@cache
 def read_script(folder: ScriptFolder, name: str) -> str:
     """Returns the text of a script that a kind of machine has."""
     own, common = _FOLDER / folder / name, _FOLDER / ScriptFolder.EVERY_MACHINE / name
@@ -40,6 +42,7 @@ def find_hook_problem(path: str) -> str | None:
     return None
 
 
+@cache
 def bundle_scripts(folder: ScriptFolder) -> str:
     """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line `=== NAME`."""
     paths = [

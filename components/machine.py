@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import TypedDict
 
@@ -59,11 +60,11 @@ class MachineArgs:
             ignored.append("ami")
         return ignored
 
-    @property
+    @cached_property
     def host_key(self) -> HostKey:
         return derive_host_key(self.ssh.host_key_seed.get_secret_value(), self.place.name)
 
-    @property
+    @cached_property
     def user_data(self) -> str:
         """Contains the machine's private host key."""
         return render_user_data(self.host_key, self.ssh.login_key.public_openssh)

@@ -62,8 +62,8 @@ class MediaNodes(pulumi.ComponentResource):
     """The nodes of one role, origins or edges. A script sets up each node and ends when its applications answer.
 
     Creates a `Machine` for each node. HAProxy drains a node before it restarts or is replaced, and takes it back when it
-    is ready. New nodes come first, at most a quarter of the role, rounded up, at a time. Then those that run already
-    change one by one, so a change that breaks a node stops at the first.
+    is ready. New nodes come first, all at once. Then those that run already change one by one, so a change that breaks
+    a node stops at the first.
     """
 
     machines: list[Machine]

@@ -29,7 +29,12 @@ def skip_sdk_import() -> None:
         sys.modules[name] = package
 
 
-# The launcher sets it for this process; programs and commands that a plugin starts must not inherit it.
-os.environ.pop("PYTHONPATH", None)
-skip_sdk_import()
-import_module(PLUGINS[sys.argv[1]]).main()
+def main() -> None:
+    # The launcher sets it for this process; programs and commands that a plugin starts must not inherit it.
+    os.environ.pop("PYTHONPATH", None)
+    skip_sdk_import()
+    import_module(PLUGINS[sys.argv[1]]).main()
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,8 @@ rehearse_new_config() {
   local folder=/run/haproxy-rehearsal end=$((SECONDS + rehearsal_limit)) process serving answer failing=''
   rm -rf "$folder"
   install -d -m 0700 "$folder"
-  sed -E "/^ *(bind|log) /d; s|^( *stats socket) [^ ]+|\1 $folder/socket|" "$new" >"$folder/haproxy.cfg"
+  # HAProxy spreads the first checks of all servers over the interval.
+  sed -E "/^ *(bind|log) /d; s|^( *stats socket) [^ ]+|\1 $folder/socket|; s|^( *default-server inter) [^ ]+|\1 100ms|" "$new" >"$folder/haproxy.cfg"
   serving=$({ ask_haproxy "$(list_workers | head -n 1)" "show stat -1 4 -1" || true; } | list_serving_backends)
   # It ends with this script, and does not keep its lock.
   setpriv --pdeathsig TERM timeout "$((2 * rehearsal_limit))" \
@@ -64,7 +65,7 @@ rehearse_new_config() {
       select_columns pxname svname status check_status last_chk <<<"$answer" | grep -E "^(${failing//$'\n'/|})"$'\t' | head -n 20 |
         reject "With the new configuration no server of ${failing//$'\n'/, } passes its health checks." "Server, state, last check"
     fi
-    sleep 0.1
+    sleep 0.05
   done
   kill "$process"
   wait "$process" || true
@@ -84,14 +85,17 @@ roll_back() {
 
 # Connects to every port that the file binds, at the machine's own address.
 verify_ports() {
-  local address port failed=0
+  local address answering port ports failed=0
   address=$(ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \([0-9.]*\).*/\1/p')
-  while read -r port; do
-    if ! timeout 5 bash -c "exec 3<>/dev/tcp/$address/$port" 2>/dev/null; then
+  mapfile -t ports < <(list_ports)
+  # shellcheck disable=SC2016  # the inner shell has arguments of its own
+  answering=$(timeout 5 bash -c 'for port in "${@:2}"; do { exec 3<>"/dev/tcp/$1/$port"; } 2>/dev/null && echo "$port"; done' - "$address" "${ports[@]}") || true
+  for port in "${ports[@]}"; do
+    if ! grep -qxF "$port" <<<"$answering"; then
       echo "Port $port does not answer." >&2
       failed=1
     fi
-  done < <(list_ports)
+  done
   if [[ $(curl -s --max-time 5 -o /dev/null -w '%{http_code}' "http://$address/") != 301 ]]; then
     echo "Port 80 does not redirect to HTTPS." >&2
     failed=1
@@ -111,7 +115,7 @@ validate_new_config
 rehearse_new_config
 [[ -e $last_good || ! -e $current ]] || ln "$current" "$last_good"
 mv "$current.staged" "$current"
-"$(dirname "$0")/reload-haproxy.sh" || roll_back
+"$(dirname "$0")/reload-haproxy.sh" validated || roll_back
 verify_ports || roll_back
 mv "$new" "$last_good"
 save_record <<<"file $current"

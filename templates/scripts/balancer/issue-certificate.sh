@@ -65,7 +65,7 @@ check_records() {
 # Prints the certbot authenticator for the challenge, ready to use.
 prepare_authenticator() {
   if [[ $challenge == dns-01 ]]; then
-    dpkg -s python3-certbot-dns-route53 >/dev/null 2>&1 || install_packages python3-certbot-dns-route53 >&2
+    install_packages python3-certbot-dns-route53 >&2
     echo dns-route53
   else
     check_records

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Validates HAProxy's files and reloads HAProxy without losing a connection; starts it if it is not running. Prints HAProxy's errors.
 # The new worker takes over the state of the servers, so a node that starts or is drained gets no request after a reload either.
+# usage: reload-haproxy.sh [validated]
+#   validated   the caller has just validated the files
 set -euo pipefail
 
-if ! message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1); then
+if [[ ${1:-} != validated ]] && ! message=$(haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/credentials.cfg 2>&1); then
   echo "HAProxy rejected its configuration:" >&2
   tail -n 20 <<<"$message" >&2
   exit 1

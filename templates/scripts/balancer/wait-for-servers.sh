@@ -25,6 +25,6 @@ until unhealthy=$(list_unhealthy) && [[ -z $unhealthy ]]; do
   if ((SECONDS > limit)); then
     head -n 20 <<<"$unhealthy" | fail "These servers did not pass their health checks within $limit seconds (backend/server, state, last check):"
   fi
-  sleep 0.5
+  sleep 0.2
 done
 echo "All $(list_servers "$(list_workers | head -n 1)" svname status | grep -v 'no check' | cut -f 1 | sort -u | wc -l) servers pass their health checks"

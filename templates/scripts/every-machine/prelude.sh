@@ -9,8 +9,16 @@ fail() {
   exit 1
 }
 
+is_installed() { [[ $(describe package "$1") == installed* ]]; }
+
+# Installs packages that are not installed yet. It upgrades none: an upgrade restarts their services.
 install_packages() {
-  local log=/var/log/install-packages.log
+  local log=/var/log/install-packages.log package missing=()
+  for package in "$@"; do
+    is_installed "$package" || missing+=("$package")
+  done
+  ((${#missing[@]} > 0)) || return 0
+  set -- "${missing[@]}"
   echo "Installing $*"
   if ! {
     # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.

@@ -51,18 +51,7 @@ download_zip() {
 }
 
 # The server's create_app.sh needs unzip, and the panel needs zip to create an application.
-install_tools() { install_missing unzip zip logrotate libva-drm2 libva-x11-2 libvdpau1; }
-
-is_installed() { [[ $(describe package "$1") == installed* ]]; }
-
-# Needs a package source only for what is missing.
-install_missing() {
-  local missing=() package
-  for package in "$@"; do
-    is_installed "$package" || missing+=("$package")
-  done
-  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
-}
+install_tools() { install_packages unzip zip logrotate libva-drm2 libva-x11-2 libvdpau1; }
 
 unpack_zip() {
   local unpacked=$new.zip
@@ -122,7 +111,7 @@ install_java() {
   local needed java
   needed=$(grep -oP 'java-\K[0-9]+(?=-openjdk)' "$new/antmedia.service" | head -n 1) || return 0
   java=$(choose_java "$needed")
-  install_missing "openjdk-$java-jre-headless"
+  install_packages "openjdk-$java-jre-headless"
   write_java_settings "$needed" "$java" >"$new/java.conf"
 }
 

@@ -293,7 +293,7 @@ wait_until_registered() {
     if ((SECONDS > started + limit)); then
       print_cause | fail "The cluster registry does not list this node as alive (${entry:-no answer}). Its log says:"
     fi
-    sleep 1
+    sleep 0.5
   done
   rm "$session"
 }

@@ -103,7 +103,7 @@ class CloudWithoutMachines:
 
     def create_stack(self, name: str, program: Path) -> None:
         """Creates a stack with the sandbox's settings."""
-        settings = (PROJECT / "Pulumi.sandbox.yaml").read_text().replace(addresses.API_URL, self._url)
+        settings = (program / "Pulumi.sandbox.yaml").read_text().replace(addresses.API_URL, self._url)
         config = yaml.safe_load(settings)
         config["config"]["aws:defaultTags"]["tags"]["stack"] = name
         self.config_file(name).write_text(yaml.safe_dump(config))

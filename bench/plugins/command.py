@@ -1,6 +1,7 @@
 """A command provider for clouds without machines: every command succeeds at once."""
 
 from dataclasses import replace
+from types import MappingProxyType
 
 from sandbox.plugins.command.output import Output
 from sandbox.plugins.command.plugin import RESOURCE_TYPES, CommandProvider
@@ -16,9 +17,9 @@ async def execute(
 
 
 class CommandProviderWithoutMachines(CommandProvider):
-    resource_types = {
-        token: replace(resource_type, execute=execute) for token, resource_type in RESOURCE_TYPES.items()
-    }
+    resource_types = MappingProxyType(
+        {token: replace(resource_type, execute=execute) for token, resource_type in RESOURCE_TYPES.items()}
+    )
 
 
 main = CommandProviderWithoutMachines.main

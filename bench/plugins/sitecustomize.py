@@ -73,6 +73,8 @@ def measure_program() -> None:
         if "imported" not in facts:
             facts["imported"] = time.process_time()
             install(signal.SIGPROF, sample)
+            # At its end, Python restores the default action of SIGPROF, which ends the process.
+            atexit.register(signal.setitimer, signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
         return install(number, handler)
 

@@ -851,3 +851,44 @@ def test_database_in_a_private_subnet_has_no_public_address() -> None:
     moving = run(Run(subnets=WITH_PRIVATE, running_database=("10.1.9.5",)), network=PRIVATE["network"])
     assert moving.of_type(INSTANCE)["database"]["associatePublicIpAddress"] is True
     assert "associatePublicIpAddress" not in moving.ignored_changes["database"]
+
+
+def list_remote_steps_before(cloud: Run, name: str) -> set[str]:
+    """Returns all scripts and machines that a resource waits for. A component and its instance share their name."""
+    waits: dict[str, set[str]] = {}
+    for resource, dependencies in cloud.dependencies.items():
+        waits.setdefault(resource.split(" ")[1], set()).update(dependencies)
+    found: set[str] = set()
+    pending = [name]
+    while pending:
+        new = waits.get(pending.pop(), set()) - found
+        found |= new
+        pending += new
+    return found
+
+
+def test_new_machines_are_installed_beside_each_other(two_and_two: Run) -> None:
+    scripts, machines = {*two_and_two.of_type(REMOTE)}, {*two_and_two.of_type(INSTANCE)}
+    for script, needed in {
+        # The load balancer is the way to all others.
+        "load-balancer-haproxy": {"load-balancer"},
+        "database-valkey": {"database", "load-balancer"},
+        "edge2-scripts": {"edge2", "load-balancer"},
+        "edge2-ant-media": {"edge2", "database", "load-balancer"},
+    }.items():
+        before = list_remote_steps_before(two_and_two, script)
+        assert before & machines == needed
+        assert "load-balancer-haproxy" not in before & scripts
+
+
+def test_longest_chain_of_scripts_does_not_grow_with_the_nodes(two_and_two: Run) -> None:
+    def measure_longest_chain(cloud: Run) -> int:
+        scripts = {*cloud.of_type(REMOTE)}
+        before = {script: list_remote_steps_before(cloud, script) & scripts for script in scripts}
+        length: dict[str, int] = {}
+        for script in sorted(scripts, key=lambda script: len(before[script])):
+            length[script] = 1 + max((length[other] for other in before[script]), default=0)
+        return max(length.values())
+
+    many = run(route53Zone="ant-media.test", origins={"count": 4}, edges={"count": 8})
+    assert measure_longest_chain(many) == measure_longest_chain(two_and_two)

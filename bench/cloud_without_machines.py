@@ -193,10 +193,8 @@ def cloud_without_machines() -> Generator[CloudWithoutMachines]:
     ):  # fmt: skip
         assert server.stdout
         url = server.stdout.readline().strip()
-        route53 = boto3.client(
-            "route53", endpoint_url=url, region_name=addresses.REGION,
-            aws_access_key_id="test", aws_secret_access_key="test",
-        )  # fmt: skip
+        session = boto3.Session("test", "test", region_name=addresses.REGION)
+        route53: Any = session.client("route53", endpoint_url=url)
         route53.create_hosted_zone(Name=addresses.ZONE, CallerReference="bench")
         try:
             yield CloudWithoutMachines(Path(folder), url)

@@ -7,6 +7,7 @@ Nothing needs to run: the AWS API is the sandbox's, without machines. The rounds
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +79,7 @@ def measure(program: Path, rounds: int) -> dict[str, Any]:
         runtime = f"runtime: {{name: python, options: {{toolchain: pip, virtualenv: {PROJECT}/.venv}}}}"
         (empty / "Pulumi.yaml").write_text(f"name: ant-media-cluster\n{runtime}\n")
         (empty / "__main__.py").write_text("import pulumi\n")
+        shutil.copy(program / "Pulumi.sandbox.yaml", empty)
         cloud.create_stack("empty", empty)
         cloud.create_stack("bench", program)
         cloud.set_counts("bench", 2, 2)

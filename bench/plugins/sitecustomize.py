@@ -53,10 +53,10 @@ def measure_program() -> None:
         nonlocal folder
         folder = str(Path(path).resolve())
         facts["sdk_imported"] = time.process_time()
-        monitor = get_monitor()
+        monitor: Any = get_monitor()
         wait = monitor.SignalAndWaitForShutdown
 
-        def end(request: object) -> object:
+        def end(request: Any) -> Any:
             # The engine may kill the program from here on.
             signal.setitimer(signal.ITIMER_PROF, 0)
             facts["done"] = time.process_time()

@@ -1,0 +1,313 @@
+"""Measures updates of a sandbox: the first `up` beside its longest chain by hand, one more edge, and a changed configuration.
+
+usage: make bench-update
+
+Brings a sandbox of its own up and takes it down at the end. It takes five minutes on an idle machine with two processors.
+"""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster, exclusive_run
+from tests.e2e.small_stack import EXCLUDE_SCRIPTS
+from tests.project import PROJECT
+
+RESULTS = PROJECT / "bench/results/update.json"
+ROUNDS = 5
+# Runs on the load balancer. With the real-time scheduler the script and HAProxy do not wait for a busy machine's other processes.
+APPLY = r"""
+for process in $(pgrep -x haproxy) $$ 1; do chrt --fifo --all-tasks --pid 10 "$process"; done
+printf '%s\n# %s\n' "$(cat /etc/haproxy/haproxy.cfg)" "$EPOCHREALTIME" >/tmp/haproxy.cfg
+exec 5>/tmp/trace
+bash -c 'PS4="+ \$EPOCHREALTIME \${FUNCNAME[0]:-main} "; BASH_XTRACEFD=5; set -x; source "$0"' SCRIPT </tmp/haproxy.cfg >&2
+grep -a '^+' /tmp/trace
+""".replace("SCRIPT", f"{SCRIPTS}/apply-haproxy-config.sh")
+PARTS = (
+    ("validate", r"validate_new_config haproxy -c"),
+    ("rehearse", r"main rehearse_new_config|rehearse_new_config local folder"),
+    ("swap", r"main (\[\[ -e|mv .*staged)"),
+    ("reload", r"main \S*reload-haproxy"),
+    ("verify", r"main verify_ports|verify_ports local address"),
+    ("record", r"main mv \S*haproxy.cfg.new"),
+)
+"""Each part of apply-haproxy-config.sh, and the first line of its trace."""
+
+
+class Steps:
+    """The begin and end of every operation of a run of Pulumi, as its event log reports them."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        self.log = self._folder / "events"
+        self.log.touch()
+        self.options = ("--event-log", str(self.log))
+
+    @contextlib.contextmanager
+    def recorded(self) -> Generator[None]:
+        stop = threading.Event()
+        reader = threading.Thread(target=self._read, args=(stop,))
+        reader.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            reader.join()
+
+    def _read(self, stop: threading.Event) -> None:
+        with self.log.open() as lines:
+            while not stop.is_set():
+                if line := lines.readline():
+                    self._note(json.loads(line))
+                else:
+                    time.sleep(0.01)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        for kind, times in (("resourcePreEvent", self.begun), ("resOutputsEvent", self.ended)):
+            if metadata := event.get(kind, {}).get("metadata"):
+                times.setdefault(metadata["urn"], time.monotonic())
+
+    def seconds(self, urn: str) -> float:
+        return self.ended[urn] - self.begun[urn]
+
+
+def find_longest_chain(resources: list[dict[str, Any]], steps: Steps) -> list[str]:
+    """Returns the URNs of the steps that depend on each other and take longest together."""
+    best: dict[str, tuple[float, list[str]]] = {}
+    # A state lists every resource after those that it depends on.
+    for resource in resources:
+        urn = resource["urn"]
+        before = [
+            best[other]
+            for other in [*resource.get("dependencies", []), resource.get("parent")]
+            if other in best
+        ]
+        seconds, chain = max(before, default=(0.0, []))
+        measured = urn in steps.begun and urn in steps.ended and resource.get("custom")
+        best[urn] = (seconds + steps.seconds(urn), [*chain, urn]) if measured else (seconds, chain)
+    return max(best.values())[1]
+
+
+def name_of(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+class HandRun:
+    """Runs the remote commands of a chain over SSH, one after the other, as somebody at a shell would."""
+
+    def __init__(self, cluster: Cluster, resources: list[dict[str, Any]], address: str) -> None:
+        self._cluster = cluster
+        self._inputs = {resource["urn"]: resource["inputs"] for resource in resources}
+        self._former = next(
+            str(resource["outputs"]["publicIp"])
+            for resource in resources
+            if resource["type"] == "aws:ec2/eip:Eip"
+        )
+        self._address = address
+        connection = next(inputs["connection"] for inputs in self._inputs.values() if "connection" in inputs)
+        self._key = Path(tempfile.mkdtemp(prefix="bench-")) / "key"
+        self._key.touch(0o600)
+        self._key.write_text(reveal(reveal(connection)["privateKey"]))
+
+    def run(self, urn: str) -> None:
+        inputs = self._inputs[urn]
+        connection = reveal(inputs["connection"])
+        host = str(reveal(connection["host"])).replace(self._former, self._address)
+        options = (
+            f"-i {self._key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        )
+        jump = (
+            ""
+            if host == self._address
+            else f"-o ProxyCommand={shlex.quote(f'ssh {options} -W %h:%p pulumi@{self._address}')}"
+        )
+        command = str(reveal(inputs["create"])).replace(self._former, self._address)
+        login = ["ssh", *shlex.split(f"{options} {jump}"), f"pulumi@{host}"]
+        stdin = str(reveal(inputs.get("stdin", "")))
+        # Until the machine has booted.
+        while self._cluster.run(*self._cluster.operator_command(*login, "true")).exit_code == 255:
+            time.sleep(0.1)
+        self._cluster.run(*self._cluster.operator_command(*login, command), input=stdin).check()
+
+
+def reveal(value: Any) -> Any:
+    """Returns a value of an exported state, in clear text if it was secret."""
+    return json.loads(value["plaintext"]) if isinstance(value, dict) and "plaintext" in value else value
+
+
+def measure_first_up(cluster: Cluster) -> dict[str, Any]:
+    """Measures an update that creates everything, and then the steps of its longest chain by hand on new machines."""
+    cluster.pulumi("destroy", "--yes", "--skip-preview").check()
+    steps, load = Steps(), os.getloadavg()[0]
+    started = time.monotonic()
+    with steps.recorded():
+        cluster.update(*steps.options)
+    seconds = time.monotonic() - started
+    state = json.loads(cluster.pulumi("stack", "export", "--show-secrets").check())
+    resources = state["deployment"]["resources"]
+    chain = find_longest_chain(resources, steps)
+    remote = [urn for urn in chain if "command:remote" in urn]
+    # What AWS does, and the start of the engine, by hand takes as long as in the update.
+    by_hand = sum(steps.seconds(urn) for urn in chain if "command:" not in urn)
+    local = sum(steps.seconds(urn) for urn in chain if "command:local" in urn)
+    cluster.pulumi("destroy", "--yes", "--skip-preview").check()
+    cluster.update(*EXCLUDE_SCRIPTS)
+    outputs = cluster.pulumi("stack", "export").check()
+    address = next(
+        str(resource["outputs"]["publicIp"])
+        for resource in json.loads(outputs)["deployment"]["resources"]
+        if resource["type"] == "aws:ec2/eip:Eip"
+    )
+    hand = HandRun(cluster, resources, address)
+    parts: list[dict[str, Any]] = []
+    # The first script waits for the machine. It has booted by now, so the wait of the update counts.
+    for number, urn in enumerate(remote):
+        begun = time.monotonic()
+        hand.run(urn)
+        took = time.monotonic() - begun
+        parts.append(
+            {
+                "step": name_of(urn),
+                "update": steps.seconds(urn),
+                "hand": max(took, steps.seconds(urn)) if number == 0 else took,
+            }
+        )
+    by_hand += sum(part["hand"] for part in parts) + local
+    return {
+        "load": load, "seconds": seconds, "chain_seconds": sum(map(steps.seconds, chain)), "by_hand_seconds": by_hand,
+        "chain": [{"step": name_of(urn), "seconds": steps.seconds(urn)} for urn in chain], "by_hand": parts,
+    }  # fmt: skip
+
+
+def request_until_served_by(host: str, stop: threading.Event, served: list[float]) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    while not stop.is_set() and not served:
+        connection = http.client.HTTPSConnection(LOOPBACK, 5443, timeout=10, context=context)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/LiveApp/", headers={"Host": f"{DOMAIN}:5443"})
+            if connection.getresponse().headers["X-Stand-In-Node"] == host:
+                served.append(time.monotonic())
+        connection.close()
+        time.sleep(0.05)
+
+
+def measure_edge(cluster: Cluster) -> dict[str, Any]:
+    """Measures one more edge, from the command to the first request that it serves."""
+    cluster.set_config("edges.count", 3)
+    plan = json.loads(cluster.pulumi("preview", "--json").check())
+    address = next(
+        step["newState"]["inputs"]["privateIp"]
+        for step in plan["steps"]
+        if step["urn"].endswith("::Instance::edge3") or step["urn"].endswith("Instance::edge3")
+    )
+    steps, stop, served = Steps(), threading.Event(), list[float]()
+    requests = threading.Thread(
+        target=request_until_served_by, args=(f"ip-{address.replace('.', '-')}", stop, served)
+    )
+    load = os.getloadavg()[0]
+    requests.start()
+    started = time.monotonic()
+    with steps.recorded():
+        cluster.update(*steps.options)
+    complete = time.monotonic() - started
+    # A new server gets its full share of new clients after 30 s.
+    requests.join(60)
+    stop.set()
+    by_name = {name_of(urn): urn for urn in steps.ended if "$ant-media:" not in urn.rpartition("$")[2]}
+    parts = []
+    previous = started
+    for title, name in (
+        ("engine, program, refresh, instance", "edge3"),
+        ("boot, cloud-init, scripts", "edge3-scripts"),
+        ("Ant Media Server set up and ready", "edge3-ant-media"),
+        ("in service, nodes that go", "service-removed-servers"),
+        ("configuration applied", "service-configuration"),
+    ):
+        end = steps.ended[by_name[name]]
+        parts.append({"part": title, "seconds": end - previous})
+        previous = end
+    if served:
+        parts.append({"part": "first request that it serves", "seconds": served[0] - previous})
+    return {
+        "load": load,
+        "seconds": served[0] - started if served else None,
+        "complete": complete,
+        "parts": parts,
+    }
+
+
+def measure_apply(cluster: Cluster) -> list[dict[str, float]]:
+    """Measures the parts of apply-haproxy-config.sh."""
+    rounds: list[dict[str, float]] = []
+    for _ in range(ROUNDS):
+        trace = cluster.run_on("load-balancer", "bash", "-c", APPLY).check().splitlines()
+        lines = [
+            (float(found[1]), found[2]) for line in trace if (found := re.match(r"\++ (\d+\.\d+) (.*)", line))
+        ]
+        first, last = lines[0][0], lines[-1][0]
+        moments = [
+            (name, next((moment for moment, text in lines if re.match(pattern, text)), last))
+            for name, pattern in PARTS
+        ]
+        ends = [moment for _, moment in moments[1:]] + [last]
+        parts = {"begin": moments[0][1] - first}
+        parts |= {name: end - begin for (name, begin), end in zip(moments, ends, strict=True)}
+        rounds.append({**parts, "total": last - first})
+    return rounds
+
+
+def measure_repeated_installation(cluster: Cluster) -> dict[str, float]:
+    """Measures the scripts that install packages, when they run again."""
+    found: dict[str, float] = {}
+    for machine, command in (
+        ("load-balancer", f"{SCRIPTS}/install-haproxy.sh {DOMAIN}"),
+        ("database", f"{SCRIPTS}/install-valkey.sh $(hostname -I | cut -d ' ' -f 1)"),
+    ):
+        begun = time.monotonic()
+        cluster.run_on(machine, "bash", "-c", command).check()
+        found[machine] = time.monotonic() - begun
+    return found
+
+
+def main() -> None:
+    file = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cluster = Cluster()
+    results: dict[str, Any] = {"measured": time.strftime("%F %T", time.gmtime())}
+    with exclusive_run():
+        cluster.tear_down()
+        try:
+            cluster.bring_up().check()
+            for name, measure in (
+                ("apply", measure_apply),
+                ("installations repeated", measure_repeated_installation),
+                ("edge", measure_edge),
+                (
+                    "first up",
+                    lambda cluster: (cluster.set_config("edges.count", 2), measure_first_up(cluster))[1],
+                ),
+            ):
+                results[name] = measure(cluster)
+                file.write_text(json.dumps(results, indent=1) + "\n")
+                print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
+        finally:
+            cluster.tear_down()
+
+
+if __name__ == "__main__":
+    main()

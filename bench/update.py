@@ -17,9 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster, exclusive_run
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS
@@ -96,7 +96,7 @@ def find_longest_chain(resources: list[dict[str, Any]], steps: Steps) -> list[st
             for other in [*resource.get("dependencies", []), resource.get("parent")]
             if other in best
         ]
-        seconds, chain = max(before, default=(0.0, []))
+        seconds, chain = max(before, default=(0.0, list[str]()))
         measured = urn in steps.begun and urn in steps.ended and resource.get("custom")
         best[urn] = (seconds + steps.seconds(urn), [*chain, urn]) if measured else (seconds, chain)
     return max(best.values())[1]
@@ -146,11 +146,14 @@ class HandRun:
 
 def reveal(value: Any) -> Any:
     """Returns a value of an exported state, in clear text if it was secret."""
-    return json.loads(value["plaintext"]) if isinstance(value, dict) and "plaintext" in value else value
+    if isinstance(value, dict) and "plaintext" in value:
+        return json.loads(cast(dict[str, str], value)["plaintext"])
+    return cast(Any, value)
 
 
 def measure_first_up(cluster: Cluster) -> dict[str, Any]:
     """Measures an update that creates everything, and then the steps of its longest chain by hand on new machines."""
+    cluster.set_config("edges.count", 2)
     cluster.pulumi("destroy", "--yes", "--skip-preview").check()
     steps, load = Steps(), os.getloadavg()[0]
     started = time.monotonic()
@@ -229,7 +232,7 @@ def measure_edge(cluster: Cluster) -> dict[str, Any]:
     requests.join(60)
     stop.set()
     by_name = {name_of(urn): urn for urn in steps.ended if "$ant-media:" not in urn.rpartition("$")[2]}
-    parts = []
+    parts: list[dict[str, Any]] = []
     previous = started
     for title, name in (
         ("engine, program, refresh, instance", "edge3"),
@@ -284,6 +287,14 @@ def measure_repeated_installation(cluster: Cluster) -> dict[str, float]:
     return found
 
 
+MEASUREMENTS: dict[str, Callable[[Cluster], Any]] = {
+    "apply": measure_apply,
+    "installations repeated": measure_repeated_installation,
+    "edge": measure_edge,
+    "first up": measure_first_up,
+}
+
+
 def main() -> None:
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -293,15 +304,7 @@ def main() -> None:
         cluster.tear_down()
         try:
             cluster.bring_up().check()
-            for name, measure in (
-                ("apply", measure_apply),
-                ("installations repeated", measure_repeated_installation),
-                ("edge", measure_edge),
-                (
-                    "first up",
-                    lambda cluster: (cluster.set_config("edges.count", 2), measure_first_up(cluster))[1],
-                ),
-            ):
+            for name, measure in MEASUREMENTS.items():
                 results[name] = measure(cluster)
                 file.write_text(json.dumps(results, indent=1) + "\n")
                 print(name, json.dumps(results[name]), file=sys.stderr, flush=True)

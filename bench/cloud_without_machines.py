@@ -193,8 +193,9 @@ def cloud_without_machines() -> Generator[CloudWithoutMachines]:
     ):  # fmt: skip
         assert server.stdout
         url = server.stdout.readline().strip()
-        session = boto3.Session("test", "test", region_name=addresses.REGION)
-        route53: Any = session.client("route53", endpoint_url=url)
+        sdk: Any = boto3
+        session = sdk.Session("test", "test", region_name=addresses.REGION)
+        route53 = session.client("route53", endpoint_url=url)
         route53.create_hosted_zone(Name=addresses.ZONE, CallerReference="bench")
         try:
             yield CloudWithoutMachines(Path(folder), url)

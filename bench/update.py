@@ -5,6 +5,7 @@ usage: make bench-update
 Brings a sandbox of its own up and takes it down at the end. It takes five minutes on an idle machine with two processors.
 """
 
+import argparse
 import contextlib
 import http.client
 import json
@@ -296,17 +297,24 @@ MEASUREMENTS: dict[str, Callable[[Cluster], Any]] = {
 
 
 def main() -> None:
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.update", description=__doc__.splitlines()[0] if __doc__ else None
+    )
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the results")
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Pulumi has the option --event-log only with this variable.
+    Cluster.environment["PULUMI_DEBUG_COMMANDS"] = "true"
     cluster = Cluster()
-    results: dict[str, Any] = {"measured": time.strftime("%F %T", time.gmtime())}
+    results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     with exclusive_run():
         cluster.tear_down()
         try:
             cluster.bring_up().check()
-            for name, measure in MEASUREMENTS.items():
-                results[name] = measure(cluster)
-                file.write_text(json.dumps(results, indent=1) + "\n")
+            for name in options.only:
+                results[name] = MEASUREMENTS[name](cluster)
+                options.json.write_text(json.dumps(results, indent=1) + "\n")
                 print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
         finally:
             cluster.tear_down()

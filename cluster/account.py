@@ -316,8 +316,7 @@ def _check_elastic_ip(plan: ClusterPlan, account: Account) -> Iterator[str]:
         yield f"{start}: give the allocation id of an Elastic IP of this account and region"
     elif found.name == own_name:
         yield (
-            f"{start}: this stack allocated it, and would release it; give another one, or keep it with pulumi state delete "
-            "(the resource load-balancer-ip of type Eip) and change its tag Name"
+            f"{start}: this stack allocated it, and would release it; leave it out to keep this address, or give another one"
         )
     elif found.user not in ("", own_name):
         yield f"{start}: {found.user} uses it; disassociate it, or give another one"

@@ -23,7 +23,7 @@ class Source(StrEnum):
     WORLD = "world"
     PUBLISHERS = "publishers"
     ADMINS = "admins"
-    MONITORS = "monitors"
+    MONITORS = "monitors"  # the administrators too
     LOAD_BALANCER = "load-balancer"
     NODES = "nodes"
 
@@ -77,10 +77,8 @@ def plan_ports(settings: "Settings") -> PortTable:
             Source.WORLD: ("0.0.0.0/0",),
             Source.ADMINS: settings.admin_cidrs,
             Source.PUBLISHERS: settings.publisher_cidrs,
-            # AWS refuses a second rule for the same port and network.
-            Source.MONITORS: tuple(
-                cidr for cidr in settings.monitoring_cidrs if cidr not in settings.admin_cidrs
-            ),
+            # AWS refuses a second rule for the same port and network, also while an update moves a network from one list to the other.
+            Source.MONITORS: tuple(dict.fromkeys([*settings.admin_cidrs, *settings.monitoring_cidrs])),
         },
     )
 
@@ -118,7 +116,7 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
             "Links that the panel makes, redirected to 5443",
             guarded=True,
         ),
-        tcp("statistics", load_balancer, 6080, Source.ADMINS, "HAProxy statistics and metrics"),
+        tcp("statistics", load_balancer, 6080, Source.MONITORS, "HAProxy statistics and metrics"),
         tcp("ssh", load_balancer, 22, Source.ADMINS, "SSH, and the jump to every other machine"),
         tcp("ssh", nodes, 22, Source.LOAD_BALANCER, "SSH through the load balancer"),
         tcp("http", nodes, 5080, Source.LOAD_BALANCER, "HTTP from HAProxy"),
@@ -139,7 +137,6 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
     node_exporter = "Metrics of the machine (node exporter)"
     if monitoring:
         table += [
-            tcp("metrics", load_balancer, 6080, Source.MONITORS, "Metrics of all machines"),
             tcp("server-metrics", nodes, 9090, Source.LOAD_BALANCER, "Metrics of Ant Media Server"),
             tcp("metrics", nodes, 9100, Source.LOAD_BALANCER, node_exporter),
         ]

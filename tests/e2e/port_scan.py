@@ -47,7 +47,9 @@ def list_security_groups(name: str) -> set[SecurityGroup]:
 
 def list_viewpoints(machines: dict[str, Machine]) -> dict[str, Viewpoint]:
     outside = {
-        "admin": Viewpoint("admin", frozenset({*PUBLIC_SOURCES, Source.ADMINS}), addresses.OPERATOR),
+        "admin": Viewpoint(
+            "admin", frozenset({*PUBLIC_SOURCES, Source.ADMINS, Source.MONITORS}), addresses.OPERATOR
+        ),
         "monitor": Viewpoint("monitor", frozenset({*PUBLIC_SOURCES, Source.MONITORS}), addresses.MONITOR),
         "stranger": Viewpoint("stranger", frozenset(PUBLIC_SOURCES), addresses.STRANGER),
     }

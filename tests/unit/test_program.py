@@ -152,9 +152,18 @@ def test_monitoring_networks_reach_the_metrics_and_nothing_else() -> None:
         for rule in rules
         if rule.get("cidrIpv4") == "203.0.113.30/32"
     ] == [("firewall-load-balancer-id", 6080)]
-    # AWS refuses a second rule for the same port and network, and adminCidrs has this one.
     on_6080 = [rule["cidrIpv4"] for rule in rules if rule["fromPort"] == 6080]
     assert on_6080 == ["203.0.113.20/32", "203.0.113.30/32"]
+
+
+def test_network_that_moves_between_administrators_and_monitoring_keeps_its_rule() -> None:
+    # An update creates rules before it deletes others, and AWS refuses a second one for the same port and network.
+    def opened(administrators: list[str], monitoring: list[str]) -> dict[str, object]:
+        rules = run(adminCidrs=administrators, monitoringCidrs=monitoring).of_type(INGRESS)
+        return {name: rule for name, rule in rules.items() if rule["fromPort"] == 6080}
+
+    one, other = "203.0.113.20/32", "203.0.113.30/32"
+    assert opened([one, other], []) == opened([one], [other])
 
 
 def test_monitoring_installs_node_exporter_on_each_machine_after_its_set_up(two_and_two: Run) -> None:
@@ -562,7 +571,7 @@ SUBNETS = {
         (
             Run(elastic_ips={"eipalloc-0123456789abcdef0": {"Name": "ant-media-cluster-unit-load-balancer"}}),
             {"loadBalancer": {"elasticIp": "eipalloc-0123456789abcdef0"}},
-            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: this stack allocated it, and would release it; give another one",
+            "loadBalancer.elasticIp is eipalloc-0123456789abcdef0: this stack allocated it, and would release it; leave it out",
         ),
         (
             Run(subnets=WITH_PRIVATE),

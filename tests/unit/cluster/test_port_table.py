@@ -9,7 +9,7 @@ load-balancer  5443/tcp         world          play
 rtmp           1935/tcp         publishers     rtmp
 load-balancer  4444/tcp         admins         panel
 load-balancer  4444/tcp         world          panel-links
-load-balancer  6080/tcp         admins         statistics
+load-balancer  6080/tcp         monitors       statistics
 load-balancer  22/tcp           admins         ssh
 nodes          22/tcp           load-balancer  ssh
 nodes          5080/tcp         load-balancer  http
@@ -25,7 +25,6 @@ database       22/tcp           load-balancer  ssh
 database       6379/tcp         nodes          registry
 """
 MONITORING = """\
-load-balancer  6080/tcp         monitors       metrics
 nodes          9090/tcp         load-balancer  server-metrics
 nodes          9100/tcp         load-balancer  metrics
 """

@@ -44,11 +44,28 @@ def _is_secret(value: Any) -> bool:
 def add_secrets(settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings with the encrypted values of `source` and the keys that decrypt them.
 
-    Values that the settings have themselves take precedence.
+    Values that the settings have themselves take precedence. Secrets inside an object are added if the settings have the object.
     """
-    secrets = {key: value for key, value in source.get("config", {}).items() if _is_secret(value)}
     keys = {key: source[key] for key in _ENCRYPTION_KEYS if key in source}
-    return {**settings, **keys, "config": {**secrets, **settings.get("config", {})}}
+    return {
+        **settings,
+        **keys,
+        "config": _merge_secrets(settings.get("config", {}), source.get("config", {})),
+    }
+
+
+def _merge_secrets(settings: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, Any]:
+    secrets = {key: value for key, value in source.items() if _is_secret(value)}
+    inner = {
+        key: _merge_secrets(value, source[key])
+        for key, value in settings.items()
+        if _is_object(value) and _is_object(source.get(key))
+    }
+    return {**secrets, **settings, **inner}
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and not _is_secret(value)
 
 
 def add_acme_root(settings: Mapping[str, Any], root: str) -> dict[str, Any]:

@@ -80,6 +80,9 @@ def create_settings(source: Mapping[str, Any], stack: str, name: str, expiry: st
         key: value for key, value in _get_object(config, _key("acme")).items() if key != "names"
     }
     config.pop(_key("protect"), None)
+    if balancer := _get_object(config, _key("loadBalancer")):
+        # The Elastic IP leads to the other cluster.
+        config[_key("loadBalancer")] = {key: value for key, value in balancer.items() if key != "elasticIp"}
     if recordings := _get_object(config, _key("recordings")):
         # A test cluster leaves nothing behind, and does not mix its recordings with those of the other stack.
         config[_key("recordings")] = {**recordings, "bucket": "create", "deleteWithStack": True}

@@ -31,6 +31,20 @@ def test_merge_keeps_the_secrets_of_the_target_and_sets_the_acme_root() -> None:
     assert merge() == {"password": PASSWORD}
 
 
+def test_merge_keeps_the_secrets_inside_objects_that_the_settings_have() -> None:
+    target = {
+        "server": {"jwt": {"key": PASSWORD, "old": 1}, "limit": 1},
+        "zip": {"url": PASSWORD, "sha256": "1"},
+    }
+
+    def merge(**config: object) -> object:
+        return stack_file.add_secrets({"config": config}, {"config": target})["config"]
+
+    assert merge(server={"jwt": {"on": True}}) == {"server": {"jwt": {"on": True, "key": PASSWORD}}}
+    assert merge(zip={"url": "mine"}) == {"zip": {"url": "mine"}}
+    assert merge(server={"jwt": PASSWORD}) == {"server": {"jwt": PASSWORD}}
+
+
 def test_merge_command_creates_the_target(tmp_path: Path) -> None:
     source, target, root = tmp_path / "source.yaml", tmp_path / "new/Pulumi.dev.yaml", tmp_path / "root.pem"
     source.write_text(yaml.safe_dump({"config": {ACME: {"email": "a@b.test"}}}))

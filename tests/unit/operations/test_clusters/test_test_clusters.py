@@ -124,6 +124,12 @@ def test_test_cluster_keeps_no_recordings_and_does_not_share_a_bucket() -> None:
     assert recordings({"bucket": "create"}) == {"bucket": "create", "deleteWithStack": True}
 
 
+def test_test_cluster_does_not_take_the_elastic_ip_of_the_stack() -> None:
+    given = dev_with("loadBalancer", {"instanceType": "c5.large", "elasticIp": "eipalloc-0123456789abcdef0"})
+    settings = create_settings(given, "dev", "pr-123", EXPIRY)
+    assert settings["config"]["ant-media-cluster:loadBalancer"] == {"instanceType": "c5.large"}
+
+
 def test_settings_are_those_of_the_stack_with_own_name_network_and_expiry() -> None:
     assert create_settings(DEV, "dev", "pr-123", EXPIRY) == {
         "secretsprovider": "awskms://alias/pulumi",

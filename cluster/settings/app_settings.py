@@ -6,7 +6,9 @@ reads them. The API ignores unknown names, such as those with the prefix `settin
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import cast
 
@@ -54,6 +56,12 @@ _REFUSED: Mapping[str, str] = {
 # cluster/port_table.py opens these ports.
 _WEBRTC_PORTS = range(50000, 60001)
 
+# AntMediaApplicationAdapter.isTokenSecuritySettingsValid refuses all settings of an application with two of one row.
+_TOKEN_CONTROLS = (
+    ("publishTokenControlEnabled", "publishJwtControlEnabled", "enableTimeTokenForPublish"),
+    ("playTokenControlEnabled", "playJwtControlEnabled", "enableTimeTokenForPlay"),
+)
+
 
 def find_problems(
     settings: AppSettings, applications: Collection[str], managed: Collection[str] = ()
@@ -71,6 +79,26 @@ def find_problems(
             message = "recordings sets it: leave it out" if name in managed else _find_mistake(name, value)
             if message:
                 yield Problem((application, name), value, message)
+        for name, message in _find_conflicts(values, settings.get(ALL, {})):
+            yield Problem((application, name), values[name], message)
+
+
+def _find_conflicts(own: Mapping[str, object], of_all: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yields the names of an application's own values that contradict others of the application, with the remedy."""
+    merged = {**of_all, **own}
+    for controls in _TOKEN_CONTROLS:
+        enabled = [name for name in controls if merged.get(name) is True]
+        for name in [name for name in enabled if name in own][:1] if len(enabled) > 1 else ():
+            others = " and ".join(other for other in enabled if other != name)
+            yield (
+                name,
+                f"Ant Media Server allows one kind of token control: set {others} to false, or this one",
+            )
+    names = ("webRTCPortRangeMin", "webRTCPortRangeMax")
+    lowest, highest = (merged.get(name) for name in names)
+    if isinstance(lowest, int) and isinstance(highest, int) and lowest > highest:
+        name = next(name for name in names if name in own)
+        yield name, f"the range would be {lowest} to {highest}: give a minimum that is not above the maximum"
 
 
 def _find_mistake(name: str, value: object) -> str | None:
@@ -84,9 +112,20 @@ def _find_mistake(name: str, value: object) -> str | None:
     # JSON's true is an int in Python.
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return "give true or false" if kind == "boolean" else f"give {_with_article(kind)}"
+    if name == "remoteAllowedCIDR" and not all(map(_is_network, str(value).split(","))):
+        return "give addresses or networks, separated by commas: 127.0.0.1,203.0.113.0/24, for example"
     if name in ("webRTCPortRangeMin", "webRTCPortRangeMax") and value not in _WEBRTC_PORTS:
         return f"nodes accept WebRTC media on {_WEBRTC_PORTS[0]} to {_WEBRTC_PORTS[-1]}: give a port in this range"
     return None
+
+
+def _is_network(text: str) -> bool:
+    """True for an address, a network, or nothing: the server ignores everything else, and netmasks (NetMask)."""
+    text = text.strip()
+    try:
+        return not text or bool(re.fullmatch(r"[^/]+(/[0-9]+)?", text) and ip_network(text, strict=False))
+    except ValueError:
+        return False
 
 
 def _with_article(kind: str) -> str:

@@ -97,3 +97,36 @@ def test_values_of_another_shape_are_refused() -> None:
         'live is "fast": give an object: set each of its keys with '
         "pulumi config set --path ant-media-cluster:applicationSettings.live.NAME VALUE"
     ]
+
+
+def test_settings_of_an_application_that_contradict_each_other_are_refused() -> None:
+    token = "Ant Media Server allows one kind of token control: set"
+    assert read_problems(
+        {
+            "*": {"playJwtControlEnabled": True, "webRTCPortRangeMin": 55000},
+            "LiveApp": {"playTokenControlEnabled": True, "publishTokenControlEnabled": True},
+            "WebRTCAppEE": {"publishJwtControlEnabled": True, "enableTimeTokenForPublish": True},
+            "live": {"webRTCPortRangeMax": 51000},
+        }
+    ) == [
+        f"LiveApp.playTokenControlEnabled is true: {token} playJwtControlEnabled to false, or this one",
+        f"WebRTCAppEE.publishJwtControlEnabled is true: {token} enableTimeTokenForPublish to false, or this one",
+        "live.webRTCPortRangeMax is 51000: the range would be 55000 to 51000: give a minimum that is not above the maximum",
+    ]
+    own = {"playTokenControlEnabled": True, "playJwtControlEnabled": False, "webRTCPortRangeMax": 55000}
+    read({"*": {"playJwtControlEnabled": True, "webRTCPortRangeMin": 55000}, "LiveApp": own})
+
+
+@pytest.mark.parametrize("networks", ["", "127.0.0.1", "127.0.0.1, 203.0.113.7/24,2001:db8::/32"])
+def test_backends_that_may_use_the_rest_api_are_addresses_and_networks(networks: str) -> None:
+    assert read({"live": {"remoteAllowedCIDR": networks}})
+
+
+@pytest.mark.parametrize(
+    "networks", ["203.0.113.0/33", "127.0.0.1;10.0.0.1", "backend.test", "10.0.0.0/255.0.0.0"]
+)
+def test_what_the_server_would_ignore_among_these_networks_is_refused(networks: str) -> None:
+    assert read_problems({"live": {"remoteAllowedCIDR": networks}}) == [
+        f'live.remoteAllowedCIDR is "{networks}": give addresses or networks, separated by commas: '
+        "127.0.0.1,203.0.113.0/24, for example"
+    ]

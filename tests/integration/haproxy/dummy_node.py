@@ -26,7 +26,8 @@ _LAST_MODIFIED = "Thu, 20 Nov 2025 09:00:00 GMT"
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 128
+    # Tomcat's acceptCount, which AMS leaves at its default (conf/jee-container.xml).
+    request_queue_size = 100
 
     def __init__(self, node: "Node", port: int, handler: type[BaseRequestHandler]) -> None:
         self.node = node
@@ -35,6 +36,7 @@ class _Server(ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def get_request(self) -> tuple[socket.socket, object]:
+        self.node.resumed.wait(60)
         connection, client = super().get_request()
         self._accepted.append(connection)
         return connection, client
@@ -61,7 +63,8 @@ class Node:
         self.application_status: dict[str, int] = {}
         """Status of every response of an application that does not serve, by name."""
         self.resumed = threading.Event()
-        """While it is not set, the node neither reads nor responds on any connection; its kernel acknowledges what it receives."""
+        """While it is not set, the node accepts, reads and answers nothing; its kernel acknowledges what it receives, and queues
+        new connections."""
         self.resumed.set()
         self.delay = 0.0
         """Seconds before each response, those to health checks included."""

@@ -1,15 +1,16 @@
 """HAProxy 3.0 accepts the rendered file without warnings for every size of cluster."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster.haproxy_config import Server, render_haproxy_cfg
-from tests.integration.haproxy.clients import open_rtmp, request_https
+from tests.integration.haproxy.clients import connect_tls, open_rtmp, read_response, request_https
 from tests.integration.haproxy.conftest import CLUSTER
 from tests.integration.haproxy.dummy_node import Node
-from tests.integration.haproxy.haproxy_process import HAProxy
+from tests.integration.haproxy.haproxy_process import DOMAIN, HAProxy
 
 
 @pytest.mark.parametrize(("origins", "edges"), [(1, 0), (1, 1), (2, 2), (50, 500)])
@@ -45,4 +46,27 @@ def test_without_edges_the_origin_serves_all_ports(
         connection.close()
         assert node == "origin1"
     finally:
+        haproxy.stop()
+
+
+def test_pause_of_the_only_node_fails_no_request(
+    layers: str, certificate: Path, nodes: dict[str, Node], tmp_path: Path
+) -> None:
+    """More clients come than its queue of new connections holds, and no other node could answer them."""
+    haproxy = HAProxy(layers, tmp_path, certificate)
+    haproxy.start(render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=())))
+    try:
+        clients = [connect_tls(5443) for _ in range(250)]
+        nodes["origin1"].resumed.clear()
+        for client in clients:
+            client.sendall(f"GET /LiveApp/ HTTP/1.1\r\nHost: {DOMAIN}\r\n\r\n".encode())
+        time.sleep(1.6)
+        nodes["origin1"].resumed.set()
+        statuses: list[int] = []
+        for client in clients:
+            with client:
+                statuses.append(read_response(client).status)
+        assert set(statuses) == {200}
+    finally:
+        nodes["origin1"].resumed.set()
         haproxy.stop()

@@ -1,5 +1,6 @@
-"""The scripts under templates/scripts: a folder for each kind of machine, and one for what every machine has."""
+"""The scripts under templates/scripts: a folder for each kind of machine, and two that several kinds share."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,11 @@ _FOLDER = _REPOSITORY / "templates" / "scripts"
 
 
 class ScriptFolder(StrEnum):
-    """A folder of templates/scripts, named after the machine that runs its scripts."""
+    """A folder of templates/scripts, named after the machines that run its scripts."""
 
     EVERY_MACHINE = "every-machine"
+    REGISTRY = "registry"
+    """The machines with a Valkey: the database, and the load balancer with its standby."""
     BALANCER = "balancer"
     NODE = "node"
     DATABASE = "database"
@@ -20,9 +23,8 @@ class ScriptFolder(StrEnum):
 
 @cache
 def read_script(folder: ScriptFolder, name: str) -> str:
-    """Returns the text of a script that a kind of machine has."""
-    own, common = _FOLDER / folder / name, _FOLDER / ScriptFolder.EVERY_MACHINE / name
-    return (own if own.exists() else common).read_text()
+    """Returns the text of a script that the machines of a folder have."""
+    return next(path for path in _list_scripts(folder) if path.name == name).read_text()
 
 
 def read_hook(path: str) -> str:
@@ -45,12 +47,13 @@ def find_hook_problem(path: str) -> str | None:
 @cache
 def bundle_scripts(folder: ScriptFolder) -> str:
     """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line `=== NAME`."""
-    paths = [
-        path
-        for name in (ScriptFolder.EVERY_MACHINE, folder)
-        for path in (_FOLDER / name).iterdir()
-        if path.suffix in (".sh", ".py")
-    ]
-    return "".join(
-        f"=== {path.name}\n{path.read_text()}" for path in sorted(paths, key=lambda path: path.name)
-    )
+    paths = sorted(_list_scripts(folder), key=lambda path: path.name)
+    return "".join(f"=== {path.name}\n{path.read_text()}" for path in paths)
+
+
+def _list_scripts(folder: ScriptFolder) -> Iterator[Path]:
+    shared = [ScriptFolder.EVERY_MACHINE]
+    if folder in (ScriptFolder.BALANCER, ScriptFolder.DATABASE):
+        shared.append(ScriptFolder.REGISTRY)
+    for name in (*shared, folder):
+        yield from (path for path in (_FOLDER / name).iterdir() if path.suffix in (".sh", ".py"))

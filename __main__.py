@@ -34,11 +34,11 @@ identity = settings.acme and BalancerIdentity(
 )
 balancer_machine = site.machine_args(plan.load_balancer, identity)
 balancer = HAProxyLoadBalancer(
-    "load-balancer", HAProxyLoadBalancerArgs(balancer_machine, plan.entry, account.entry)
+    "load-balancer",
+    HAProxyLoadBalancerArgs(balancer_machine, plan.entry, account.entry, bool(plan.database)),
 )
 database = plan.database and ClusterDatabase(
-    "database",
-    ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer.jump_host),
+    "database", ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer)
 )
 recordings = account.bucket and Recordings("recordings", RecordingsArgs(plan.name, account.bucket, hooks))
 setup = NodeSetup(plan.node, database, balancer, account.running, recordings)

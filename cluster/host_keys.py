@@ -1,4 +1,4 @@
-"""Derives the SSH host key of every machine, and the key that the program logs in with, from one seed.
+"""Derives the SSH host key of every machine, the key that the program logs in with and the passwords between machines from one seed.
 
 The keys are known before the machines boot, so that the first SSH connection already verifies the host key.
 """
@@ -66,6 +66,12 @@ def derive_host_key(seed_hex: str, machine_name: str) -> HostKey:
     key = Ed25519PrivateKey.from_private_bytes(secret)
     private = _format_private_key(secret, key.public_key().public_bytes_raw(), check_number)
     return HostKey(private, _format_public_key(key))
+
+
+def derive_password(seed_hex: str, purpose: str) -> str:
+    """Returns a password of 32 hexadecimal digits that only the program's machines use."""
+    info = b"ant-media-cluster password " + purpose.encode()
+    return HKDF(SHA256(), length=16, salt=None, info=info).derive(bytes.fromhex(seed_hex)).hex()
 
 
 def extract_public_key(private_openssh: str) -> str:

@@ -1,4 +1,4 @@
-"""The scripts under templates/scripts: a folder for each kind of machine, and two that several kinds share."""
+"""The scripts under templates/scripts: a folder for each kind of machine, and one for what every machine has."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -10,14 +10,13 @@ _FOLDER = _REPOSITORY / "templates" / "scripts"
 
 
 class ScriptFolder(StrEnum):
-    """A folder of templates/scripts, named after the machines that run its scripts."""
+    """A folder of templates/scripts, named after what runs its scripts."""
 
     EVERY_MACHINE = "every-machine"
     REGISTRY = "registry"
-    """The machines with a Valkey: the database, and the load balancer with its standby."""
+    """Of the database, and of the load balancer, which has its standby."""
     BALANCER = "balancer"
     NODE = "node"
-    DATABASE = "database"
     OPERATOR = "operator"
 
 
@@ -52,8 +51,6 @@ def bundle_scripts(folder: ScriptFolder) -> str:
 
 
 def _list_scripts(folder: ScriptFolder) -> Iterator[Path]:
-    shared = [ScriptFolder.EVERY_MACHINE]
-    if folder in (ScriptFolder.BALANCER, ScriptFolder.DATABASE):
-        shared.append(ScriptFolder.REGISTRY)
-    for name in (*shared, folder):
+    also = [ScriptFolder.REGISTRY] if folder == ScriptFolder.BALANCER else []
+    for name in (ScriptFolder.EVERY_MACHINE, *also, folder):
         yield from (path for path in (_FOLDER / name).iterdir() if path.suffix in (".sh", ".py"))

@@ -26,6 +26,7 @@ class Source(StrEnum):
     MONITORS = "monitors"  # the administrators too
     LOAD_BALANCER = "load-balancer"
     NODES = "nodes"
+    DATABASE = "database"
 
 
 class Protocol(StrEnum):
@@ -133,6 +134,9 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
         table += [
             tcp("ssh", SecurityGroup.DATABASE, 22, Source.LOAD_BALANCER, "SSH through the load balancer"),
             tcp("registry", SecurityGroup.DATABASE, 6379, Source.NODES, "Cluster registry (Valkey)"),
+            tcp("replica", SecurityGroup.DATABASE, 6379, Source.LOAD_BALANCER, "Replication to the standby"),
+            tcp("registry", load_balancer, 6379, Source.NODES, "Standby of the cluster registry (Valkey)"),
+            tcp("replica", load_balancer, 6379, Source.DATABASE, "Replication back to the database"),
         ]
     node_exporter = "Metrics of the machine (node exporter)"
     if monitoring:
@@ -150,9 +154,11 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
 def egress_rules(database: bool) -> tuple[EgressRule, ...]:
     """Returns all egress rules. Origins use the rule of the nodes' security group."""
     table = [
-        EgressRule(SecurityGroup.LOAD_BALANCER, "Nodes, package mirrors, ACME directory, DNS and time"),
+        EgressRule(
+            SecurityGroup.LOAD_BALANCER, "Nodes, database, package mirrors, ACME directory, DNS and time"
+        ),
         EgressRule(SecurityGroup.NODES, "WebRTC peers, other nodes, database, package mirrors, DNS and time"),
     ]
     if database:
-        table += [EgressRule(SecurityGroup.DATABASE, "Package mirrors, DNS and time")]
+        table += [EgressRule(SecurityGroup.DATABASE, "Load balancer, package mirrors, DNS and time")]
     return tuple(table)

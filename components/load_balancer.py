@@ -21,6 +21,8 @@ class HAProxyLoadBalancerArgs:
     entry: EntryPlan
     account: EntryFacts
     """The hosted zone of the A records, `None` if the user creates them, and the user's own Elastic IP."""
+    has_standby: bool
+    """Whether a `ClusterDatabase` will install the registry's standby here."""
 
 
 class HAProxyLoadBalancer(pulumi.ComponentResource):
@@ -66,7 +68,8 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             f"{name}-haproxy",
             "install-haproxy.sh",
             self.host,
-            args=[args.entry.domain],
+            # One installation of packages is quicker than two.
+            args=[args.entry.domain, *(["valkey-server", "valkey-tools"] if args.has_standby else [])],
             timeout=600,
             opts=child,
         )

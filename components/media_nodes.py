@@ -119,6 +119,7 @@ class MediaNodes(pulumi.ComponentResource):
         machine = Machine(node, args, self._after(*previous, *([drained] if running else [])))
         connection = machine.connection(machine.private_ip, setup.balancer.jump_host)
         host = ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after())
+        reachable = database.reach_from(node, host, self._after()) if database else []
         set_up = RemoteScript(
             f"{node}-ant-media",
             script,
@@ -129,7 +130,7 @@ class MediaNodes(pulumi.ComponentResource):
             # While the registry is unknown, so is standard input: the digest then ties a saved plan to the secrets.
             triggers=[digest],
             timeout=1200,
-            opts=self._after(drained, *([database.ready] if database else [])),
+            opts=self._after(drained, *reachable),
         )
         if args.monitored:
             # After the set-up: Ant Media's installer does not wait for another apt.

@@ -28,17 +28,19 @@ class PreviewWarning:
 _NODE_OUTAGE = "its publishers and viewers are disconnected"
 _OUTAGES = {
     "load-balancer": "nobody can publish, play or administer until it is back",
-    "database": "nodes cannot find each other until it is back",
+    "database": "its standby on the load balancer leads until it is back",
 }
 """By machine; all others are nodes."""
 _NODE_LOSS = ", and its recordings are lost"
 _LOSSES = {
     "load-balancer": "",
     "database": (
-        ", and its data is lost (make registry-backup copies it). Afterwards every node is drained and restarts, one node of "
-        "a role at a time, to register its streams again"
+        ", and it gets its data from the standby. If the load balancer is replaced too, the data is lost (make registry-backup "
+        "copies it): then every node is drained and restarts, one node of a role at a time, to register its streams again"
     ),
 }
+_DELETIONS = {"database": "its data is lost (make registry-backup copies it)"}
+"""What no replacement follows."""
 
 
 def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> list[PreviewWarning]:
@@ -97,7 +99,8 @@ def _check_machine(step: Step, loss: str) -> Iterable[PreviewWarning]:
             (step.name,), f"the machine is replaced{reason}: {outage}{loss}", step.replace_reasons
         )
     elif step.op == "delete":
-        yield PreviewWarning((step.name,), f"the machine is deleted: {outage}{loss}")
+        effect = _DELETIONS.get(step.name) or f"{outage}{loss}"
+        yield PreviewWarning((step.name,), f"the machine is deleted: {effect}")
     elif step.op == "update":
         reasons = {"instanceType", "userData", "userDataBase64"} & {*step.changed}
         if reasons:
@@ -176,7 +179,7 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
             (step.name.removesuffix("-ant-media"),),
             f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}",
         )
-    elif script == "install-valkey.sh" and step.tainted:
+    elif script == "install-valkey.sh" and step.tainted and arguments[0] == "database":
         yield PreviewWarning(("database",), f"restarts if its configuration changes: {_OUTAGES['database']}")
     elif script == "issue-certificate.sh" and _certificate_request(step.old) != _certificate_request(
         step.new

@@ -1,4 +1,4 @@
-"""The cluster registry as each node sees it: reads show-registry.sh on the nodes and compares."""
+"""The cluster registry as each node sees it: reads show-registry.sh on the nodes and compares. Reads its standby's state."""
 
 import asyncio
 import json
@@ -14,7 +14,9 @@ import asyncssh
 from operations.ssh import CheckError, Failed, last_line, visit_machines
 from operations.stack_state import Machine, StackState
 
-SCRIPT = "/usr/local/lib/ant-media-cluster/show-registry.sh"
+SCRIPTS = "/usr/local/lib/ant-media-cluster"
+BALANCER = "load-balancer"
+"""Has the registry's standby."""
 CHECK_TIMEOUT = 40
 """Seconds for one node."""
 SECOND_CHECK_DELAY = 11
@@ -56,6 +58,13 @@ class Fault(StrEnum):
     OTHER_KEY = (
         "{node} has another clusterCommunicationKey than most nodes ({details}): they reject its requests "
         "until Ant Media Server on {node} restarts."
+    )
+    STANDBY_LEADS = (
+        "The database does not answer: its standby on the {node} is the cluster registry until it is back."
+    )
+    NO_STANDBY = (
+        "The standby of the cluster registry on the {node} {details}. "
+        "It could not replace a database that fails now."
     )
 
 
@@ -153,13 +162,38 @@ def check_registry(state: StackState, nodes: Collection[str]) -> Registry:
 
 
 async def _check_registry(state: StackState, nodes: Collection[str]) -> Registry:
-    views, unreachable = await _read_views(state, nodes)
-    findings = find_faults(views)
+    findings, unreachable = await _find_faults(state, nodes)
     if findings:
         await asyncio.sleep(SECOND_CHECK_DELAY)
-        views, unreachable = await _read_views(state, nodes)
-        findings = [finding for finding in find_faults(views) if finding in findings]
+        again, unreachable = await _find_faults(state, nodes)
+        findings = [finding for finding in again if finding in findings]
     return Registry(findings, unreachable)
+
+
+async def _find_faults(state: StackState, nodes: Collection[str]) -> tuple[list[Finding], Mapping[str, str]]:
+    views, unreachable = await _read_views(state, nodes)
+    balancers = [machine for machine in state.machines if machine.name == BALANCER]
+    standby = await visit_machines(state.machines, _show_standby, balancers)
+    # An unreachable load balancer is reported by every node.
+    return [
+        *find_faults(views),
+        *(finding for found in standby if not isinstance(found, Failed) for finding in found),
+    ], unreachable
+
+
+def read_standby(state: str) -> list[Finding]:
+    """Reads the output of show-standby.sh."""
+    match state.strip():
+        case "none" | "follows":
+            return []
+        case "leads":
+            return [Finding(Fault.STANDBY_LEADS, "load balancer", "")]
+        case problem:
+            return [Finding(Fault.NO_STANDBY, "load balancer", problem)]
+
+
+async def _show_standby(machine: Machine, connection: asyncssh.SSHClientConnection) -> list[Finding]:
+    return read_standby(await _run(machine, connection, "show-standby.sh"))
 
 
 async def _read_views(state: StackState, nodes: Collection[str]) -> tuple[Views, Mapping[str, str]]:
@@ -178,10 +212,14 @@ async def _read_views(state: StackState, nodes: Collection[str]) -> tuple[Views,
 async def _show_registry(
     machine: Machine, connection: asyncssh.SSHClientConnection
 ) -> Mapping[str, Application]:
-    if "=== show-registry.sh\n" not in machine.deployed_files:
-        raise CheckError("show-registry.sh is not deployed yet; the next update installs it")
+    return read_applications(await _run(machine, connection, "show-registry.sh"))
+
+
+async def _run(machine: Machine, connection: asyncssh.SSHClientConnection, script: str) -> str:
+    if f"=== {script}\n" not in machine.deployed_files:
+        raise CheckError(f"{script} is not deployed yet; the next update installs it")
     async with asyncio.timeout(CHECK_TIMEOUT):
-        run = await connection.run(f"sudo timeout {CHECK_TIMEOUT - 2} {SCRIPT}", errors="replace")
+        run = await connection.run(f"sudo timeout {CHECK_TIMEOUT - 2} {SCRIPTS}/{script}", errors="replace")
     if run.exit_status != 0:
-        raise CheckError(last_line(run.stderr) or f"show-registry.sh failed with {run.exit_status}")
-    return read_applications(str(run.stdout))
+        raise CheckError(last_line(run.stderr) or f"{script} failed with {run.exit_status}")
+    return str(run.stdout)

@@ -108,6 +108,9 @@ def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
         ("origins", "tcp", (1935, 1935), "load-balancer"),
         ("database", "tcp", (22, 22), "load-balancer"),
         ("database", "tcp", (6379, 6379), "nodes"),
+        ("database", "tcp", (6379, 6379), "load-balancer"),
+        ("load-balancer", "tcp", (6379, 6379), "nodes"),
+        ("load-balancer", "tcp", (6379, 6379), "database"),
     }  # fmt: skip
     assert all(rule["description"] for rule in two_and_two.of_type(INGRESS).values())
 
@@ -229,7 +232,7 @@ def test_protect_covers_the_elastic_ip_and_the_database(
 
 def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: Run) -> None:
     commands = two_and_two.of_type(REMOTE)
-    assert len(commands) == 6 + 23  # installing the scripts on each machine, then running them
+    assert len(commands) == 6 + 30  # installing the scripts on each machine, then running them
     for name, inputs in commands.items():
         known = {"connection", "create", "stdin", "triggers", "logging", "addPreviousOutputInEnv"}
         assert set(inputs) <= known, name
@@ -242,14 +245,18 @@ def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: R
 
 
 def runs_on_load_balancer(script: str) -> bool:
-    return script.startswith(("load-balancer", "service")) or script.endswith(("-drain", "-in-service"))
+    return script.startswith(("load-balancer", "standby", "service")) or script.endswith(
+        ("-drain", "-in-service")
+    )
 
 
 def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and_two: Run) -> None:
     nodes = ("origin1", "origin2", "edge1", "edge2")
     sizes = {name: inputs["instanceType"] for name, inputs in two_and_two.of_type(INSTANCE).items()}
     for name, inputs in two_and_two.of_type(REMOTE).items():
-        machine = re.sub("-(scripts|haproxy|credentials|valkey|(only-)?password|ant-media)$", "", name)
+        machine = re.sub(
+            "-(scripts|haproxy|credentials|valkey|(only-)?password|registry-proxy|ant-media)$", "", name
+        )
         if runs_on_load_balancer(name):
             machine = "load-balancer"
         machines_used = [machine]
@@ -258,8 +265,9 @@ def test_remote_scripts_run_again_when_a_machine_they_depend_on_restarts(two_and
         starts = [start for other in machines_used for start in (f"{other}-id", sizes[other])]
         if name == "service-servers":
             starts.insert(2, "service-removed-servers-id")
-        if name.startswith("database-") and name.endswith("password"):
-            starts.append("database-valkey-id" if name == "database-password" else "database-password-id")
+        if name.startswith(("database-", "standby-")) and name.endswith("password"):
+            previous = "password" if name.endswith("-only-password") else "valkey"
+            starts.append(f"{name.partition('-')[0]}-{previous}-id")
         if name.endswith("-ant-media"):
             starts.append(fingerprint(two_and_two, machine).partition("-")[0])
         if not name.endswith(("-drain", "-in-service")) or name.startswith("service"):
@@ -326,6 +334,29 @@ def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_anothe
         assert commands[f"{node}-drain"]["create"] != before[f"{node}-drain"]["create"]
         assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[5:] == ["another"]
         assert "database-password" in emptied.dependencies[f"{REMOTE} {node}-ant-media"]
+
+
+def test_each_node_reaches_the_registry_and_its_standby_through_a_proxy_of_its_own(two_and_two: Run) -> None:
+    commands = two_and_two.of_type(REMOTE)
+    for node in ("origin1", "origin2", "edge1", "edge2"):
+        assert "set-up-registry-proxy.sh 10.0.0.5 10.0.0.4  #" in commands[f"{node}-registry-proxy"]["create"]
+        url = str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[2]
+        assert url == f"redis://:{SECRETS['databasePassword']}@127.0.0.1:6379"
+        needed = {f"{node}-registry-proxy", "database-password"}
+        assert needed <= two_and_two.dependencies[f"{REMOTE} {node}-ant-media"]
+    for role in ("database", "standby"):
+        assert f"install-valkey.sh {role} 10.0.0.5 10.0.0.4  #" in commands[f"{role}-valkey"]["create"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"origins": {"count": 1}, "edges": {"count": 0}}, {"databaseUrl": "redis://:pw@10.9.9.9:6379"}],
+)
+def test_cluster_without_a_registry_of_its_own_has_no_standby(settings: dict[str, Any]) -> None:
+    commands = run(**settings).of_type(REMOTE)
+    assert not any("standby" in name or "registry-proxy" in name for name in commands)
+    # Without the packages, install-haproxy.sh removes a standby that was there.
+    assert "valkey-server" not in commands["load-balancer-haproxy"]["create"]
 
 
 def test_previous_database_password_is_valid_until_every_node_has_the_new_one(two_and_two: Run) -> None:

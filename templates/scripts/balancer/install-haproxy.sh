@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs HAProxy and certbot, and starts HAProxy with a placeholder certificate. Other scripts bring its configuration and certificate.
-# usage: install-haproxy.sh DOMAIN
+# usage: install-haproxy.sh DOMAIN [PACKAGE...]      packages that later scripts of this machine need
 source "$(dirname "$0")/prelude.sh"
 domain=$1
+later=("${@:2}")
 packages=(haproxy certbot openssl socat curl jq iproute2 prometheus-node-exporter)
 
 # HAProxy does not start without a certificate, and the ACME challenge goes through HAProxy.
@@ -110,12 +111,22 @@ ExecStart=/usr/bin/prometheus-node-exporter --web.listen-address=127.0.0.1:9100 
 END
 }
 
+# Removes the standby of a registry that the cluster had.
+remove_standby() {
+  [[ -e /etc/valkey/cluster.conf ]] || return 0
+  systemctl --quiet disable --now keep-registry.service valkey-server.service
+  rm -rf /etc/systemd/system/keep-registry.service /etc/valkey/cluster.conf /var/lib/valkey/appendonlydir \
+    /etc/valkey/users.acl /etc/valkey/{operator,replication}-password "$records"/{install-valkey,set-registry-password}
+  systemctl daemon-reload
+}
+
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
 restore_config_before_start
 configure_metrics
 configure_renewals
-install_packages "${packages[@]}"
+install_packages "${packages[@]}" "${later[@]}"
+[[ " ${later[*]} " == *" valkey-server "* ]] || remove_standby
 create_placeholder_certificate
 schedule_ticket_keys
 load_credentials_file

@@ -270,6 +270,13 @@ log_in() {
     request_api POST users/authenticate --data @- | grep -q '"success":true'
 }
 
+# A node without the program's own registry needs no proxy to it.
+remove_registry_proxy() {
+  [[ -e $records/set-up-registry-proxy ]] || return 0
+  systemctl --quiet disable --now haproxy
+  rm -rf /etc/haproxy/haproxy.cfg "$records/set-up-registry-proxy"
+}
+
 # Prints this node's entry in the cluster registry. The API returns pages.
 print_registry_entry() {
   local address offset=0 page
@@ -347,4 +354,5 @@ if [[ $mode == cluster ]]; then
   started=$SECONDS
   wait_until_registered
 fi
+[[ $database_url == *@127.0.0.1:6379 ]] || remove_registry_proxy
 echo "Ant Media Server runs in $mode mode"

@@ -1,11 +1,13 @@
-# Functions for this machine's Valkey. The other scripts of this folder source this file after prelude.sh.
+# Functions for this machine's Valkey. Scripts source this file after prelude.sh.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the scripts that source this file use the variables
 
 # The user `default` is that of the nodes and may have several passwords. The user `operator` is that of these scripts:
-# no script needs a node's password.
+# no script needs a node's password. The user `replication` is that of the other Valkey and of keep-registry.py.
+# The user `probe` is that of the nodes' proxies. It has no password, and all it can do is to read the role.
 readonly users=/etc/valkey/users.acl
 readonly operator_password_file=/etc/valkey/operator-password
+readonly replication_password_file=/etc/valkey/replication-password
 readonly data=/var/lib/valkey
 # Identifies the data of the registry. It is new in an empty registry, and after a restore.
 readonly registry_key=ant-media-cluster:registry
@@ -20,7 +22,14 @@ ask_once() { ask_valkey <<<"$1" | grep . | tail -n 1; }
 
 hash_password() { sha256sum | cut -d ' ' -f 1; }
 
-print_operator() { echo "user operator on sanitize-payload ~* &* +@all #$(printf '%s' "$(cat "$operator_password_file")" | hash_password)"; }
+hash_file() { printf '%s' "$(cat "$1")" | hash_password; }
+
+# Prints the users of the program.
+print_own_users() {
+  echo "user operator on sanitize-payload ~* &* +@all #$(hash_file "$operator_password_file")"
+  echo "user replication on sanitize-payload resetchannels ~$registry_key -@all +psync +replconf +ping +role +replicaof +get +acl|getuser #$(hash_file "$replication_password_file")"
+  echo "user probe on nopass sanitize-payload resetchannels -@all +role"
+}
 
 # Prints the hashes of the nodes' passwords.
 list_passwords() { { grep '^user default ' "$users" 2>/dev/null || true; } | grep -oE '#[0-9a-f]{64}' | tr -d '#'; }
@@ -33,7 +42,7 @@ write_users() {
   chmod 0640 "$new"
   {
     echo "user default on sanitize-payload ~* &* +@all ${*/#/#}"
-    print_operator
+    print_own_users
   } >"$new"
   mv "$new" "$users"
 }

@@ -110,6 +110,14 @@ INTERRUPTIONS = (
         "systemctl stop valkey-server",
     ),
     Interruption(
+        "set-up-registry-proxy.sh",
+        "edge2",
+        "kill",
+        "systemctl unmask*",
+        ["edge2-registry-proxy"],
+        "systemctl mask --now haproxy; rm /etc/haproxy/haproxy.cfg",
+    ),
+    Interruption(
         "set-registry-password.sh",
         "database",
         "kill",
@@ -198,6 +206,7 @@ NOT_INTERRUPTED = {
     "finish-uploads.sh",
     "haproxy-servers.sh",
     "install-ant-media-server.sh",
+    "keep-registry.py",
     "management_api.py",
     "prelude.sh",
     "record-certificate.sh",
@@ -209,6 +218,7 @@ NOT_INTERRUPTED = {
     "set-server-settings.py",
     "set-up-media-node.sh",
     "show-registry.sh",
+    "show-standby.sh",
     "show-server.py",
     "valkey.sh",
 }

@@ -1,13 +1,18 @@
 """Machines that reboot, stop, are terminated or are replaced."""
 
 import hashlib
+import sys
+from collections import Counter
 from pathlib import Path
 
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, Response
 from tests.e2e.node_registry import all_alive, list_registered_nodes
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, wait_until
-from tests.e2e.streams import publishing_persistently, wait_for_stream
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, recording, wait_until
+from tests.e2e.streams import publishing, wait_for_stream
+from tests.project import PROJECT
+
+NODES = ("origin1", "origin2", "edge1", "edge2")
 
 
 def is_healthy(cluster: Cluster, server: str) -> bool:
@@ -114,31 +119,45 @@ def find_problems(cluster: Cluster) -> str:
     return cluster.run("sandbox/bin/status", "--problems").stdout
 
 
-def ask_valkey(cluster: Cluster, command: str) -> str:
-    script = f'cd {SCRIPTS} && source valkey.sh && ask_once "$1"'
+def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:
+    """Returns the last lines of the database's reply."""
+    script = f'cd {SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
     return cluster.run_on("database", "bash", "-c", script, "ask", command).check()
 
 
-def test_new_database_is_a_whole_cluster_again(
+def read_server_processes(cluster: Cluster) -> list[str]:
+    show = ("systemctl", "show", "antmedia", "--property", "MainPID")
+    return [cluster.run_on(node, *show).check() for node in NODES]
+
+
+def test_what_plays_goes_on_without_the_database_and_a_new_machine_gets_its_data(
     cluster: Cluster, account: AwsAccount, operator_client: Client
 ) -> None:
-    cluster.set_config("drainSeconds", 1)
     before = cluster.list_machines()
-    for node in ("origin1", "origin2", "edge1", "edge2"):  # four restarts wait for it twice
-        cluster.run_on(node, "systemctl", "set-environment", "STAND_IN_START_SECONDS=2").check()
-    with publishing_persistently(cluster, "survivor"):
+    processes = read_server_processes(cluster)
+    viewers = ("-m", "bench.live_viewers", DOMAIN, "10", "10", "survivor")
+    command = cluster.operator_command("env", f"PYTHONPATH={PROJECT}", sys.executable, *viewers)
+    with publishing(cluster, "survivor") as publisher:
         wait_for_stream(operator_client, "survivor")
-        account.call("ec2", "terminate_instances", InstanceIds=[before["database"].id])
-        wait_until(lambda: "database" not in cluster.list_machines())
-        cluster.update()
-        assert_only_one_replaced(before, cluster.list_machines(), "database")
-        # The restarts took the publisher to another node. Each port finds the stream, wherever it is now.
-        for port in (443, 5443):
-            for _ in range(4):
-                playlist = f"https://{DOMAIN}:{port}/LiveApp/streams/survivor.m3u8"
-                wait_until(lambda url=playlist: operator_client.get(url).status == 200)
+        with recording(command) as stop_viewers:
+            account.call("ec2", "terminate_instances", InstanceIds=[before["database"].id])
+            wait_until(lambda: "database" not in cluster.list_machines())
+            # The standby takes writes too.
+            with publishing(cluster, "newcomer"):
+                wait_for_stream(operator_client, "newcomer")
+                assert "its standby on the load balancer is the cluster registry" in find_problems(cluster)
+                cluster.update()
+                assert_only_one_replaced(before, cluster.list_machines(), "database")
+                streams = ask_valkey(cluster, "HKEYS antmedia:broadcasts:LiveApp", lines=2)
+                assert {"survivor", "newcomer"} <= set(streams.split())
+                report = stop_viewers()
+                assert find_problems(cluster) == ""
+        assert publisher.poll() is None
+        # Nobody noticed, and no server was restarted.
+        assert Counter(outcome for _, _, _, outcome, _ in report["answers"]).keys() == {"200"}
+        assert report["dropped"] == {}
+        assert read_server_processes(cluster) == processes
         assert list_registered_nodes(cluster, operator_client) == all_alive(cluster.list_machines())
-        assert find_problems(cluster) == ""
         # A registry that is emptied behind the program's back: the status names the stream and its node.
         ask_valkey(cluster, "FLUSHALL")
         problems = find_problems(cluster)
@@ -148,6 +167,9 @@ def test_new_database_is_a_whole_cluster_again(
 def test_restored_registry_and_new_password_reach_every_node_without_a_restart_of_valkey(
     cluster: Cluster, tmp_path: Path
 ) -> None:
+    cluster.set_config("drainSeconds", 1)
+    for node in NODES:
+        cluster.run_on(node, "systemctl", "set-environment", "STAND_IN_START_SECONDS=2").check()
     file = tmp_path / "registry.rdb"
     ask_valkey(cluster, "HSET antmedia:users alice hash")
     cluster.run("sandbox/bin/registry", "backup", file).check()

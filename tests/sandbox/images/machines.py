@@ -107,11 +107,8 @@ class Machines:
         self, address: str, command: str, text: str = "", timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
         """Runs a command as root on a booted machine."""
-        nsenter = self.leaders[address]
-        nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
-        init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
         return subprocess.run(
-            ["nsenter", "--all", "--target", init, "bash", "-c", command],
+            [*self.enter_machine(address), "bash", "-c", command],
             input=text,
             text=True,
             capture_output=True,
@@ -119,13 +116,20 @@ class Machines:
             check=False,
         )
 
+    def enter_machine(self, address: str) -> list[str]:
+        """Returns the command before which another one runs on a booted machine."""
+        nsenter = self.leaders[address]
+        nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
+        init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
+        return ["nsenter", "--all", "--target", init]
+
     def stop(self) -> None:
         self.holder.kill()
         self.holder.wait()
 
 
-def install_valkey(folder: Path, layers: Layers) -> Layers:
-    """Installs Valkey in a new layer over `layers`."""
+def install_packages(folder: Path, layers: Layers, *packages: str) -> Layers:
+    """Installs packages in a new layer over `layers`."""
     upper, work, root = (folder / part for part in ("upper", "work", "root"))
     for layer in (upper, work, root):
         layer.mkdir()
@@ -135,7 +139,7 @@ def install_valkey(folder: Path, layers: Layers) -> Layers:
         mount -t tmpfs tmpfs {root}/run
         touch {root}/etc/resolv.conf
         mount --bind /etc/resolv.conf {root}/etc/resolv.conf
-        chroot {root} sh -c 'apt-get update -qq && apt-get install -qq --yes valkey-server >/dev/null'
+        chroot {root} sh -c 'apt-get update -qq && apt-get install -qq --yes {" ".join(packages)} >/dev/null'
     """
     subprocess.run(
         [*words("unshare --mount --propagation private bash -euc"), script], check=True, timeout=600

@@ -26,7 +26,7 @@ from tests.sandbox.images.machines import (
     FAST_START_FILE,
     Machines,
     enter_network,
-    install_valkey,
+    install_packages,
     start_database,
     wait_until,
 )
@@ -97,7 +97,7 @@ def response_status(address: str, path: str, headers: dict[str, str] | None = No
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     images = build_missing()
-    database = install_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
+    database = install_packages(tmp_path_factory.mktemp("database"), images["debian-13"], "valkey-server")
     machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
     try:
         with enter_network(machines):

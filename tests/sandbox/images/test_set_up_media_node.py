@@ -16,7 +16,7 @@ from cluster.machine_scripts import ScriptFolder, bundle_scripts
 from sandbox.cloud import certificates
 from sandbox.cloud.images import build_missing
 from tests.sandbox.images.ant_media_archive import write_stand_in_archive
-from tests.sandbox.images.machines import Machines, enter_network, install_valkey, start_database
+from tests.sandbox.images.machines import Machines, enter_network, install_packages, start_database
 
 NODE, DATABASE = "10.0.0.8", "10.0.0.5"
 DATABASE_NAME = "cache.ant-media.test"
@@ -84,7 +84,7 @@ class Node:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     images = build_missing()
-    database = install_valkey(tmp_path_factory.mktemp("database"), images["debian-13"])
+    database = install_packages(tmp_path_factory.mktemp("database"), images["debian-13"], "valkey-server")
     machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
     tls = tmp_path_factory.mktemp("tls")
     certificates.create(tls, "database", [DATABASE_NAME], DATABASE)

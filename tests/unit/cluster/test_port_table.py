@@ -23,6 +23,9 @@ SRT = "origins        4200/udp         publishers     srt\n"
 DATABASE = """\
 database       22/tcp           load-balancer  ssh
 database       6379/tcp         nodes          registry
+database       6379/tcp         load-balancer  replica
+load-balancer  6379/tcp         nodes          registry
+load-balancer  6379/tcp         database       replica
 """
 MONITORING = """\
 nodes          9090/tcp         load-balancer  server-metrics

@@ -203,7 +203,7 @@ CASES = {
                 "cluster/port_table.py allows only load-balancer",
             ),
             "another source group": (
-                ingress_rule(6379, group="database", source_group="load-balancer"),
+                ingress_rule(5000, group="nodes", source_group="load-balancer"),
                 "to firewall-load-balancer",
             ),
             "a source group outside the stack": (

@@ -70,9 +70,9 @@ def test_new_host_key_seed_replaces_every_machine_load_balancer_first() -> None:
         ),
         PreviewWarning(
             ("database",),
-            "the machine is replaced: nodes cannot find each other until it is back, and its data is lost (make registry-backup "
-            "copies it). Afterwards every node is drained and restarts, one node of a role at a time, to register its streams "
-            "again",
+            "the machine is replaced: its standby on the load balancer leads until it is back, and it gets its data from the "
+            "standby. If the load balancer is replaced too, the data is lost (make registry-backup copies it): then every node is "
+            "drained and restarts, one node of a role at a time, to register its streams again",
             ("userData",),
         ),
         PreviewWarning(
@@ -176,8 +176,8 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
             "Security group ingress rule deleted",
         ),
         (
-            replace(command("install-valkey.sh", {}, {}, "create", "database-valkey"), tainted=True),
-            "restarts if its configuration changes: nodes cannot find each other until it is back",
+            replace(command("install-valkey.sh database", {}, {}, "create", "database-valkey"), tainted=True),
+            "restarts if its configuration changes: its standby on the load balancer leads until it is back",
         ),
         (
             # A new database machine: whether it has data is known when it answers.

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from operations.status.registry import Application, Fault, Finding, Registry, find_faults, read_applications
+from operations.status.registry import (
+    Application,
+    Fault,
+    Finding,
+    Registry,
+    find_faults,
+    read_applications,
+    read_standby,
+)
 
 ORIGIN = Application(
     key="k1", played=["live1", "live1_720p", "live1_adaptive"], live={"live1"}, is_complete=True
@@ -63,6 +71,30 @@ def test_node_that_the_registry_leaves_out_is_named(
 ) -> None:
     edge2 = replace(EDGE, live=origin.live)
     assert faults(origin1=origin, edge1=edge, edge2=edge2) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("none\n", []),
+        ("follows\n", []),
+        (
+            "leads\n",
+            [
+                "The database does not answer: its standby on the load balancer is the cluster registry until it is back."
+            ],
+        ),
+        (
+            "is not connected to the database\n",
+            [
+                "The standby of the cluster registry on the load balancer is not connected to the database. "
+                "It could not replace a database that fails now."
+            ],
+        ),
+    ],
+)
+def test_standby_that_leads_or_could_not_is_named(output: str, problem: list[str]) -> None:
+    assert Registry(read_standby(output)).problems == problem
 
 
 def test_each_node_has_one_sentence_for_each_fault() -> None:

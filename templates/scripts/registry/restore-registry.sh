@@ -13,7 +13,11 @@ unpack_snapshot() {
   cat >"$restored/appendonly.aof.1.base.rdb"
   valkey-check-rdb "$restored/appendonly.aof.1.base.rdb" >"$restored.log" 2>&1 ||
     tail -n 2 "$restored.log" | fail "This is not a complete snapshot of a registry. Nothing was changed. valkey-check-rdb says:"
-  echo "file appendonly.aof.1.base.rdb seq 1 type b" >"$restored/appendonly.aof.manifest"
+  # The new id is there with the data: with the old one, keep-registry.py could replace the data by that of the standby.
+  id=$(print_random)
+  # shellcheck disable=SC2016  # the dollar signs are Valkey's protocol
+  printf '*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n' "${#registry_key}" "$registry_key" "${#id}" "$id" >"$restored/appendonly.aof.1.incr.aof"
+  printf '%s\n' "file appendonly.aof.1.base.rdb seq 1 type b" "file appendonly.aof.1.incr.aof seq 1 type i" >"$restored/appendonly.aof.manifest"
   chown -R valkey:valkey "$restored"
 }
 
@@ -34,8 +38,8 @@ mv "$current" "$previous"
 mv "$restored" "$current"
 restart_valkey
 wait_for_valkey
-reply=$(ask_once "SET $registry_key $(print_random)")
-[[ $reply == OK ]] || fail "Valkey does not store the registry's id: $reply" </dev/null
+reply=$(ask_once "GET $registry_key")
+[[ $reply == "$id" ]] || fail "Valkey does not have the registry's new id: $reply" </dev/null
 trap - EXIT
 rm -rf "$previous" "$restored.log"
 echo "The registry is restored: $(ask_once DBSIZE) keys"

@@ -22,6 +22,16 @@ NETWORKS = IPv4Network("10.128.0.0/9")
 """The networks of all test clusters. No other stack of the checkout uses them."""
 _NETWORK_PREFIX = 20
 
+_OF_THE_STACK_ALONE = (
+    ("protect",),
+    # DNS records, an address and a host name that lead to the other cluster.
+    ("acme", "names"),
+    ("loadBalancer", "elasticIp"),
+    ("serverSettings", "server", "name"),
+    ("serverSettings", "server.name"),
+)
+"""Paths of the settings that a test cluster does not take over."""
+
 
 class RefusedError(ValueError):
     """A command is refused. The message holds the argument, its value and the remedy."""
@@ -73,22 +83,16 @@ def create_settings(source: Mapping[str, Any], stack: str, name: str, expiry: st
         )
         raise RefusedError("\n".join([f"A test cluster cannot use the settings of {stack}:", *lines]))
 
+    for path in _OF_THE_STACK_ALONE:
+        config = _without(config, _key(path[0]), *path[1:])
     config[_key("domain")] = f"{name}.{config[_key('domain')]}"
     config[_key("network")] = {**_get_object(config, _key("network")), "cidr": choose_network(name)}
-    # The DNS records of acme.names belong to the other cluster.
-    config[_key("acme")] = {
-        key: value for key, value in _get_object(config, _key("acme")).items() if key != "names"
-    }
-    config.pop(_key("protect"), None)
-    if balancer := _get_object(config, _key("loadBalancer")):
-        # The Elastic IP leads to the other cluster.
-        config[_key("loadBalancer")] = {key: value for key, value in balancer.items() if key != "elasticIp"}
     if recordings := _get_object(config, _key("recordings")):
         # A test cluster leaves nothing behind, and does not mix its recordings with those of the other stack.
         config[_key("recordings")] = {**recordings, "bucket": "create", "deleteWithStack": True}
     tags = {**_get_object(_get_object(config, DEFAULT_TAGS), "tags"), "stack": name, "expiry": expiry}
     config[DEFAULT_TAGS] = {**_get_object(config, DEFAULT_TAGS), "tags": tags}
-    return settings
+    return {**settings, "config": config}
 
 
 def _find_problems(config: Mapping[str, Any], name: str) -> list[str]:
@@ -118,6 +122,13 @@ def _find_problems(config: Mapping[str, Any], name: str) -> list[str]:
 
 def _key(key: str) -> str:
     return f"{NAMESPACE}:{key}"
+
+
+def _without(parent: Mapping[str, Any], key: str, *inner: str) -> dict[str, Any]:
+    """Returns a copy of an object without the value at a path."""
+    if not inner:
+        return {name: value for name, value in parent.items() if name != key}
+    return {**parent, key: _without(_get_object(parent, key), *inner)} if key in parent else {**parent}
 
 
 def _get_object(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

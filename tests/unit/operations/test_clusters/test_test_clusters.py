@@ -124,10 +124,17 @@ def test_test_cluster_keeps_no_recordings_and_does_not_share_a_bucket() -> None:
     assert recordings({"bucket": "create"}) == {"bucket": "create", "deleteWithStack": True}
 
 
-def test_test_cluster_does_not_take_the_elastic_ip_of_the_stack() -> None:
-    given = dev_with("loadBalancer", {"instanceType": "c5.large", "elasticIp": "eipalloc-0123456789abcdef0"})
-    settings = create_settings(given, "dev", "pr-123", EXPIRY)
-    assert settings["config"]["ant-media-cluster:loadBalancer"] == {"instanceType": "c5.large"}
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("loadBalancer", {"volumeSize": 20, "elasticIp": "eipalloc-12345678"}, {"volumeSize": 20}),
+        ("serverSettings", {"server": {"name": "live.media.test", "cpu_limit": 80}}, {"server": {"cpu_limit": 80}}),
+        ("serverSettings", '{"server.name": "live.media.test", "logLevel": "WARN"}', {"logLevel": "WARN"}),
+    ],
+)  # fmt: skip
+def test_test_cluster_takes_no_address_and_no_name_of_the_stack(key: str, given: Any, expected: Any) -> None:
+    settings = create_settings(dev_with(key, given), "dev", "pr-123", EXPIRY)
+    assert settings["config"][f"ant-media-cluster:{key}"] == expected
 
 
 def test_settings_are_those_of_the_stack_with_own_name_network_and_expiry() -> None:

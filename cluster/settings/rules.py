@@ -160,24 +160,25 @@ def validate_client_network(text: str) -> str:
     return str(network)
 
 
-def validate_admin_network(text: str) -> str:
-    """Returns an IPv4 network in CIDR notation. Refuses networks with more addresses than a /8."""
-    if _parse_network(text).prefixlen < 8:
-        raise ValueError(
-            "too many addresses for access to SSH, the web panel and the statistics: "
-            "give your own addresses, with a prefix of /8 or longer"
-        )
-    return validate_client_network(text)
+def _narrow_network_validator(purpose: str, remedy: str) -> Callable[[str], str]:
+    """Returns a function like `validate_client_network` that also refuses networks with more addresses than a /8."""
+
+    def validate(text: str) -> str:
+        if _parse_network(text).prefixlen < 8:
+            raise ValueError(
+                f"too many addresses for access to {purpose}: {remedy}, with a prefix of /8 or longer"
+            )
+        return validate_client_network(text)
+
+    return validate
 
 
-def validate_monitoring_network(text: str) -> str:
-    """Returns an IPv4 network in CIDR notation. Refuses networks with more addresses than a /8."""
-    if _parse_network(text).prefixlen < 8:
-        raise ValueError(
-            "too many addresses for access to the metrics: "
-            "give the addresses of your Prometheus servers, with a prefix of /8 or longer"
-        )
-    return validate_client_network(text)
+validate_admin_network = _narrow_network_validator(
+    "SSH, the web panel and the statistics", "give your own addresses"
+)
+validate_monitoring_network = _narrow_network_validator(
+    "the metrics", "give the addresses of your Prometheus servers"
+)
 
 
 def private_network(shortest_prefix: int, longest_prefix: int) -> AfterValidator:

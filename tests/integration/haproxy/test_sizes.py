@@ -70,3 +70,17 @@ def test_pause_of_the_only_node_fails_no_request(
     finally:
         nodes["origin1"].resumed.set()
         haproxy.stop()
+
+
+def test_only_node_may_take_its_time_for_a_segment(
+    layers: str, certificate: Path, nodes: dict[str, Node], tmp_path: Path
+) -> None:
+    """Repeated on the same node after 2.5 s, the request would fail in the end, and be six times the work."""
+    haproxy = HAProxy(layers, tmp_path, certificate)
+    haproxy.start(render_haproxy_cfg(replace(CLUSTER, origins=CLUSTER.origins[:1], edges=())))
+    try:
+        nodes["origin1"].served_files.clear()
+        assert request_https(5443, "/LiveApp/streams/a000000001.ts?seconds=3").status == 200
+        assert nodes["origin1"].served_files == ["/LiveApp/streams/a000000001.ts"]
+    finally:
+        haproxy.stop()

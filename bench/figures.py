@@ -17,6 +17,7 @@ from bench.measurements import (
     measure_rendering,
     measure_viewers,
 )
+from bench.servers import allow_tls13, use_own_key
 
 RIVALS = ("guide", "nginx", "tcp")
 
@@ -46,8 +47,8 @@ def new_connection(kind: str, name: str, title: str, *options: str) -> Figure:
         f"{kind}-{name}",
         f"new connection, {kind} handshake, one playlist, {title}",
         "µs",
-        measure_cpu(80, 880, work, tls13=bool(options)),
-        {"guide": 0.7, "nginx": 1.0} if options else {},
+        measure_cpu(80, 880, work, prepare=allow_tls13 if options else use_own_key),
+        {"guide": 0.7, "nginx": 1.0} if options else {"guide": 0.7},
     )
 
 

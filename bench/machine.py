@@ -123,13 +123,17 @@ class Machine:
         mount_overlay(images.build("haproxy"), folder / "upper", folder / "work", self.root)
         mount("proc", str(self.root / "proc"), "proc")
         mount("tmpfs", str(self.root / "var/log"), "tmpfs")
-        self._write_files(make_certificate(folder))
+        self._write_files()
+        for key_type, name in (("ecdsa", "cluster"), ("rsa", "rsa")):
+            keys = folder / key_type
+            keys.mkdir()
+            shutil.copy(make_certificate(keys, key_type), self.root / f"etc/haproxy/certs/{name}.pem")
         self._drain_log()
 
     def close(self) -> None:
         subprocess.run(["umount", "--recursive", "--lazy", str(self.root)], check=True)
 
-    def _write_files(self, certificate: Path) -> None:
+    def _write_files(self) -> None:
         for path in (
             "etc/haproxy/certs",
             "run/haproxy",
@@ -139,7 +143,6 @@ class Machine:
         ):
             (self.root / path).mkdir(parents=True, exist_ok=True)
         (self.root / "var/log/nginx").mkdir()
-        shutil.copy(certificate, self.root / "etc/haproxy/certs/cluster.pem")
         (self.root / "etc/haproxy/credentials.cfg").write_text(CREDENTIALS)
         (self.root / "run/haproxy/server-state").write_text("1\n")
         # As rotate-ticket-keys.sh creates them.

@@ -9,7 +9,7 @@ from functools import cache
 from statistics import median, quantiles
 
 from bench.machine import CLIENTS, OPEN_FILES, PORT, Machine, wait_for_port, wait_until
-from bench.servers import DEFAULT_MEMORY_MIB, LoadBalancer, allow_tls13, render_ours
+from bench.servers import DEFAULT_MEMORY_MIB, LoadBalancer, render_ours
 from cluster.haproxy_config import RESERVED_FILES, calculate_connection_limits
 from tests.integration.haproxy.haproxy_process import BALANCER
 
@@ -35,7 +35,7 @@ def measure_cpu(
     many: int,
     work: Work,
     node: list[str] = NGINX_NODE,
-    tls13: bool = False,
+    prepare: Callable[[LoadBalancer], LoadBalancer] = lambda server: server,
 ) -> Measure:
     """Returns a measurement of the server's processor time per request, in µs.
 
@@ -43,7 +43,7 @@ def measure_cpu(
     """
 
     def measure(machine: Machine, server: LoadBalancer) -> tuple[float, Details]:
-        with machine.serve((allow_tls13(server) if tls13 else server).install(machine), node) as process:
+        with machine.serve(prepare(server).install(machine), node) as process:
             start = process.read_cpu_seconds()
             first = work(machine, few)
             between, started = process.read_cpu_seconds(), time.monotonic()

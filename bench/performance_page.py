@@ -3,9 +3,11 @@
 usage: python -m bench.performance_page
 """
 
+import json
 from collections.abc import Iterable
 from statistics import median
 
+from bench import rule_costs
 from bench.figures import FIGURES
 from bench.measurements import SLICE
 from bench.performance import Results, format_number, format_table, read_results
@@ -95,10 +97,26 @@ def draw_endurance(results: Results) -> str:
     return draw_svg(left + width + 20, top + height + 30, dict.fromkeys(parts))
 
 
-def render_page(page: str, results: Results) -> str:
-    begin, end = "<!-- table -->\n", "<!-- end of table -->"
+def format_rules(costs: dict[str, int]) -> str:
+    """Returns the rules that cost more than 300 instructions as a Markdown table."""
+    rows = [
+        f"| `{rule[:110].replace('|', chr(92) + '|')}{'…' if len(rule) > 110 else ''}` | {cost:,} |"
+        for rule, cost in costs.items()
+        if cost > 300
+    ]
+    return "\n".join(["| rule | instructions per playlist request |", "| --- | ---: |", *rows])
+
+
+def replace(page: str, name: str, text: str) -> str:
+    """Returns the page with the text between two comments replaced."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     head, rest = page.split(begin)
-    return f"{head}{begin}\n{format_table(results)}\n\n{end}{rest.split(end)[1]}"
+    return f"{head}{begin}\n{text}\n\n{end}{rest.split(end)[1]}"
+
+
+def render_page(page: str, results: Results) -> str:
+    page = replace(page, "table", format_table(results))
+    return replace(page, "rules", format_rules(json.loads(rule_costs.RESULTS.read_text())))
 
 
 def main() -> None:

@@ -15,9 +15,10 @@ list_down() {
 }
 
 # Any response, an error too, shows that the node still runs its sessions.
+# The local ports are not those of HAProxy: when these are used up, nodes are down for HAProxy, and serve their sessions.
 close_unless_it_responds() {
   local name=$1 address=$2 closed
-  curl --silent --output /dev/null --max-time "$patience" "http://$address:5080/rest/v2/liveness" && return
+  curl --silent --output /dev/null --local-port 20000-29999 --max-time "$patience" "http://$address:5080/rest/v2/liveness" && return
   # Connections of the operator's SSH sessions stay.
   closed=$(ss --kill --no-header --tcp state established dst "$address" '( dport = :5080 or dport = :1935 )' | wc -l)
   ((closed == 0)) || echo "$name is down and did not respond within $patience s: closed $closed connections to it"

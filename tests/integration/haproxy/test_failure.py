@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +170,24 @@ def test_slow_node_stays_in_service(balancer: Balancer) -> None:
         assert request_https(5443, f"{STREAMS}/a.m3u8", STICKY).header("X-Node") == "edge1"
         assert states(balancer, "edge1") == {"UP"}
     node.delay = 0
+
+
+def test_sessions_stay_when_the_load_balancer_has_no_port_left(balancer: Balancer) -> None:
+    """HAProxy, and its health checks, cannot open more connections to a healthy node."""
+    node = balancer.nodes["edge1"]
+    wait_for(lambda: states(balancer, "edge1") == {"UP"})
+    session, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
+    ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    usual = ports.read_text()
+    with session, contextlib.ExitStack() as connections:
+        connections.callback(ports.write_text, usual)
+        ports.write_text("40000 40001")
+        with contextlib.suppress(OSError):
+            while True:
+                connections.enter_context(socket.create_connection((node.address, 5080), 20))
+        wait_for(lambda: states(balancer, "edge1") == {"DOWN"})
+        for _ in range(12):
+            assert echoes(session)
+            time.sleep(0.5)
+        assert states(balancer, "edge1") == {"DOWN"}
+    wait_for(lambda: states(balancer, "edge1") == {"UP"})

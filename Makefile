@@ -53,7 +53,7 @@ known-stack:
 	@[ "$(ON_SANDBOX)$(wildcard Pulumi.$(notdir $(STACK)).yaml)" ] || { echo "STACK is $(or $(STACK),empty): the sandbox has no such stack, and Pulumi.STACK.yaml does not exist here. Create a stack with make stack; remove a test cluster with make cluster-down NAME=pr-123 STACK=dev" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: known-stack help setup up down preview outputs drift status registry-backup registry-restore logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench bench-live check format
+.PHONY: known-stack help setup up down preview outputs drift status registry-backup registry-restore logs shell stack cluster cluster-down clusters clusters-down-expired test test-sandbox test-unit test-integration bench bench-live bench-update check format
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 24
@@ -183,6 +183,15 @@ bench-live: export E2E_ADDRESS = 127.77.0.6
 bench-live: ## Measure what viewers see while machines fail and the cluster changes (LIVE="--rate 60": on a weak machine)
 	@sandbox/bin/setup
 	.venv/bin/python -m bench.live $(LIVE)
+
+bench-update: export E2E_STATE = /var/lib/ant-media-sandbox-bench
+bench-update: export E2E_ADDRESS = 127.77.0.6
+bench-update: ## Measure previews, updates and their growth with the number of edges (docs/performance.md)
+	@sandbox/bin/setup
+	timeout --foreground 30m .venv/bin/python -m bench.preview
+	timeout --foreground 30m .venv/bin/python -m bench.growth
+	timeout --foreground 30m .venv/bin/python -m bench.update
+	.venv/bin/python -m bench.update_page
 
 check: ## Check format, lint, types, shell scripts and workflows
 	.venv/bin/ruff format --check $(PYTHON_FILES)

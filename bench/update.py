@@ -116,7 +116,7 @@ class HandRun:
 
     def __init__(self, cluster: Cluster, resources: list[dict[str, Any]], address: str) -> None:
         self._cluster = cluster
-        self._inputs = {resource["urn"]: resource["inputs"] for resource in resources}
+        self._inputs = {resource["urn"]: resource.get("inputs", {}) for resource in resources}
         self._former = next(
             str(resource["outputs"]["publicIp"])
             for resource in resources

@@ -191,3 +191,11 @@ def test_sessions_stay_when_the_load_balancer_has_no_port_left(balancer: Balance
             time.sleep(0.5)
         assert states(balancer, "edge1") == {"DOWN"}
     wait_for(lambda: states(balancer, "edge1") == {"UP"})
+
+
+def test_slow_segment_is_served_although_every_node_is_slow(balancer: Balancer) -> None:
+    """The first request fails: HAProxy leaves each node after 2.5 s. The last test: the others expect these seconds."""
+    wait_for(lambda: states(balancer, *balancer.nodes) == {"UP"})
+    target = f"{STREAMS}/a000000001.ts?seconds=3"
+    assert request_https(5443, target).status == 504
+    assert request_https(5443, target).status == 200

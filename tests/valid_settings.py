@@ -60,7 +60,7 @@ def valid_settings(draw: st.DrawFn, most_nodes: Sequence[int] = (MOST_ORIGINS, M
     values = {
         "adminCidrs": networks(draw(up_to(1, 15)), 0x0A000000),
         "publisherCidrs": networks(draw(up_to(1, 10)), 0x0B000000),
-        "monitoringCidrs": networks(draw(up_to(0, 10)), 0x0C000000),
+        "monitoringCidrs": networks(draw(up_to(0, 8)), 0x0C000000),
         "applications": [f"{n:02}".ljust(name_length, "a") for n in range(draw(up_to(1, MOST_APPLICATIONS)))],
         "origins": {"count": draw(up_to(1, most_nodes[0]))},
         "edges": {"count": draw(up_to(0, most_nodes[1]))},

@@ -152,7 +152,7 @@ class Settings:
         tuple[Annotated[StrictStr, AfterValidator(rules.validate_monitoring_network)], ...],
         FromJson,
         AfterValidator(rules.validate_unique_items),
-        rules.at_most_items(10),
+        rules.at_most_items(8),
     ] = ()
     route53_zone: Annotated[StrictStr, AfterValidator(rules.validate_zone_name)] | None = None
     applications: Annotated[

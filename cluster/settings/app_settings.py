@@ -159,12 +159,12 @@ def add_for_each(
     return {application: {**added, **settings.get(application, {})} for application in sorted(applications)}
 
 
-def list_secrets(settings: object) -> list[str]:
-    """Returns the paths of the secrets in the setting as the user gave it: `applicationSettings.LiveApp.jwtSecretKey`."""
+def list_secrets(settings: object) -> list[tuple[str, ...]]:
+    """Returns the paths of the secrets in the setting as the user gave it: `("LiveApp", "jwtSecretKey")`."""
     if not isinstance(settings, dict):
         return []
     return [
-        f"applicationSettings.{application}.{name}"
+        (application, name)
         for application, values in cast(dict[str, object], settings).items()
         if isinstance(values, dict)
         for name in cast(dict[str, object], values)

@@ -48,7 +48,7 @@ def read_settings(raw: Mapping[str, object], secret_keys: Collection[str], now: 
         if key in given and key not in secret_keys
     ]
     plain_secrets = {
-        key: list_secrets(parse_json(given.get(key)))
+        key: [_format_path((key, *path)) for path in list_secrets(parse_json(given.get(key)))]
         for key, list_secrets in _SECRETS_INSIDE.items()
         if key not in secret_keys
     }
@@ -139,9 +139,11 @@ def _find_remedy(missing_key: str) -> str:
 
 
 def _format_path(path: Iterable[str | int]) -> str:
-    """Returns a path as the user writes it: `network.subnets[0].id`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
+    """Returns a path as the user writes it: `network.subnets[0].id`. Pulumi wants quotes around a key with a dot: `["a.b"]`."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f'["{part}"]' if "." in part else f".{part}"
+        for part in path
+    ).removeprefix(".")
 
 
 def _format_value(value: object) -> str:

@@ -185,9 +185,9 @@ def plan_server_settings(settings: ServerSettings) -> ServerSettingsPlan:
     return ServerSettingsPlan(json.dumps(at_start), SecretStr(json.dumps(secret)) if secret else None, live)
 
 
-def list_secrets(settings: object) -> list[str]:
-    """Returns the paths of the secrets in the setting as the user gave it: `serverSettings.server.jwtServerSecretKey`."""
+def list_secrets(settings: object) -> list[tuple[str, ...]]:
+    """Returns the paths of the secrets in the setting as the user gave it: `("server", "jwtServerSecretKey")`."""
     if not isinstance(settings, dict):
         return []
-    names = flatten(cast(dict[str, object], settings))
-    return [f"serverSettings.{name}" for name in names if name in SECRET_NAMES]
+    values = _list_values(cast(dict[str, object], settings))
+    return [path for path, _ in values if ".".join(path) in SECRET_NAMES]

@@ -72,9 +72,9 @@ def test_every_mistake_is_reported_with_its_remedy() -> None:
         "live.gopSize is true: give a number",
         "live.hlsMuxingEnable is true: Ant Media Server 3 has no application setting of this name: did you mean hlsMuxingEnabled?",
         'live.mp4MuxingEnabled is "yes": give true or false',
-        'live.settings.remoteAllowedCIDR is "127.0.0.1": Ant Media Server 3 has no application setting of this name: '
-        "did you mean remoteAllowedCIDR?",
         "live.webRTCPortRangeMin is 40000: nodes accept WebRTC media on 50000 to 60000: give a port in this range",
+        'live["settings.remoteAllowedCIDR"] is "127.0.0.1": Ant Media Server 3 has no application setting of this name: '
+        "did you mean remoteAllowedCIDR?",
     ]
 
 

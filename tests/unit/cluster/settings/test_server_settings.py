@@ -132,6 +132,15 @@ def test_secret_in_plain_text_is_refused_and_not_shown() -> None:
     ]
 
 
+def test_remedy_for_a_secret_in_plain_text_names_the_key_as_it_was_given() -> None:
+    problems = read_problems({"server.jwtServerSecretKey": "hunter2" * 8})
+    assert [problem for problem in problems if "in plain text" in problem] == [
+        'ant-media-cluster:serverSettings["server.jwtServerSecretKey"] is in plain text: encrypt it with '
+        """pulumi config set --secret --path 'ant-media-cluster:serverSettings["server.jwtServerSecretKey"]', """
+        "and give a new value if anyone else may have read this one"
+    ]
+
+
 def test_name_that_all_nodes_would_announce_to_webrtc_clients_is_refused() -> None:
     replaced = {"live": {"replaceCandidateAddrWithServerAddr": True}}
     (problem,) = read_problems({"server": {"name": "live.ant-media.test"}}, applicationSettings=replaced)

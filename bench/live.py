@@ -451,8 +451,8 @@ def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
         for event in EVENTS:
             if not re.search(options.events, event.name):
                 continue
-            # An update takes longest.
-            if time.monotonic() > deadline - 120:
+            # Updates take longest.
+            if time.monotonic() > deadline - (300 if event.name.startswith("change") else 60):
                 print(f"No time is left for: {event.name}", file=sys.stderr)
                 continue
             try:

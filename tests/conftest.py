@@ -1,6 +1,7 @@
-"""Reports the progress of a run whose output appears only at its end."""
+"""Reports the progress of a run whose output appears only at its end, and cleans up when a run is terminated."""
 
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,5 +35,7 @@ class Progress:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # On SIGTERM, as on SIGINT, pytest removes clusters and local clouds before it ends.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if descriptor := os.environ.get("PROGRESS"):
         config.pluginmanager.register(Progress(int(descriptor)), "progress")

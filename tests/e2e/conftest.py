@@ -1,6 +1,5 @@
 """Fixtures of a cluster. The tests in a folder share one; tests that only read run before tests that change it."""
 
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -51,11 +50,6 @@ ORDER = (
     # every folder
     "test_sandbox_down",
 )
-
-
-def pytest_configure() -> None:
-    # On SIGTERM, as on SIGINT, pytest removes the cluster before it ends.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

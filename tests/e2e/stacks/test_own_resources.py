@@ -14,11 +14,7 @@ from tests.project import PROJECT
 
 VPC = "10.90.0.0/16"
 PUBLIC, PRIVATE = "10.90.0.0/24", "10.90.9.0/24"
-HOOK = """\
-#!/usr/bin/env bash
-set -euo pipefail
-echo "$* {version}" >>/root/hook
-"""
+HOOK = '#!/usr/bin/env bash\nset -euo pipefail\necho "$* {version}" >>/root/hook\n'
 
 
 @pytest.fixture

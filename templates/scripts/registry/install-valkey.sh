@@ -120,14 +120,16 @@ if [[ $role == database ]]; then
 else
   keep_registry
 fi
-save_record <<END
+{
+  cat <<END
 package valkey-server
 package valkey-tools
 unit valkey-server.service
 file /etc/systemd/system/valkey-server.service.d/restart.conf
 secret $config
 lines /etc/valkey/valkey.conf ^include $config$
-$([[ $role == database ]] || printf '%s\n' "unit keep-registry.service" "file /etc/systemd/system/keep-registry.service")
 END
+  [[ $role == database ]] || printf '%s\n' "unit keep-registry.service" "file /etc/systemd/system/keep-registry.service"
+} | save_record
 echo "Valkey answers at $address:6379"
 [[ $role == standby ]] || echo "Registry $id"

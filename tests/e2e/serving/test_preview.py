@@ -41,7 +41,11 @@ def test_preview_of_a_new_stack_shows_the_complete_haproxy_cfg(cluster: Cluster)
         settings.unlink(missing_ok=True)
     steps = json.loads(preview)["steps"]
     assert {step["op"] for step in steps} == {"create"}
-    texts = [step["newState"]["inputs"]["stdin"] for step in steps if "# Written by" in str(step)]
+    texts = [
+        step["newState"]["inputs"]["stdin"]
+        for step in steps
+        if step["urn"].endswith("::service-configuration")
+    ]
     assert texts == [text]
     # The diff shows each line twice: in the resource and in the outputs.
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -123,10 +127,10 @@ def test_no_secret_appears_when_all_secrets_change_or_the_plan_is_stale(
 
 def test_make_up_applies_a_reviewed_plan(cluster: Cluster, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
-    cluster.set_config("adminCidrs[1]", "203.0.113.21/32")
+    cluster.set_config("monitoringCidrs[1]", "203.0.113.21/32")
     comment = cluster.run("make", "preview", "FORMAT=markdown", f"PLAN={plan}").check()
-    assert "### `sandbox`: 3 to create\n" in comment
+    assert "### `sandbox`: 1 to create\n" in comment
     output = cluster.run("make", "up", f"PLAN={plan}").check()
     assert re.search(
-        r"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 3 created\n +\d+ unchanged\n", output
+        r"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 1 created\n +\d+ unchanged\n", output
     )

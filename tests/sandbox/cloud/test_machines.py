@@ -184,9 +184,7 @@ def test_instance_of_missing_image_is_stopped_with_the_reason_on_its_console(
     subnet = pair[0].describe()["SubnetId"]
 
     def launch() -> str:
-        image = ec2.register_image(Name="not-built", RootDeviceName="/dev/xvda", Architecture="x86_64")[
-            "ImageId"
-        ]
+        image = ec2.register_image(Name="not-built", RootDeviceName="/dev/xvda")["ImageId"]
         answer = ec2.run_instances(
             ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, SubnetId=subnet
         )

@@ -176,9 +176,12 @@ leave_cluster() {
   fi
 }
 
-# The server stops with exit code 0 when it cannot reach its database. The database's machine may boot after the node.
+# The server stops with exit code 0 when it cannot reach its database. The database's machine may boot after the node. When the
+# node's machine stops, the server leaves the registry before its proxy (haproxy) stops.
 keep_restarting() {
   add_unit_file antmedia.service.d/restart.conf <<END
+[Unit]
+After=haproxy.service
 [Service]
 Restart=always
 RestartSec=5

@@ -108,6 +108,8 @@ class CloudWithoutMachines:
         config["config"]["aws:defaultTags"]["tags"]["stack"] = name
         self.config_file(name).write_text(yaml.safe_dump(config))
         self._pulumi(program, "stack", "init", name)
+        # It writes a file of its own, which the other commands do not read.
+        (program / f"Pulumi.{name}.yaml").unlink(missing_ok=True)
         secrets = {"sshPrivateKey": generate_ssh_private_key(), "sshHostKeySeed": "5eed" * 16}
         secrets |= {name: f"bench-{name.lower()}" for name in PASSWORDS}
         pairs = [

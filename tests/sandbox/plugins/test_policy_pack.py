@@ -48,6 +48,7 @@ VIOLATIONS = {
     "imdsv2": 'instance("imdsv1", tokens="optional")',
     "encrypted-volumes": 'instance("plain", encrypted=False)',
     "instance-types": 'instance("large", instance_type="c5.metal")',
+    "private-buckets": 'pulumi.CustomResource("aws:s3/bucket:Bucket", "recordings", {"bucket": "recordings"})',
     "command-secrets": (
         'pulumi.CustomResource("command:local:Command", "secret", {"create": pulumi.Output.secret("true")})'
     ),

@@ -8,6 +8,7 @@ Reads bench/results/live-after.json, and live-before.json if it exists.
 import json
 
 from bench.live import BIN, Result, format_heading, format_row
+from bench.page import draw_svg, replace_section
 from tests.project import PROJECT
 
 RESULTS = PROJECT / "bench/results"
@@ -75,27 +76,18 @@ def draw(columns: dict[str, dict[str, Result]]) -> str:
         for row, event in enumerate(PLOTTED)
         for column, (name, results) in enumerate(columns.items())
     ]
-    frame = f'<rect width="{width}" height="{height}" fill="white"/>'
-    style = 'font-family="sans-serif" font-size="11"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {style}>\n'
-        + "\n".join([frame, *plots])
-        + "\n</svg>\n"
-    )
+    return draw_svg(width, height, plots)
 
 
-def replace_table(page: str, name: str, results: dict[str, Result]) -> str:
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    head, rest = page.split(begin)
-    table = "\n".join([format_heading(), *map(format_row, results.values())])
-    return f"{head}{begin}\n{table}\n\n{end}{rest.split(end)[1]}"
+def format_table(results: dict[str, Result]) -> str:
+    return "\n".join([format_heading(), *map(format_row, results.values())])
 
 
 def main() -> None:
     columns = {name: results for name in ("before", "after") if (results := read_results(name))}
     page = PAGE.read_text()
     for name, results in columns.items():
-        page = replace_table(page, name, results)
+        page = replace_section(page, name, format_table(results))
     PAGE.write_text(page)
     PICTURE.write_text(draw(columns))
 

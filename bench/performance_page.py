@@ -4,12 +4,12 @@ usage: python -m bench.performance_page
 """
 
 import json
-from collections.abc import Iterable
 from statistics import median
 
 from bench import rule_costs
 from bench.figures import FIGURES
 from bench.measurements import SLICE
+from bench.page import draw_svg, replace_section
 from bench.performance import Results, format_number, format_table, read_results
 from bench.servers import LOAD_BALANCERS
 from tests.project import PROJECT
@@ -21,16 +21,6 @@ COSTS, ENDURANCE = (
 COLORS = {"ours": "#4c956c", "guide": "#d1495b", "nginx": "#edae49", "tcp": "#8d96a3"}
 TITLES = {server.name: server.title for server in LOAD_BALANCERS}
 WIDTH, LABELS, BAR, GAP = 420, 330, 11, 12
-
-
-def draw_svg(width: float, height: float, parts: Iterable[str]) -> str:
-    style = 'font-family="sans-serif" font-size="11"'
-    frame = f'<rect width="{width}" height="{height}" fill="white"/>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {style}>\n'
-        + "\n".join([frame, *parts])
-        + "\n</svg>\n"
-    )
 
 
 def draw_legend(left: float, top: float) -> list[str]:
@@ -107,16 +97,9 @@ def format_rules(costs: dict[str, int]) -> str:
     return "\n".join(["| rule | instructions per playlist request |", "| --- | ---: |", *rows])
 
 
-def replace(page: str, name: str, text: str) -> str:
-    """Returns the page with the text between two comments replaced."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    head, rest = page.split(begin)
-    return f"{head}{begin}\n{text}\n\n{end}{rest.split(end)[1]}"
-
-
 def render_page(page: str, results: Results) -> str:
-    page = replace(page, "table", format_table(results))
-    return replace(page, "rules", format_rules(json.loads(rule_costs.RESULTS.read_text())))
+    page = replace_section(page, "table", format_table(results))
+    return replace_section(page, "rules", format_rules(json.loads(rule_costs.RESULTS.read_text())))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from bench.performance_page import draw_svg
+from bench.page import draw_svg, has_section, replace_section
 from tests.project import PROJECT
 
 RESULTS = PROJECT / "bench/results"
@@ -156,15 +156,13 @@ def main() -> None:
     page = PAGE.read_text()
     for name, file, show in TABLES:
         results = read(file)
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if results is None or begin not in page:
+        if results is None or not has_section(page, name):
             continue
         try:
             table = show(results)
         except KeyError:  # not measured
             continue
-        head, rest = page.split(begin)
-        page = f"{head}{begin}\n{table}\n\n{end}{rest.split(end)[1]}"
+        page = replace_section(page, name, table)
     PAGE.write_text(page)
     if growth := read("growth"):
         PICTURE.write_text(draw(growth, read("growth-before")))

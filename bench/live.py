@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.background_threads import BackgroundThreads
+from bench.own_sandbox import own_sandbox
 from operations.new_stack.creation import generate_ssh_private_key
 from sandbox.cloud import addresses
 from tests.e2e.aws_account import AwsAccount
@@ -32,7 +32,6 @@ from tests.e2e.clients import SandboxInternet
 from tests.e2e.running_cluster import (
     DOMAIN,
     Cluster,
-    exclusive_run,
     get_sandbox_init,
     recording,
     running_process,
@@ -426,21 +425,6 @@ def format_heading() -> str:
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
-@contextlib.contextmanager
-def sandbox() -> Generator[Cluster]:
-    # SIGTERM, too, takes the sandbox down.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cluster = Cluster()
-    with exclusive_run():
-        cluster.tear_down()  # remains of a killed run
-        print("Starting a sandbox", file=sys.stderr, flush=True)
-        try:
-            cluster.bring_up().check()
-            yield cluster
-        finally:
-            cluster.tear_down()
-
-
 def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
     deadline = time.monotonic() + LIMIT
     streams = [f"bench{number}" for number in range(1, options.publishers + 1)]
@@ -478,7 +462,7 @@ def main() -> None:
     parser.add_argument("--events", default="", help="only events whose names match this regular expression")
     parser.add_argument("--json", type=Path, help="file for the results, with the series of the plots")
     options = parser.parse_args()
-    with sandbox() as cluster:
+    with own_sandbox() as cluster:
         run_events(cluster, options)
 
 

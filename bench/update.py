@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import ssl
 import sys
 import tempfile
@@ -22,7 +21,8 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, cast
 
-from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster, exclusive_run
+from bench.own_sandbox import own_sandbox
+from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS
 from tests.project import PROJECT
 
@@ -311,21 +311,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, default=MEASUREMENTS)
     parser.add_argument("--json", type=Path, default=RESULTS, help="file for the results")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Pulumi has the option --event-log only with this variable.
     Cluster.environment["PULUMI_DEBUG_COMMANDS"] = "true"
-    cluster = Cluster()
     results: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
-    with exclusive_run():
-        cluster.tear_down()
-        try:
-            cluster.bring_up().check()
-            for name in options.only:
-                results[name] = MEASUREMENTS[name](cluster)
-                options.json.write_text(json.dumps(results, indent=1) + "\n")
-                print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
-        finally:
-            cluster.tear_down()
+    with own_sandbox() as cluster:
+        for name in options.only:
+            results[name] = MEASUREMENTS[name](cluster)
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+            print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -119,56 +119,65 @@ ROLE = AwsResourceType(
     ),
 )
 
-# ---- policies of roles
+# ---- policies of roles and users
 
 
-def _put_policy(client: AwsClient, inputs: Properties) -> str:
-    role, name = str(inputs["role"]), str(inputs["name"])
-    client.iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=inputs["policy"])
-    return f"{role}:{name}"
+def _policy_type(
+    owner: str, token: str, label: str, validate_owner: Callable[[str], str] = lambda _: ""
+) -> AwsResourceType:
+    """Returns the type of an inline policy of a `role` or a `user`. Their operations differ in this word only."""
+
+    def call(client: AwsClient, operation: str, policy_id: str, **parameters: Value) -> dict[str, Any]:
+        name, policy = policy_id.split(":", 1)
+        request = {f"{owner.capitalize()}Name": name, "PolicyName": policy, **parameters}
+        answer: dict[str, Any] = getattr(client.iam, f"{operation}_{owner}_policy")(**request)
+        return answer
+
+    def put(client: AwsClient, inputs: Properties) -> str:
+        policy_id = f"{inputs[owner]}:{inputs['name']}"
+        call(client, "put", policy_id, PolicyDocument=inputs["policy"])
+        return policy_id
+
+    def read(client: AwsClient, policy_id: str, known: Properties) -> Properties | None:
+        name, policy = policy_id.split(":", 1)
+        found = describe_one(lambda: [call(client, "get", policy_id)["PolicyDocument"]])
+        return found and {
+            "name": policy,
+            "policy": policy_documents.keep_given_text(known.get("policy"), found),
+            owner: name,
+        }
+
+    def update(
+        client: AwsClient, policy_id: str, state: Properties, inputs: Properties, changed: set[str]
+    ) -> None:
+        put(client, inputs)
+
+    def delete(client: AwsClient, policy_id: str, state: Properties) -> None:
+        client.ignore_not_found(lambda: call(client, "delete", policy_id))
+
+    return AwsResourceType(
+        token=token,
+        label=label,
+        required=frozenset({owner, "policy"}),
+        replace_on_change=frozenset({"name", owner}),
+        update_on_change=frozenset({"policy"}),
+        policy_inputs=frozenset({"policy"}),
+        validators={
+            "name": _name(128),
+            owner: validate_owner,
+            "policy": policy_documents.validator("policy"),
+        },
+        auto_named=True,
+        taggable=False,
+        create=put,
+        read=read,
+        update=update,
+        delete=delete,
+    )
 
 
-def _policy(client: AwsClient, role: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
-    return found
-
-
-def _read_policy(client: AwsClient, policy_id: str, known: Properties) -> Properties | None:
-    role, name = policy_id.split(":", 1)
-    found = describe_one(lambda: [_policy(client, role, name)])
-    return found and {
-        "name": name,
-        "policy": policy_documents.keep_given_text(known.get("policy"), found),
-        "role": role,
-    }
-
-
-def _update_policy(
-    client: AwsClient, policy_id: str, state: Properties, inputs: Properties, changed: set[str]
-) -> None:
-    _put_policy(client, inputs)
-
-
-def _delete_policy(client: AwsClient, policy_id: str, state: Properties) -> None:
-    role, name = policy_id.split(":", 1)
-    client.ignore_not_found(lambda: client.iam.delete_role_policy(RoleName=role, PolicyName=name))
-
-
-ROLE_POLICY = AwsResourceType(
-    token="aws:iam/rolePolicy:RolePolicy",
-    label="IAM Role Policy",
-    required=frozenset({"role", "policy"}),
-    replace_on_change=frozenset({"name", "role"}),
-    update_on_change=frozenset({"policy"}),
-    policy_inputs=frozenset({"policy"}),
-    validators={"name": _name(128), "role": _not_an_arn, "policy": policy_documents.validator("policy")},
-    auto_named=True,
-    taggable=False,
-    create=_put_policy,
-    read=_read_policy,
-    update=_update_policy,
-    delete=_delete_policy,
-)
+ROLE_POLICY = _policy_type("role", "aws:iam/rolePolicy:RolePolicy", "IAM Role Policy", _not_an_arn)
+USER_POLICY = _policy_type("user", "aws:iam/userPolicy:UserPolicy", "IAM User Policy")
 
 # ---- instance profiles
 
@@ -299,52 +308,6 @@ USER = AwsResourceType(
         lambda keys: client.iam.untag_user(UserName=name, TagKeys=keys),
         lambda tags: client.iam.tag_user(UserName=name, Tags=tags),
     ),
-)
-
-
-def _put_user_policy(client: AwsClient, inputs: Properties) -> str:
-    user, name = str(inputs["user"]), str(inputs["name"])
-    client.iam.put_user_policy(UserName=user, PolicyName=name, PolicyDocument=inputs["policy"])
-    return f"{user}:{name}"
-
-
-def _read_user_policy(client: AwsClient, policy_id: str, known: Properties) -> Properties | None:
-    user, name = policy_id.split(":", 1)
-    found = describe_one(
-        lambda: [client.iam.get_user_policy(UserName=user, PolicyName=name)["PolicyDocument"]]
-    )
-    return found and {
-        "name": name,
-        "policy": policy_documents.keep_given_text(known.get("policy"), found),
-        "user": user,
-    }
-
-
-def _update_user_policy(
-    client: AwsClient, policy_id: str, state: Properties, inputs: Properties, changed: set[str]
-) -> None:
-    _put_user_policy(client, inputs)
-
-
-def _delete_user_policy(client: AwsClient, policy_id: str, state: Properties) -> None:
-    user, name = policy_id.split(":", 1)
-    client.ignore_not_found(lambda: client.iam.delete_user_policy(UserName=user, PolicyName=name))
-
-
-USER_POLICY = AwsResourceType(
-    token="aws:iam/userPolicy:UserPolicy",
-    label="IAM User Policy",
-    required=frozenset({"user", "policy"}),
-    replace_on_change=frozenset({"name", "user"}),
-    update_on_change=frozenset({"policy"}),
-    policy_inputs=frozenset({"policy"}),
-    validators={"name": _name(128), "policy": policy_documents.validator("policy")},
-    auto_named=True,
-    taggable=False,
-    create=_put_user_policy,
-    read=_read_user_policy,
-    update=_update_user_policy,
-    delete=_delete_user_policy,
 )
 
 

@@ -40,7 +40,7 @@ balancer = HAProxyLoadBalancer(
 database = plan.database and ClusterDatabase(
     "database", ClusterDatabaseArgs(site.machine_args(plan.database), settings.database_password, balancer)
 )
-recordings = account.bucket and Recordings("recordings", RecordingsArgs(plan.name, account.bucket, hooks))
+recordings = account.uploads and Recordings("recordings", RecordingsArgs(plan.name, account.uploads, hooks))
 setup = NodeSetup(plan.node, database, balancer, account.running, recordings)
 edges = MediaNodes("edges", MediaNodesArgs(site.list_args(plan.edges), setup))
 origins = MediaNodes("origins", MediaNodesArgs(site.list_args(plan.origins), setup, after=edges.ready))

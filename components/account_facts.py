@@ -32,10 +32,10 @@ class AccountFacts:
     """Memory of the load balancer."""
     running: frozenset[str]
     """Names of the planned machines that run already."""
-    bucket: RecordingsPlan | None
-    """Where recordings go."""
+    uploads: RecordingsPlan | None
+    """Where recordings are uploaded to. None if they stay on the nodes."""
 
     @property
     def outputs(self) -> dict[str, str]:
         """Stack outputs by name."""
-        return {"recordings_bucket": self.bucket.bucket.name} if self.bucket else {}
+        return {"recordings_bucket": self.uploads.bucket.name} if self.uploads else {}

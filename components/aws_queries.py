@@ -233,15 +233,15 @@ def find_stopped_instances(prefix: str) -> dict[str, str]:
     return {instance.tags["Name"]: instance.id for instance in found}
 
 
-def find_instance_addresses(names: str, architecture: str = "*") -> frozenset[str]:
-    """Returns the private addresses of running instances whose `Name` tag matches `names`."""
+def find_instance_addresses(names: str, architecture: str | None = None) -> frozenset[str]:
+    """Returns the private addresses of running instances whose `Name` tag matches `names`, of one architecture or of all."""
     return frozenset(_find_instances(names, "pending", "running", architecture=architecture).private_ips)
 
 
-def _find_instances(names: str, *states: str, architecture: str = "*") -> aws.ec2.GetInstancesResult:
+def _find_instances(names: str, *states: str, architecture: str | None = None) -> aws.ec2.GetInstancesResult:
     # A cluster may have more machines than a filter takes values.
     filters = [aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[names])]
-    if architecture != "*":
+    if architecture:
         filters.append(aws.ec2.GetInstancesFilterArgs(name="architecture", values=[architecture]))
     return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=filters))
 

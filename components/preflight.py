@@ -71,7 +71,7 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         entry=EntryFacts(zone_id, account.elastic_ip),
         memory_mib=found_type.memory_mib,
         running=frozenset(place.name for place in names.values() if place.addresses & addresses),
-        bucket=plan_recordings(plan, account),
+        uploads=plan_recordings(plan, account),
     )
 
 

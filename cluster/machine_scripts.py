@@ -27,12 +27,12 @@ def read_script(folder: ScriptFolder, name: str) -> str:
 
 
 def read_hook(path: str) -> str:
-    """Returns the text of a script of the user's, given by its path in the repository."""
+    """Returns the text of the user's script at a path in the repository."""
     return (_REPOSITORY / path).read_text()
 
 
 def find_hook_problem(path: str) -> str | None:
-    """Returns why a script of the user's cannot run on a machine, with the remedy, or None."""
+    """Returns why the user's script cannot run on a machine, and the remedy. None if it can."""
     try:
         text = read_hook(path)
     except (OSError, UnicodeDecodeError) as error:

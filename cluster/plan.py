@@ -51,9 +51,9 @@ class EntryPlan:
     protect_address: bool
     """Whether Pulumi refuses to delete or replace the Elastic IP."""
     elastic_ip: str | None
-    """Allocation id of an address of the user's."""
+    """Allocation id of the user's own Elastic IP."""
     hook: str | None
-    """Script of the user's that runs after the set-up of the load balancer, as a path in the repository."""
+    """Path in the repository of the user's script. It runs after the set-up of the load balancer."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class NodePlan:
     app_settings: AppSettingsPlan | None
     server_settings: ServerSettingsPlan
     announces_address: bool
-    """Whether applications announce server.name to WebRTC clients: it is then the public address of each node."""
+    """True if applications announce server.name to WebRTC clients. Each node's server.name is then its public address."""
     drain_seconds: int
     """How long a node's connections may last before it is restarted or replaced."""
     hook: str | None
-    """Script of the user's that runs after the set-up of a node, as a path in the repository."""
+    """Path in the repository of the user's script. It runs after the set-up of a node."""
 
 
 @dataclass(frozen=True)

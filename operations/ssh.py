@@ -20,7 +20,7 @@ NO_ANSWER = "no answer in time"
 
 @dataclass(frozen=True)
 class Failed:
-    """Takes the place of the result of a machine that could not be reached or checked."""
+    """The result of a machine that could not be reached or checked."""
 
     reason: str
 

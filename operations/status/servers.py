@@ -30,7 +30,7 @@ class PanelLogin(NamedTuple):
 
 @dataclass(frozen=True)
 class LoginRefused:
-    """Takes the place of the result of a node that refuses the login."""
+    """The result of a node that refuses the login."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""Tests run-hook.sh, which runs a script of the user's, in a Debian 13 tree."""
+"""Tests run-hook.sh in a Debian 13 tree. It runs the user's script."""
 
 import subprocess
 from pathlib import Path

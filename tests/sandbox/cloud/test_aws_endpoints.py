@@ -247,7 +247,7 @@ BUCKET_URL = f"https://{BUCKET}.{addresses.S3_NAME}"
 
 @dataclass
 class Uploader:
-    """Machine `front` with the access key of a user, who may list one bucket and read and write its objects."""
+    """Machine `front` with the access key of a user. The user may list one bucket, and read and write its objects."""
 
     machine: Machine
     access_key: str

@@ -32,3 +32,12 @@ def log_in(email: str) -> bool:
     # The panel sends the MD5 of a password.
     user["password"] = hashlib.md5(sys.stdin.readline().rstrip("\n").encode()).hexdigest()
     return bool(request("users/authenticate", user)["success"])
+
+
+def explain_refused_login(email: str, names: str) -> str:
+    """Returns why the settings with these names were not set, and the remedy."""
+    return (
+        f"{email} cannot log in to the web panel with panelPassword, so {names} were not set. "
+        "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
+        "refuses all for five minutes."
+    )

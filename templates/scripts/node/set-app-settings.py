@@ -15,7 +15,7 @@ import json
 import sys
 import urllib.error
 
-from management_api import FAILURES, log_in, request
+from management_api import FAILURES, explain_refused_login, log_in, request
 
 
 def change_settings(application: str, wanted: dict[str, object]) -> list[str]:
@@ -54,11 +54,7 @@ def main() -> None:
     accepted = log_in(email)
     secrets = json.loads(sys.stdin.readline())
     if not accepted:
-        sys.exit(
-            f"{email} cannot log in to the web panel with panelPassword, so applicationSettings were not set. "
-            "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
-            "refuses all for five minutes."
-        )
+        sys.exit(explain_refused_login(email, "applicationSettings"))
     for application, values in settings.items():
         changed = change_settings(application, {**values, **secrets[application]})
         print(f"{application}: {'changed ' + ', '.join(changed) if changed else 'unchanged'}")

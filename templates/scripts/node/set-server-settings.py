@@ -19,7 +19,7 @@ import re
 import sys
 from pathlib import Path
 
-from management_api import FAILURES, log_in, request
+from management_api import FAILURES, explain_refused_login, log_in, request
 
 PROPERTIES = Path("/usr/local/antmedia/conf/red5.properties")
 FORMER = Path("/var/lib/ant-media-cluster/former-server-settings")
@@ -80,10 +80,11 @@ def format_value(value: object) -> str:
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-def choose_values(wanted: dict[str, object], former: Values, live: bool) -> Values:
-    """Returns the wanted values, and the former ones of settings that are not wanted any more."""
+def choose_values(wanted: dict[str, object], current: Values, live: bool) -> tuple[Values, Values]:
+    """Returns the former values, and the values to set: the wanted ones, and the former ones of settings that are not wanted any more."""
+    former = {**{name: current.get(name) for name in wanted}, **read_former()}
     restored = {name: value for name, value in former.items() if (name in LIVE_FIELDS) == live}
-    return {**restored, **{name: format_value(value) for name, value in wanted.items()}}
+    return former, {**restored, **{name: format_value(value) for name, value in wanted.items()}}
 
 
 def forget(names: set[str]) -> None:
@@ -93,8 +94,7 @@ def forget(names: set[str]) -> None:
 def set_at_start(settings: dict[str, object], hidden: dict[str, object]) -> None:
     wanted = {**settings, **hidden}
     current = read_properties()
-    former = {**{name: current.get(name) for name in wanted}, **read_former()}
-    values = choose_values(wanted, former, live=False)
+    former, values = choose_values(wanted, current, live=False)
     if values:
         # Before the file: an interrupted run must not take a value of its own for a former one.
         write_former(former)
@@ -106,8 +106,8 @@ def set_at_start(settings: dict[str, object], hidden: dict[str, object]) -> None
 
 def set_live(email: str, wanted: dict[str, object]) -> None:
     current = read_properties()
-    former = {**{name: current.get(name) for name in wanted}, **read_former()}
-    values = {name: value or "" for name, value in choose_values(wanted, former, live=True).items()}
+    former, chosen = choose_values(wanted, current, live=True)
+    values = {name: value or "" for name, value in chosen.items()}
     if not values:
         return
     write_former(former)
@@ -115,11 +115,7 @@ def set_live(email: str, wanted: dict[str, object]) -> None:
     changed = sorted(name for name, value in values.items() if (current.get(name) or "") != value)
     if changed:
         if not log_in(email):
-            sys.exit(
-                f"{email} cannot log in to the web panel with panelPassword, so {' and '.join(changed)} were not set. "
-                "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
-                "refuses all for five minutes."
-            )
+            sys.exit(explain_refused_login(email, " and ".join(changed)))
         now = request("server-settings")
         fields = {field: now.get(field) for field in (*LIVE_FIELDS.values(), *OTHER_FIELDS)}
         if not request("server-settings", {**fields, **{LIVE_FIELDS[name]: values[name] for name in values}})[

@@ -27,14 +27,13 @@ def main() -> int:
     outputs = json.loads(run_pulumi("stack", "output", "--json", folder=here))
     if "load_balancer_ip" not in outputs:
         sys.exit("There is no cluster yet: run pulumi up first.")
-    configuration = json.loads(run_pulumi("config", "--json", folder=here))
-    password, panel_password = (
-        run_pulumi("config", "get", f"{NAMESPACE}:{key}", folder=here).rstrip("\n")
-        for key in ("statisticsPassword", "panelPassword")
+    configuration = json.loads(run_pulumi("config", "--json", "--show-secrets", folder=here))
+    user, password, panel_password = (
+        configuration[f"{NAMESPACE}:{key}"]["value"]
+        for key in ("statisticsUser", "statisticsPassword", "panelPassword")
     )
     state = read_stack_state(run_pulumi("stack", "export", "--show-secrets", folder=here))
-    login = Login(configuration[f"{NAMESPACE}:statisticsUser"]["value"], password)
-    cluster = check_cluster(outputs, configuration, login, panel_password, state)
+    cluster = check_cluster(outputs, configuration, Login(user, password), panel_password, state)
     now = datetime.now(UTC)
     problems = find_problems(cluster, now)
     if not only_problems:

@@ -13,8 +13,10 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
-from redis.backoff import AbstractBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .settings import MongoDatabase, RedisDatabase, UnusableDatabaseError
 
@@ -24,12 +26,10 @@ DATABASE_ERRORS = (RedisError, PyMongoError, OSError)
 
 HEARTBEAT = 5.0
 DEAD_AFTER = 4 * HEARTBEAT
-CONNECT_TIMEOUT = 6.0
-"""Seconds for which a starting server tries to reach its database before it stops. The original tries for 10 to 30."""
 
 
 class Store(Protocol):
-    """The Redis commands that the registry uses."""
+    """The commands of Redis that the registry uses."""
 
     async def hget(self, name: str, key: str) -> str | None: ...
     async def hgetall(self, name: str) -> dict[str, str]: ...
@@ -72,7 +72,8 @@ class MongoStore:
         credentials, at, rest = database.url.rpartition("@")
         client: AsyncMongoClient[dict[str, str]] = AsyncMongoClient(
             credentials.replace("+", "%2B").replace("mongodb%2Bsrv", "mongodb+srv") + at + rest,
-            serverSelectionTimeoutMS=1000 * CONNECT_TIMEOUT,
+            # The original waits for 30 s.
+            serverSelectionTimeoutMS=6000,
         )
         self._documents: AsyncCollection[dict[str, str]] = client["clusterdb"]["registry"]
 
@@ -98,48 +99,64 @@ class MongoStore:
 async def connect_database(database: RedisDatabase | MongoDatabase) -> Store:
     """Connects to the database. Raises UnusableDatabaseError if it rejects the password or cannot be reached."""
     try:
-        store = MongoStore(database) if isinstance(database, MongoDatabase) else _redis_store(database)
+        store = MongoStore(database) if isinstance(database, MongoDatabase) else RedisStore(database)
     except (InvalidURI, ConfigurationError) as error:
         raise UnusableDatabaseError(f"the connection string is invalid: {error}") from error
-    deadline = time.monotonic() + CONNECT_TIMEOUT
-    while True:
-        try:
-            await store.hget("antmedia:nodes", "")
-            return store
-        except (AuthenticationError, AuthorizationError, OperationFailure) as error:
-            raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
-        except DATABASE_ERRORS as error:
-            if time.monotonic() > deadline:
-                raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
-        await asyncio.sleep(0.5)
+    try:
+        await store.hget("antmedia:nodes", "")
+    except (AuthenticationError, AuthorizationError, OperationFailure) as error:
+        raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
+    except DATABASE_ERRORS as error:
+        raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error
+    return store
 
 
-def _redis_store(database: RedisDatabase) -> Store:
-    # With TLS it verifies the certificate and the host name, as the original's client does.
-    client = Redis(
-        host=database.host,
-        port=database.port,
-        ssl=database.tls,
-        username=database.user,
-        password=database.password,
-        decode_responses=True,
-        socket_connect_timeout=3,
-        socket_timeout=3,
-        # Redisson's default: three more attempts.
-        retry=Retry(_Pauses(), 3),
-    )
-    return cast(Store, client)
-
-
-class _Pauses(AbstractBackoff):
-    """The pauses between Redisson's attempts, measured with Redisson 3.24.3.
+class RedisStore:
+    """A store in Redis. A command is sent again after the pauses of the original's client, measured with Redisson 3.24.3.
 
     A command whose connection is lost waits for its reply for 3 s in any case, and is then sent again after 1.5 s. (A command that
-    finds no connection waits for 1.5 s only.)
+    finds no connection waits for 1.5 s only.) Three more attempts are Redisson's default.
     """
 
-    def compute(self, failures: int) -> float:
-        return 4.5 if failures == 1 else 1.5
+    def __init__(self, database: RedisDatabase) -> None:
+        # With TLS it verifies the certificate and the host name, as the original's client does.
+        self._client = Redis(
+            host=database.host,
+            port=database.port,
+            ssl=database.tls,
+            username=database.user,
+            password=database.password,
+            decode_responses=True,
+            socket_connect_timeout=3,
+            socket_timeout=3,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    async def hget(self, name: str, key: str) -> str | None:
+        return cast(str | None, await self._send("HGET", name, key))
+
+    async def hgetall(self, name: str) -> dict[str, str]:
+        return cast(dict[str, str], await self._send("HGETALL", name))
+
+    async def hset(self, name: str, key: str, value: str) -> None:
+        await self._send("HSET", name, key, value)
+
+    async def hsetnx(self, name: str, key: str, value: str) -> None:
+        await self._send("HSETNX", name, key, value)
+
+    async def hdel(self, name: str, key: str) -> None:
+        await self._send("HDEL", name, key)
+
+    async def _send(self, *command: str) -> object:
+        # The driver's own attempts do not cover the login on a new connection.
+        for pause in (4.5, 1.5, 1.5):
+            try:
+                return await self._client.execute_command(*command)
+            except (AuthenticationError, AuthorizationError):
+                raise
+            except (RedisConnectionError, RedisTimeoutError):
+                await asyncio.sleep(pause)
+        return await self._client.execute_command(*command)
 
 
 @dataclass(frozen=True)

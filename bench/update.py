@@ -107,22 +107,54 @@ def find_longest_chain(resources: list[dict[str, Any]], steps: Steps) -> list[st
     return max(best.values())[1]
 
 
+def find_needed_scripts(resources: list[dict[str, Any]], chain: list[str]) -> list[str]:
+    """Returns the remote commands of a chain and those that they depend on, in an order in which they can run."""
+    before: dict[str, list[str]] = {
+        resource["urn"]: [*resource.get("dependencies", []), resource.get("parent", "")]
+        for resource in resources
+    }
+    needed, found = [*chain], set[str]()
+    while needed:
+        if (urn := needed.pop()) in before and urn not in found:
+            found.add(urn)
+            needed += before[urn]
+    return [urn for urn in before if urn in found and "command:remote" in urn]
+
+
+def read_resources(cluster: Cluster) -> list[dict[str, Any]]:
+    """Returns the state's resources, with their secrets."""
+    state = json.loads(cluster.pulumi("stack", "export", "--show-secrets").check())
+    return state["deployment"]["resources"]
+
+
+def find_address(resources: list[dict[str, Any]]) -> str:
+    """Returns the load balancer's public address."""
+    return next(
+        str(found["outputs"]["publicIp"]) for found in resources if found["type"] == "aws:ec2/eip:Eip"
+    )
+
+
 def name_of(urn: str) -> str:
     return urn.rpartition("::")[2]
 
 
 class HandRun:
-    """Runs the remote commands of a chain over SSH, one after the other, as somebody at a shell would."""
+    """Runs remote commands of a state over SSH, one after the other, as somebody at a shell would.
 
-    def __init__(self, cluster: Cluster, resources: list[dict[str, Any]], address: str) -> None:
+    The machines may be those of a later state: `now`.
+    """
+
+    def __init__(self, cluster: Cluster, resources: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
         self._cluster = cluster
-        self._inputs = {resource["urn"]: resource.get("inputs", {}) for resource in resources}
-        self._former = next(
-            str(resource["outputs"]["publicIp"])
-            for resource in resources
-            if resource["type"] == "aws:ec2/eip:Eip"
-        )
-        self._address = address
+        self._address = find_address(now)
+        inputs = json.dumps({resource["urn"]: resource.get("inputs", {}) for resource in resources})
+        # AWS gives new addresses, and new ids at the end of ARNs.
+        new = {resource["urn"]: resource for resource in now}
+        for resource in resources:
+            for key in ("publicIp", "arn"):
+                if value := resource.get("outputs", {}).get(key):
+                    inputs = inputs.replace(value, new[resource["urn"]]["outputs"][key])
+        self._inputs = json.loads(inputs)
         connection = next(inputs["connection"] for inputs in self._inputs.values() if "connection" in inputs)
         self._key = Path(tempfile.mkdtemp(prefix="bench-")) / "key"
         self._key.touch(0o600)
@@ -131,7 +163,7 @@ class HandRun:
     def run(self, urn: str) -> None:
         inputs = self._inputs[urn]
         connection = reveal(inputs["connection"])
-        host = str(reveal(connection["host"])).replace(self._former, self._address)
+        host = str(reveal(connection["host"]))
         options = (
             f"-i {self._key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         )
@@ -140,7 +172,7 @@ class HandRun:
             if host == self._address
             else f"-o ProxyCommand={shlex.quote(f'ssh {options} -W %h:%p pulumi@{self._address}')}"
         )
-        command = str(reveal(inputs["create"])).replace(self._former, self._address)
+        command = str(reveal(inputs["create"]))
         login = ["ssh", *shlex.split(f"{options} {jump}"), f"pulumi@{host}"]
         stdin = str(reveal(inputs.get("stdin", "")))
         # Until the machine has booted.
@@ -165,38 +197,26 @@ def measure_first_up(cluster: Cluster) -> dict[str, Any]:
     with steps.recorded():
         cluster.update(*steps.options)
     seconds = time.monotonic() - started
-    state = json.loads(cluster.pulumi("stack", "export", "--show-secrets").check())
-    resources = state["deployment"]["resources"]
+    resources = read_resources(cluster)
     chain = find_longest_chain(resources, steps)
-    remote = [urn for urn in chain if "command:remote" in urn]
     # What AWS does, and the start of the engine, by hand takes as long as in the update.
     by_hand = sum(steps.seconds(urn) for urn in chain if "command:" not in urn)
     local = sum(steps.seconds(urn) for urn in chain if "command:local" in urn)
     cluster.pulumi("destroy", "--yes", "--skip-preview").check()
     cluster.update(*EXCLUDE_SCRIPTS)
-    outputs = cluster.pulumi("stack", "export").check()
-    address = next(
-        str(resource["outputs"]["publicIp"])
-        for resource in json.loads(outputs)["deployment"]["resources"]
-        if resource["type"] == "aws:ec2/eip:Eip"
-    )
-    hand = HandRun(cluster, resources, address)
-    # The chain's scripts run on machines that other steps have given them to.
-    for urn in (urn for urn in steps.ended if urn.endswith("-scripts") and urn not in chain):
-        hand.run(urn)
+    hand = HandRun(cluster, resources, read_resources(cluster))
     parts: list[dict[str, Any]] = []
-    # The first script waits for the machine. It has booted by now, so the wait of the update counts.
-    for number, urn in enumerate(remote):
+    # What the chain's steps need beside each other counts only in the chain: somebody else does it meanwhile.
+    for urn in find_needed_scripts(resources, chain):
         begun = time.monotonic()
         hand.run(urn)
         took = time.monotonic() - begun
-        parts.append(
-            {
-                "step": name_of(urn),
-                "update": steps.seconds(urn),
-                "hand": max(took, steps.seconds(urn)) if number == 0 else took,
-            }
-        )
+        if urn in chain:
+            update = steps.seconds(urn)
+            # The first script waits for the machine. It has booted by now, so the wait of the update counts.
+            parts.append(
+                {"step": name_of(urn), "update": update, "hand": took if parts else max(took, update)}
+            )
     by_hand += sum(part["hand"] for part in parts) + local
     return {
         "load": load, "seconds": seconds, "chain_seconds": sum(map(steps.seconds, chain)), "by_hand_seconds": by_hand,
@@ -284,14 +304,14 @@ def measure_apply(cluster: Cluster) -> list[dict[str, float]]:
 
 
 def measure_repeated_installation(cluster: Cluster) -> dict[str, float]:
-    """Measures the scripts that install packages, when they run again."""
+    """Measures the scripts that install packages, when they run again, with their SSH logins."""
+    resources = read_resources(cluster)
+    hand = HandRun(cluster, resources, resources)
     found: dict[str, float] = {}
-    for machine, command in (
-        ("load-balancer", f"{SCRIPTS}/install-haproxy.sh {DOMAIN}"),
-        ("database", f"{SCRIPTS}/install-valkey.sh $(hostname -I | cut -d ' ' -f 1)"),
-    ):
+    for machine, step in (("load-balancer", "load-balancer-haproxy"), ("database", "database-valkey")):
+        (urn,) = (resource["urn"] for resource in resources if name_of(resource["urn"]) == step)
         begun = time.monotonic()
-        cluster.run_on(machine, "bash", "-c", command).check()
+        hand.run(urn)
         found[machine] = time.monotonic() - begun
     return found
 

@@ -27,6 +27,8 @@ AWAY_AFTER = 1.5
 """Seconds without an answer of the database."""
 BACK_AFTER = 5.0
 """Seconds of answers: a database that stops again at once does not interrupt the nodes twice."""
+CLOSED = 5.0
+"""Seconds for which a standby that has become a replica takes no connection of nodes: until their proxies know its role."""
 LIFETIME = 3600
 """Seconds. systemd starts the script again, in the version that is then installed."""
 
@@ -103,19 +105,16 @@ class Valkey:
         leads = role[0] == "master"
         return State(leads, registry or "", has_replica=leads and bool(role[2]))
 
+    def read_offset(self) -> int:
+        """Returns the position in the stream of writes up to which it has them."""
+        (role,) = self.ask(("ROLE",))
+        return int(role[1] if role[0] == "master" else role[4])
+
     def replicate(self, primary: str) -> None:
         self.ask(("REPLICAOF", primary, str(PORT)))
 
     def lead(self) -> None:
         self.ask(("REPLICAOF", "NO", "ONE"))
-
-    def hand_over(self, replica: str) -> None:
-        # Writes wait until the nodes' proxies have noticed, so that none is refused.
-        pause = ("CLIENT", "PAUSE", "2500", "WRITE")
-        self.ask(pause, ("FAILOVER", "TO", replica, str(PORT), "TIMEOUT", "2000"))
-        end = time.monotonic() + 2.5
-        while self.read_state().leads and time.monotonic() < end:
-            time.sleep(INTERVAL)
 
 
 def _exchange(connection: socket.socket, commands: Sequence[tuple[str, ...]]) -> list[Any]:
@@ -150,6 +149,8 @@ class Registry:
 
     def __init__(self, database: str, address: str) -> None:
         self._address = address
+        # A former run may have ended while the standby was closed.
+        self._opens: float | None = 0.0
         self._standby = Valkey("127.0.0.1", "operator")
         self._database = Valkey(database, "replication")
         self._last_answer = self._first_answer = time.monotonic()
@@ -159,6 +160,8 @@ class Registry:
         standby = self._standby.read_state()
         database = self._ask_database()
         now = time.monotonic()
+        if self._opens is not None and now >= self._opens:
+            self._open()
         step = choose_step(standby, database, now - self._last_answer, now - self._first_answer)
         if step is None:
             return
@@ -166,14 +169,42 @@ class Registry:
         match step:
             case Step.LEAD:
                 self._standby.lead()
+                self._open()
             case Step.FOLLOW:
-                self._standby.replicate(self._database.address)
+                self._demote()
             case Step.COPY:
                 self._database.replicate(self._address)
             case Step.HAND_OVER:
-                self._standby.hand_over(self._database.address)
+                self._hand_over()
             case Step.RELEASE:
                 self._database.lead()
+
+    def _hand_over(self) -> None:
+        # No write is lost or refused: they wait until the database has all of them and leads.
+        self._standby.ask(("CLIENT", "PAUSE", "10000", "WRITE"))
+        try:
+            end = time.monotonic() + 2
+            while self._database.read_offset() < self._standby.read_offset():
+                if time.monotonic() > end:
+                    return
+                time.sleep(0.01)
+            self._database.lead()
+            self._demote()
+        finally:
+            self._standby.ask(("CLIENT", "UNPAUSE"))
+
+    def _demote(self) -> None:
+        """Makes the standby a replica, and ends the connections of the nodes, which would get errors for their writes."""
+        self._standby.ask(
+            ("CONFIG", "SET", "bind", "127.0.0.1"),
+            ("CLIENT", "KILL", "TYPE", "normal"),
+            ("REPLICAOF", self._database.address, str(PORT)),
+        )
+        self._opens = time.monotonic() + CLOSED
+
+    def _open(self) -> None:
+        self._standby.ask(("CONFIG", "SET", "bind", f"127.0.0.1 {self._address}"))
+        self._opens = None
 
     def _ask_database(self) -> State | None:
         """Returns None if the database does not answer, or loads its data."""

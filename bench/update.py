@@ -149,11 +149,15 @@ class HandRun:
         self._address = find_address(now)
         inputs = json.dumps({resource["urn"]: resource.get("inputs", {}) for resource in resources})
         # AWS gives new addresses, and new ids at the end of ARNs.
-        new = {resource["urn"]: resource for resource in now}
+        new = {resource["urn"]: resource.get("outputs", {}) for resource in now}
         for resource in resources:
             for key in ("publicIp", "arn"):
-                if value := resource.get("outputs", {}).get(key):
-                    inputs = inputs.replace(value, new[resource["urn"]]["outputs"][key])
+                former, value = (
+                    outputs.get(key)
+                    for outputs in (resource.get("outputs", {}), new.get(resource["urn"], {}))
+                )
+                if former and value:
+                    inputs = inputs.replace(former, value)
         self._inputs = json.loads(inputs)
         connection = next(inputs["connection"] for inputs in self._inputs.values() if "connection" in inputs)
         self._key = Path(tempfile.mkdtemp(prefix="bench-")) / "key"

@@ -36,8 +36,8 @@ listen registry
     tcp-check send "AUTH probe -\r\nROLE\r\nQUIT\r\n"
     tcp-check expect string master
     # The database has no check: the standby's role decides. A change of it ends all connections to the other one, and Ant Media
-    # Server connects again.
-    server standby $standby:6379 check inter 1s fall 1 rise 1 on-marked-up shutdown-backup-sessions on-marked-down shutdown-sessions
+    # Server connects again. A standby that has handed over refuses connections, which counts as well.
+    server standby $standby:6379 check inter 1s fall 1 rise 1 on-marked-up shutdown-backup-sessions on-marked-down shutdown-sessions observe layer4 error-limit 1 on-error mark-down
     server database $database:6379 backup
 END
 }

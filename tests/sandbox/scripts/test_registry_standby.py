@@ -185,6 +185,25 @@ def test_node_writes_on_while_the_database_is_away_and_the_database_has_it_all_a
     assert registry.count_keys(keys) >= keys - 4 * (fail is not stop)
 
 
+def test_hand_over_refuses_no_write_of_a_node_that_checks_late(registry: Registry) -> None:
+    def count_all_keys() -> int:
+        return int(ask(PASSWORD, DATABASE, "DBSIZE")[1:])
+
+    set_up = f"{INSTALLED}/set-up-registry-proxy.sh {DATABASE} {BALANCER}"
+    rarely = "sed -i 's/check inter 1s/check inter 1h downinter 1s/' /etc/haproxy/haproxy.cfg"
+    registry.node.shell(f"{rarely} && systemctl restart haproxy")
+    with registry.writing() as stop_writing:
+        stop(registry)
+        wait_until("the standby leads", registry.standby_leads)
+        start(registry)
+        wait_until("the standby follows", lambda: registry.role(registry.balancer) == "slave")
+        before = count_all_keys()
+        wait_until("the node writes to the database", lambda: count_all_keys() > before + 4)
+        keys = stop_writing()
+    registry.node.shell(set_up)
+    assert registry.count_keys(keys) == keys
+
+
 def test_new_database_gets_data_and_passwords_of_the_standby(registry: Registry) -> None:
     before = registry.database.install_database()
     with registry.writing() as stop_writing:

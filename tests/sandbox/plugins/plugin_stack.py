@@ -20,7 +20,8 @@ PASSPHRASE = "the tests' passphrase"
 
 
 def install_stand_ins(home: Path) -> None:
-    """Installs the three stand-in plugins into a PULUMI_HOME."""
+    """Installs the three stand-in plugins into a PULUMI_HOME, without the engine's logs as in the sandbox."""
+    (home / "logs").touch()
     plugins = [f"resource-{name}-v{version(f'pulumi_{name}')}" for name in ("aws", "command")]
     subprocess.run([PROJECT / "sandbox/plugins/install", home, LANGUAGE_HOST, *plugins], check=True)
 

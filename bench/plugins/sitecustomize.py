@@ -90,7 +90,8 @@ def classify(frame: FrameType | None, folder: str) -> str:
             return "imports"
         if "/site-packages/pulumi" in file or "/site-packages/grpc" in file:
             return "sdk"
-        if file.startswith(folder) and "/.venv/" not in file:
+        # The language host, which runs the event loop, may be in the same checkout.
+        if file.startswith(folder) and "/.venv/" not in file and "/sandbox/" not in file:
             return "own"
         frame = frame.f_back
     return "sdk"

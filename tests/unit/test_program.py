@@ -932,3 +932,8 @@ def test_longest_chain_of_scripts_does_not_grow_with_the_nodes(two_and_two: Run)
 
     many = run(route53Zone="ant-media.test", origins={"count": 4}, edges={"count": 8})
     assert measure_longest_chain(many) == measure_longest_chain(two_and_two)
+
+
+def test_registered_resources_have_no_stack_trace_in_the_state(two_and_two: Run) -> None:
+    # The SDK registers the stack before it starts the program.
+    assert {name for name, frames in two_and_two.stack_frames.items() if frames} == {"ant-media-cluster-unit"}

@@ -12,7 +12,13 @@ from struct import pack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
 from pydantic import SecretStr
 
 _ALGORITHM = b"ssh-ed25519"
@@ -34,6 +40,12 @@ class SshKeys:
         `sshPrivateKey` replaces no machine.
         """
         return derive_host_key(self.host_key_seed.get_secret_value(), "login of the program")
+
+    @cached_property
+    def private_login_key(self) -> SecretStr:
+        """The private login key in PKCS #8, which is a third as long as OpenSSH's format: the state has it with every remote script."""
+        key = load_ssh_private_key(self.login_key.private_openssh.encode(), password=None)
+        return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
     @cached_property
     def authorized_keys(self) -> tuple[str, str]:

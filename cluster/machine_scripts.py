@@ -1,8 +1,11 @@
 """The scripts under templates/scripts: a folder for each kind of machine, and one for what every machine has."""
 
-from collections.abc import Iterator
+import base64
+import bz2
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 _REPOSITORY = Path(__file__).parent.parent
@@ -43,11 +46,54 @@ def find_hook_problem(path: str) -> str | None:
     return None
 
 
-@cache
 def bundle_scripts(folder: ScriptFolder) -> str:
-    """Returns all scripts that a kind of machine has, as install-scripts.sh reads them: each after a line `=== NAME`."""
+    """Returns all scripts that a kind of machine has, each after a line `=== NAME`."""
+    return _bundle(_read_scripts(folder))
+
+
+@cache
+def pack_scripts(folder: ScriptFolder) -> str:
+    """Returns all scripts that a kind of machine has, as install-scripts.sh reads them."""
+    return pack(_read_scripts(folder))
+
+
+def pack(scripts: Mapping[str, str]) -> str:
+    """Returns a line `=== NAME VERSION` for each script, and then the compressed bundle on one line.
+
+    The state has it twice for each machine, and Pulumi writes the whole state after each step. The versions name in previews
+    what changes. Every build of bzip2 compresses a text to the same bytes. Those of zlib do not, so scripts would run again.
+    """
+    versions = [f"=== {name} {short_digest(text)}\n" for name, text in scripts.items()]
+    packed = base64.b64encode(bz2.compress(_bundle(scripts).encode())).decode()
+    return "".join([*versions, packed, "\n"])
+
+
+BEGIN_OF_PACKED = base64.b64encode(b"BZh").decode()
+
+
+def unpack_scripts(stdin: str) -> str:
+    """Returns the bundle in the standard input of install-scripts.sh, and that of other scripts as it is.
+
+    Releases before the compressed bundle sent it as it is, too.
+    """
+    packed = stdin.rstrip("\n").rpartition("\n")[2]
+    if not stdin.startswith("=== ") or not packed.startswith(BEGIN_OF_PACKED):
+        return stdin
+    return bz2.decompress(base64.b64decode(packed)).decode()
+
+
+def short_digest(text: str) -> str:
+    """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+def _bundle(scripts: Mapping[str, str]) -> str:
+    return "".join(f"=== {name}\n{text}" for name, text in scripts.items())
+
+
+def _read_scripts(folder: ScriptFolder) -> dict[str, str]:
     paths = sorted(_list_scripts(folder), key=lambda path: path.name)
-    return "".join(f"=== {path.name}\n{path.read_text()}" for path in paths)
+    return {path.name: path.read_text() for path in paths}
 
 
 def _list_scripts(folder: ScriptFolder) -> Iterator[Path]:

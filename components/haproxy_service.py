@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_command as command
 
-from cluster.machine_scripts import ScriptFolder, read_script
+from cluster.machine_scripts import ScriptFolder, read_script, short_digest
 from cluster.plan import AcmePlan, EndpointCheck
 from cluster.settings.certificate import TlsSettings
 from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes, NodeSetup, drain_removed_nodes
-from components.remote_script import RemoteScript, run_again_after_failure, short_digest
+from components.remote_script import RemoteScript, run_again_after_failure
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class HAProxyService(pulumi.ComponentResource):
         if isinstance(args.certificate, AcmePlan):
             self.certificate = self._order_certificate(name, args.balancer, args.certificate)
         self._verify(name, args, removed)
-        self.register_outputs({"haproxy_cfg": self.haproxy_cfg})
+        # Not haproxy.cfg, which the state has three times already.
+        self.register_outputs({})
 
     def _after(self, *resources: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, depends_on=resources)

@@ -109,7 +109,7 @@ class Machine(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("ant-media:machine:Machine", name, None, opts)
-        self._login_key = args.ssh.login_key
+        self._private_login_key = args.ssh.private_login_key
         self.authorized_keys = args.ssh.authorized_keys
         self._host_key = args.host_key
         self._role = args.place.role
@@ -165,7 +165,7 @@ class Machine(pulumi.ComponentResource):
         return {
             "host": host,
             "user": REMOTE_USER,
-            "private_key": pulumi.Output.secret(self._login_key.private_openssh),
+            "private_key": pulumi.Output.secret(self._private_login_key.get_secret_value()),
             "host_key": self._host_key.public_openssh,
             "dial_error_limit": DIAL_ATTEMPTS,
             "per_dial_timeout": 5,

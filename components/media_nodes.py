@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 
 from cluster.address_plan import Role
-from cluster.machine_scripts import ScriptFolder
+from cluster.machine_scripts import ScriptFolder, short_digest
 from cluster.plan import NodePlan
 from cluster.rollout import order_changes
 from components.cluster_database import ClusterDatabase
@@ -20,7 +20,6 @@ from components.remote_script import (
     fingerprint_script,
     install_node_exporter,
     run_hook,
-    short_digest,
 )
 
 
@@ -76,9 +75,13 @@ class MediaNodes(pulumi.ComponentResource):
         machines = {machine.place.name: machine for machine in args.machines}
         self._first = next(iter(machines), None)
         created: dict[str, tuple[Machine, RemoteScript]] = {}
+        after = args.after
         for node, previous in order_changes([*machines], args.setup.running).items():
             running = node in args.setup.running
-            before = [created[other][1] for other in previous] + ([*args.after] if running else [])
+            before = [created[other][1] for other in previous]
+            if running:
+                # The other running nodes wait for this one.
+                before, after = [*before, *after], ()
             created[node] = self._create_node(machines[node], args.setup, before, running)
         self.machines = [created[node][0] for node in machines]
         self.ready = [created[node][1] for node in machines]
@@ -116,7 +119,7 @@ class MediaNodes(pulumi.ComponentResource):
             opts=self._after(*previous),
         )
         # A first machine has no viewers, so it does not wait for the load balancer.
-        machine = Machine(node, args, self._after(*previous, *([drained] if running else [])))
+        machine = Machine(node, args, self._after(*([drained] if running else [])))
         connection = machine.connection(machine.private_ip, setup.balancer.jump_host)
         host = ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after())
         reachable = database.reach_from(node, host, self._after()) if database else []

@@ -2,14 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
-from hashlib import sha256
 
 import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
 from cluster import address_plan
-from cluster.machine_scripts import ScriptFolder, bundle_scripts, read_hook, read_script
+from cluster.machine_scripts import ScriptFolder, pack_scripts, read_hook, read_script, short_digest
 from components.machine import Machine
 
 INSTALLED = "/usr/local/lib/ant-media-cluster"
@@ -26,7 +25,7 @@ class ScriptHost:
     machine: Machine
     folder: ScriptFolder
     """The folder of `templates/scripts` that it has, beside `every-machine`."""
-    connection: command.remote.ConnectionArgs
+    connection: pulumi.Output[command.remote.ConnectionArgs]
     scripts: command.remote.Command
     """Complete when the scripts are installed."""
 
@@ -40,15 +39,15 @@ class ScriptHost:
     ) -> None:
         self.machine = machine
         self.folder = folder
-        self.connection = connection
+        self.connection = pulumi.Output.from_input(connection)
         install = read_script(ScriptFolder.EVERY_MACHINE, "install-scripts.sh")
         self.scripts = command.remote.Command(
             f"{name}-scripts",
-            connection=connection,
+            connection=self.connection,
             create=shlex.join(
                 ["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED, *machine.authorized_keys]
             ),
-            stdin=bundle_scripts(folder),
+            stdin=pack_scripts(folder),
             triggers=machine.starts,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(_command_options(machine), opts),
@@ -135,11 +134,6 @@ def run_hook(
         timeout=900,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[set_up])),
     )
-
-
-def short_digest(text: str) -> str:
-    """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
-    return sha256(text.encode()).hexdigest()[:12]
 
 
 def fingerprint_script(

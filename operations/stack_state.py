@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from cluster.machine_scripts import unpack_scripts
 from operations.resources import INSTANCE, parse_script
 
 SECURITY_GROUP = "aws:ec2/securityGroup:SecurityGroup"
@@ -124,7 +125,7 @@ def _read_machine(urn: str, commands: Sequence[Mapping[str, Any]]) -> Machine:
     inputs = [_decrypt(command["inputs"]) for command in commands]
     steps = [Step(command["urn"], _script_name(own)) for command, own in zip(commands, inputs, strict=True)]
     stdin = {step.script: str(own.get("stdin")) for step, own in zip(steps, inputs, strict=True)}
-    deployed_files = stdin.get("install-scripts.sh", "")
+    deployed_files = unpack_scripts(stdin.get("install-scripts.sh", ""))
     recording = {"install-scripts.sh", *_recording_scripts(deployed_files)}
     if "apply-haproxy-config.sh" in stdin:
         deployed_files += f"=== haproxy.cfg\n{stdin['apply-haproxy-config.sh']}"

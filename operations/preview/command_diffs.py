@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from cluster.machine_scripts import unpack_scripts
 from operations.markdown import NOTE_SIZE, code_block, collapsed, count_bytes, diff_lines, format_omission
 from operations.preview.changes import Step
 from operations.preview.resource_tables import format_names
@@ -56,6 +57,6 @@ def _format_input(value: object) -> str:
         case None:
             return ""
         case str():
-            return value
+            return unpack_scripts(value)
         case _:
             return "\n".join(f"{path}={leaf}" for path, leaf in flatten("", value))

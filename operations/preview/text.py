@@ -1,7 +1,7 @@
 """Prints a preview as text: `pulumi preview --diff` with every changed line whole.
 
 Passes `--show-full-output`, because the engine cuts lines after 150 characters. Then shortens the unchanged text properties
-of resources, such as the scripts of a new machine.
+of resources, such as the command of a new machine, and compressed scripts.
 """
 
 import re
@@ -12,12 +12,15 @@ from argparse import REMAINDER
 from collections.abc import Sequence
 from types import FrameType
 
+from cluster.machine_scripts import BEGIN_OF_PACKED
 from operations.command_line import new_parser, run_command
 
 _MAX_LINE_LENGTH = 300
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _UNSIGNED_TEXT = re.compile(r' +(\[\d+\]|[\w./-]+) *: "')
 """Start of a line with the text of one property. Lines with a change have a sign: +, - or ~."""
+_PACKED_SCRIPTS = re.compile(rf" +[+-] {BEGIN_OF_PACKED}")
+"""The lines before it name the scripts that change."""
 
 
 def main() -> int:
@@ -52,12 +55,17 @@ def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def shorten(line: str) -> str:
-    """Cuts a long line that shows the text of a property without a change."""
+    """Cuts a long line that shows the text of a property without a change, or compressed scripts."""
     plain = _COLOR.sub("", line)
-    if len(plain) <= _MAX_LINE_LENGTH or not _UNSIGNED_TEXT.match(plain):
+    if len(plain) <= _MAX_LINE_LENGTH:
         return line
-    # No backslash at the end, so that the quotation mark is not escaped.
-    cut = plain[:_MAX_LINE_LENGTH].rstrip("\\") + '..."'
+    if _PACKED_SCRIPTS.match(plain):
+        cut = plain[:_MAX_LINE_LENGTH] + "..."
+    elif _UNSIGNED_TEXT.match(plain):
+        # No backslash at the end, so that the quotation mark is not escaped.
+        cut = plain[:_MAX_LINE_LENGTH].rstrip("\\") + '..."'
+    else:
+        return line
     colors = line[: line.index(" ")]
     return f"{colors}{cut}\x1b[0m" if colors else cut
 

@@ -385,8 +385,8 @@ def test_running_origins_leave_service_after_the_edges_and_new_ones_do_not_wait(
     cloud = run(Run(running_addresses=("10.0.0.8",)))
     edges = {"edge1-in-service", "edge2-in-service"}
     assert edges <= cloud.dependencies[f"{REMOTE} origin1-drain"]
-    assert edges <= cloud.dependencies["ant-media:machine:Machine origin1"]
-    assert not edges & cloud.dependencies["ant-media:machine:Machine origin2"]
+    assert edges <= list_remote_steps_before(cloud, "origin1")
+    assert not edges & list_remote_steps_before(cloud, "origin2")
     assert not any("origin" in name for name in cloud.dependencies[f"{REMOTE} edge1-drain"])
 
 
@@ -932,6 +932,29 @@ def test_longest_chain_of_scripts_does_not_grow_with_the_nodes(two_and_two: Run)
 
     many = run(route53Zone="ant-media.test", origins={"count": 4}, edges={"count": 8})
     assert measure_longest_chain(many) == measure_longest_chain(two_and_two)
+
+
+def test_dependencies_grow_linearly_with_the_running_nodes() -> None:
+    def count_dependencies(origins: int) -> int:
+        counts: dict[str, Any] = {"origins": {"count": origins}, "edges": {"count": 2 * origins}}
+        machines = run(**counts).of_type(INSTANCE).values()
+        cloud = run(Run(running_addresses=tuple(inputs["privateIp"] for inputs in machines)), **counts)
+        assert "edge1-in-service" in list_remote_steps_before(cloud, f"origin{origins}")
+        return sum(map(len, cloud.dependencies.values()))
+
+    few, more, many = (count_dependencies(origins) for origins in (3, 6, 9))
+    assert many - more == more - few
+
+
+def test_edge_adds_at_most_40_kilobytes_of_inputs_to_the_state(two_and_two: Run) -> None:
+    # The state has the inputs of a command twice, because its outputs repeat them, and Pulumi writes it after each step.
+    inputs = [
+        json.dumps(resource.inputs)
+        for resource in two_and_two.resources
+        if resource.name.partition("-")[0] == "edge2"
+    ]
+    assert len(inputs) == 7
+    assert sum(map(len, inputs)) < 40_000
 
 
 def test_registered_resources_have_no_stack_trace_in_the_state(two_and_two: Run) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Waits for cloud-init, then sets the public keys that may log in as this user and installs scripts into a directory. Standard input
-# holds the scripts, each after a line "=== NAME".
+# holds a line "=== NAME VERSION" for each script, and then all scripts, each after a line "=== NAME", compressed with bzip2 in base64.
 # usage: sudo install-scripts.sh DIRECTORY KEY... < scripts
 set -euo pipefail
 directory=$1
@@ -26,7 +26,9 @@ authorize_keys "$@"
 rm -rf "$directory.new"
 mkdir -p "$directory.new"
 cd "$directory.new"
-awk '/^=== / { file = $2; next } { print > file }'
+sed '/^=== /d' | base64 --decode |
+  python3 -c 'import bz2, sys; sys.stdout.buffer.write(bz2.decompress(sys.stdin.buffer.read()))' |
+  awk '/^=== / { file = $2; next } { print > file }'
 chmod 0755 ./*
 # One by one: units run these scripts, also after a reboot in the middle.
 mkdir -p "$directory"

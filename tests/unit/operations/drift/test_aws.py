@@ -8,6 +8,7 @@ from typing import Any
 import asyncssh
 import pytest
 
+from cluster.machine_scripts import pack
 from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, Difference
 from operations.drift.machines import read_machine
@@ -31,6 +32,9 @@ save_record() {
 === wait-for-servers.sh
 # does not call save_record
 """
+PACKED_SCRIPTS = pack(dict(re.findall(r"(?ms)^=== (\S+)\n(.*?)(?==== |\Z)", SCRIPTS)))
+# Releases before did not compress the scripts. The machine has those until the next update.
+UNPACKED_SCRIPTS = SCRIPTS
 
 
 def secret(value: object) -> dict[str, str]:
@@ -69,7 +73,7 @@ def state() -> StackState:
     ]
     resources = [
         *instances,
-        command("load-balancer-scripts", "load-balancer", "sudo bash -c '…'", SCRIPTS),
+        command("load-balancer-scripts", "load-balancer", "sudo bash -c '…'", PACKED_SCRIPTS),
         command(
             "service-configuration",
             "load-balancer",
@@ -84,7 +88,7 @@ def state() -> StackState:
             secret(f"{PASSWORD}\nredis://:another-password@10.0.0.5\n"),
         ),
         command("gone", "load-balancer", f"{run}/set-statistics-password.sh admin", None, delete=True),
-        command("origin1-scripts", "origin1", "sudo bash -c '…'", SCRIPTS),
+        command("origin1-scripts", "origin1", "sudo bash -c '…'", UNPACKED_SCRIPTS),
         {
             "urn": urn("aws:ec2/securityGroup:SecurityGroup", "firewall-nodes"),
             "type": "aws:ec2/securityGroup:SecurityGroup",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.machine_scripts import pack
 from operations.markdown import LIMIT
 from operations.preview.changes import ManualChange, Preview, Step, parse_preview
 from operations.preview.monthly_cost import Cost, CostLine
@@ -41,6 +42,13 @@ def apply_haproxy_cfg(old: str, new: str) -> Step:
         "HAProxyService",
         {**run, "stdin": old},
         {**run, "stdin": new},
+    )
+
+
+def install_scripts(old: str, new: str) -> Step:
+    run = {"create": "sudo timeout 600 bash -c '…' '' /usr/local/lib/ant-media-cluster"}
+    return Step(
+        "replace", COMMAND, "edge1-scripts", "MediaNodes", {**run, "stdin": old}, {**run, "stdin": new}
     )
 
 
@@ -191,6 +199,19 @@ def test_comment_contains_no_secret(name: str) -> None:
     )
     assert [secret for secret in KNOWN_SECRETS if secret in text] == []
     assert "PRIVATE KEY" not in text
+
+
+def test_changed_script_is_shown_as_a_diff_of_its_text() -> None:
+    # The first form is that of releases before, which did not compress the scripts.
+    bundle, scripts = "=== a.sh\necho 1\n=== b.sh\necho 2\n", {"a.sh": "echo 1\n", "b.sh": "echo 3\n"}
+    for old in (bundle, pack({**scripts, "b.sh": "echo 2\n"})):
+        text = render_comment("dev", Preview([install_scripts(old, pack(scripts))], ""), NO_VIOLATIONS)
+        assert " === a.sh\n echo 1\n === b.sh\n-echo 2\n+echo 3\n" in text
+        assert "echo 3" not in render_comment(
+            "dev",
+            Preview([install_scripts(bundle, pack({**scripts, "b.sh": "echo 2\n"}))], ""),
+            NO_VIOLATIONS,
+        )
 
 
 def test_configuration_and_outputs_are_not_read() -> None:

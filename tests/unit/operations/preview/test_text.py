@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from cluster.machine_scripts import pack
 from operations.preview.text import shorten
 from tests.project import PROJECT
 
@@ -34,6 +35,12 @@ def test_changed_and_short_lines_are_whole(line: str) -> None:
 @pytest.mark.parametrize("start", ['        stdin   : "', '    [2]: "', '    a.b/c-d: "'])
 def test_long_text_without_a_change_is_cut(start: str) -> None:
     assert shorten(f'{start}{LONG}"') == f"{start}{LONG}"[:300] + '..."'
+
+
+@pytest.mark.parametrize("sign", ["+", "-"])
+def test_changed_compressed_scripts_are_cut(sign: str) -> None:
+    line = f"          {sign} {pack({'a.sh': LONG * 100}).splitlines()[1]}{LONG}"
+    assert shorten(line) == line[:300] + "..."
 
 
 def test_cut_text_keeps_its_color() -> None:

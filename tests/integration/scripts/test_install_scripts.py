@@ -1,0 +1,66 @@
+"""Tests install-scripts.sh in a Debian 13 tree, with a cloud-init that has ended."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster.machine_scripts import ScriptFolder, pack, read_script
+
+RUN_IN_TREE = """
+set -euo pipefail
+mount -t overlay overlay -o "lowerdir=$LAYERS,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
+mount --bind /dev "$FOLDER/root/dev"
+mount -t proc proc "$FOLDER/root/proc"
+chroot "$FOLDER/root" env SUDO_USER=root bash -c "$SCRIPT" "" /opt/scripts "ssh-ed25519 AAAA" "ssh-ed25519 BBBB"
+"""
+SCRIPTS = {
+    "first.sh": "#!/bin/sh\necho 'one  two' \\\\ $0\n",
+    "second.py": "print('ä')\n\n",
+    "without-end.sh": "#!/bin/sh\n",
+}
+
+
+@pytest.fixture
+def tree(layers: str, tmp_path: Path) -> dict[str, str]:
+    for part in ("upper/opt/scripts", "upper/usr/local/bin", "upper/root/.ssh", "work", "root"):
+        (tmp_path / part).mkdir(parents=True)
+    (tmp_path / "upper/opt/scripts/of-another-release.sh").touch()
+    cloud_init = tmp_path / "upper/usr/local/bin/cloud-init"
+    cloud_init.write_text("#!/bin/sh\n")
+    cloud_init.chmod(0o755)
+    script = read_script(ScriptFolder.EVERY_MACHINE, "install-scripts.sh")
+    path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "LAYERS": layers, "FOLDER": str(tmp_path), "SCRIPT": script}
+
+
+def install(tree: dict[str, str], stdin: str) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--mount", "bash", "-c", RUN_IN_TREE]
+    return subprocess.run(command, env=tree, input=stdin, capture_output=True, text=True, timeout=60)
+
+
+def read_installed(tree: dict[str, str]) -> dict[str, str]:
+    folder = Path(tree["FOLDER"]) / "upper/opt/scripts"
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_exactly_the_scripts_of_the_bundle_are_installed(tree: dict[str, str]) -> None:
+    done = install(tree, pack(SCRIPTS))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert read_installed(tree) == SCRIPTS
+    folder = Path(tree["FOLDER"]) / "upper"
+    assert {path.stat().st_mode & 0o777 for path in (folder / "opt/scripts").iterdir() if path.is_file()} == {
+        0o755
+    }
+    assert (folder / "root/.ssh/authorized_keys").read_text() == "ssh-ed25519 AAAA\nssh-ed25519 BBBB\n"
+
+
+@pytest.mark.parametrize(
+    "stdin", ["", pack(SCRIPTS)[:-20], pack(SCRIPTS).replace("=== first.sh", "first.sh")]
+)
+def test_incomplete_bundle_fails_and_leaves_the_scripts_of_the_machine(
+    tree: dict[str, str], stdin: str
+) -> None:
+    assert install(tree, pack({"first.sh": "former\n"})).returncode == 0
+    assert install(tree, stdin).returncode != 0
+    assert read_installed(tree) == {"first.sh": "former\n"}

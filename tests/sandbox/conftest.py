@@ -31,19 +31,20 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     machine.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """The tests share it. The last one of test_machines.py stops it."""
     sandbox = Sandbox(tmp_path_factory.mktemp("cloud") / "state")
     sandbox("start")
     yield sandbox
     sandbox("stop")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ec2() -> Any:
     return client("ec2")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pair(sandbox: Sandbox, ec2: Any) -> tuple[Machine, Machine]:
     return launch_pair(sandbox, ec2)

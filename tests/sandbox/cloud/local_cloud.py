@@ -15,6 +15,7 @@ import boto3
 
 from sandbox.cloud import addresses, host
 from sandbox.cloud.process_tree import CLONE_NEWNET, setns
+from tests.e2e.running_cluster import ENTER_MACHINE
 
 T = TypeVar("T")
 CLOUD = str(host.SANDBOX / "bin/cloud")
@@ -45,15 +46,15 @@ runcmd:
 
 
 class Sandbox:
-    """A local cloud for one test module, with its own state folder and loopback address."""
+    """A local cloud with its own state folder and loopback address."""
 
     def __init__(self, state: Path) -> None:
         self.state = state
         self.environment = {**os.environ, "SANDBOX_STATE": str(state), "SANDBOX_ADDRESS": LOOPBACK}
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [CLOUD, *arguments],
+            command,
             env=self.environment,
             capture_output=True,
             text=True,
@@ -62,22 +63,22 @@ class Sandbox:
         )
 
     def __call__(self, *arguments: str) -> str:
-        done = self._run(*arguments)
+        done = self.run(CLOUD, *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
-
-    def try_run(self, *arguments: str) -> str:
-        """Returns the output, or "" if the command fails, as it may while a machine restarts."""
-        done = self._run(*arguments)
-        return done.stdout if done.returncode == 0 else ""
 
     def status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self("status", "--json"))
         return status
 
+    def find_machine(self, instance: str) -> dict[str, Any] | None:
+        """Returns the entry of an instance in the cloud's status file."""
+        machines: list[dict[str, Any]] = json.loads((self.state / "status.json").read_text())
+        return next((machine for machine in machines if machine["instance_id"] == instance), None)
+
     def state_of(self, instance: str) -> str | None:
-        machines = self.status()["machines"]
-        return next((machine["state"] for machine in machines if machine["instance_id"] == instance), None)
+        found = self.find_machine(instance)
+        return found["state"] if found else None
 
     def init_pid(self) -> int:
         return int((self.state / "pid").read_text().split()[1])
@@ -108,9 +109,13 @@ class Sandbox:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not condition():
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return
         assert time.monotonic() < deadline, "the condition is not met after 300 seconds"
-        time.sleep(0.1)
+        # A condition that takes long is asked less often.
+        time.sleep(max(0.1, 2 * (time.monotonic() - asked)))
 
 
 @dataclass
@@ -132,8 +137,21 @@ class Machine:
         address: str = self.describe()["PublicIpAddress"]
         return address
 
+    def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command as root. As `sandbox/bin/cloud shell` does, but without the start of Python."""
+        process = (self.sandbox.find_machine(self.id) or {}).get("process") or 0
+        enter = ("nsenter", f"--target={self.sandbox.init_pid()}", "--all", "sh", "-c", ENTER_MACHINE)
+        return self.sandbox.run(*enter, str(process), *command)
+
     def run(self, *command: str) -> str:
-        return self.sandbox("shell", self.name, *command)
+        done = self._run(*command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def try_run(self, *command: str) -> str:
+        """Returns the output, or "" if the command fails, as it may while the machine restarts."""
+        done = self._run(*command)
+        return done.stdout if done.returncode == 0 else ""
 
     def answers(self, port: int = 80) -> bool:
         return self.sandbox.read_greeting(self.public, port) is not None

@@ -1,5 +1,6 @@
 """A small Pulumi stack: the real engine, the stand-in plugins, state in a temporary folder."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -45,8 +46,24 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
         }
-        self.run("stack", "init", "test")
+        self._create(home / "new-stack")
         self.salt = (folder / "Pulumi.test.yaml").read_text().split()[1]
+
+    def _create(self, copy: Path) -> None:
+        """Creates the stack; after the first one by copying that, as `pulumi stack init` takes as long as many a test."""
+        home = Path(self.environment["PULUMI_HOME"])
+        # As Pulumi's projectWorkspace.settingsPath names the file with the selected stack.
+        project = hashlib.sha1(str(self.folder / "Pulumi.yaml").encode(), usedforsecurity=False).hexdigest()
+        selection = home / f"workspaces/plugins-{project}-workspace.json"
+        if copy.exists():
+            shutil.copytree(copy / "state", self.folder / "state", dirs_exist_ok=True)
+            shutil.copy(copy / "Pulumi.test.yaml", self.folder)
+            shutil.copy(copy / "selection", selection)
+            return
+        self.run("stack", "init", "test")
+        shutil.copytree(self.folder / "state", copy / "state")
+        shutil.copy(self.folder / "Pulumi.test.yaml", copy)
+        shutil.copy(selection, copy / "selection")
 
     def program(self, source: str) -> "Stack":
         (self.folder / "__main__.py").write_text(source)
@@ -91,6 +108,12 @@ class Stack:
 
     def up(self, *arguments: str, fails: bool = False) -> str:
         return self.run("up", "--yes", "--skip-preview", *arguments, fails=fails)
+
+    def refresh(self, *arguments: str) -> str:
+        return self.run("refresh", "--yes", "--skip-preview", *arguments)
+
+    def destroy(self, *, fails: bool = False) -> str:
+        return self.run("destroy", "--yes", "--skip-preview", fails=fails)
 
     def preview(self, *arguments: str) -> str:
         return self.run("preview", "--diff", *arguments)

@@ -31,6 +31,7 @@ ROLE = BY_TOKEN["aws:iam/role:Role"]
 ROLE_POLICY = BY_TOKEN["aws:iam/rolePolicy:RolePolicy"]
 PROFILE = BY_TOKEN["aws:iam/instanceProfile:InstanceProfile"]
 SECRET = BY_TOKEN["aws:secretsmanager/secret:Secret"]
+BUCKET = BY_TOKEN["aws:s3/bucket:Bucket"]
 
 REGION = "eu-west-1"
 SERVICES = ("ec2", "iam", "route53", "s3", "secretsmanager", "servicequotas", "sts")
@@ -550,7 +551,7 @@ def test_a_cluster_is_created_changed_repaired_and_destroyed(aws: Stack, amazon:
     assert "record" not in done
     assert amazon.instances()[0]["PrivateIpAddress"] == "10.9.0.8"
 
-    aws.run("destroy", "--yes")
+    aws.destroy()
     assert amazon.count_resources() == before
 
 
@@ -579,24 +580,7 @@ def test_read_outputs_stores_the_associated_instance_and_address(aws: Stack) -> 
     preview = aws.preview("--refresh")
     assert "7 unchanged" in preview
     assert "aws:ec2" not in preview
-    aws.run("destroy", "--yes")
-
-
-def test_default_tags_are_set_and_updated_on_every_resource(aws: Stack, amazon: Amazon) -> None:
-    aws.program(
-        "import pulumi_aws as aws\naws.ec2.Eip('plain', domain='vpc')\n"
-        "aws.ec2.Eip('own', domain='vpc', tags={'project': 'other', 'kind': 'test'})\n"
-    ).up()
-    configure(aws, settings(amazon, stage="test"))
-    aws.up()
-    tags = sorted(
-        (sorted((tag["Key"], tag["Value"]) for tag in address["Tags"]))
-        for address in amazon.ec2.describe_addresses()["Addresses"]
-    )
-    assert tags == [
-        [("kind", "test"), ("project", "other"), ("stage", "test")],
-        [("project", "ant-media"), ("stage", "test")],
-    ]
+    aws.destroy()
 
 
 TAGGED = """
@@ -607,20 +591,23 @@ aws.vpc.SecurityGroupIngressRule("rule", security_group_id=group.id, ip_protocol
     cidr_ipv4="203.0.113.20/32")
 aws.vpc.SecurityGroupIngressRule("from-group", security_group_id=group.id, ip_protocol="tcp", from_port=80, to_port=80,
     referenced_security_group_id=group.id, description="members")
+aws.ec2.Eip("plain", domain="vpc")
+aws.ec2.Eip("own", domain="vpc", tags={"project": "other", "kind": "test"})
 """
 
 
-def test_provider_tags_a_rule_whose_inputs_have_no_tags(aws: Stack, amazon: Amazon) -> None:
-    def tags() -> list[dict[str, str]]:
+def test_default_tags_are_set_and_updated_also_on_rules_whose_inputs_have_no_tags(
+    aws: Stack, amazon: Amazon
+) -> None:
+    def tags_of(resource: dict[str, Any]) -> dict[str, str]:
+        return {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
+
+    def rule_tags() -> list[dict[str, str]]:
         rules = amazon.ec2.describe_security_group_rules()["SecurityGroupRules"]
-        return [
-            {tag["Key"]: tag["Value"] for tag in rule["Tags"]}
-            for rule in rules
-            if rule.get("CidrIpv4") == "203.0.113.20/32"
-        ]
+        return [tags_of(rule) for rule in rules if rule.get("CidrIpv4") == "203.0.113.20/32"]
 
     aws.program(TAGGED).up()
-    assert tags() == [{"project": "ant-media"}]
+    assert rule_tags() == [{"project": "ant-media"}]
     rule, group = aws.resources()["rule"], aws.resources()["group"]
     assert not {"tags", "tagsAll"} & rule["inputs"].keys()
     assert rule["outputs"]["tagsAll"] == {"project": "ant-media"}
@@ -631,32 +618,30 @@ def test_provider_tags_a_rule_whose_inputs_have_no_tags(aws: Stack, amazon: Amaz
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
     configure(aws, settings(amazon, stage="test"))
-    assert "~ 3 updated" in aws.up()
-    assert tags() == [{"project": "ant-media", "stage": "test"}]
+    assert "~ 5 updated" in aws.up()
+    assert rule_tags() == [{"project": "ant-media", "stage": "test"}]
+    addresses = amazon.ec2.describe_addresses()["Addresses"]
+    assert sorted(map(sorted, (tags_of(address).items() for address in addresses))) == [
+        [("kind", "test"), ("project", "other"), ("stage", "test")],
+        [("project", "ant-media"), ("stage", "test")],
+    ]
 
     # A tag that was changed by hand is a tag of the resource itself, until the next update.
     group_id = aws.resources()["group"]["id"]
     amazon.ec2.create_tags(Resources=[group_id], Tags=[{"Key": "stage", "Value": "other"}])
-    aws.run("refresh", "--yes")
+    aws.refresh()
     assert aws.resources()["group"]["outputs"]["tags"] == {"Name": "group", "stage": "other"}
     assert "~ 1 updated" in aws.up()
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
-    aws.run("destroy", "--yes")
 
-
-def test_without_the_account_id_a_rules_source_group_changes_at_every_refresh(
-    aws: Stack, amazon: Amazon
-) -> None:
-    aws.program(TAGGED).up()
-    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
-    configure(aws, {**settings(amazon), "skipRequestingAccountId": True})
+    # Without the account's id, the source group of a rule changes at every refresh.
+    configure(aws, {**settings(amazon, stage="test"), "skipRequestingAccountId": True})
     aws.up()
-    aws.run("refresh", "--yes")
-    resources = aws.resources()
-    source = resources["from-group"]["outputs"]["referencedSecurityGroupId"]
-    assert source == f"123456789012/{resources['group']['id']}"
+    aws.refresh()
+    source = aws.resources()["from-group"]["outputs"]["referencedSecurityGroupId"]
+    assert source == f"123456789012/{group_id}"
     assert aws.preview_operations()["from-group"] == "update"
-    aws.run("destroy", "--yes")
+    aws.destroy()
 
 
 STOPPED = """
@@ -674,12 +659,12 @@ def test_a_stopped_instance_has_no_public_address_and_is_replaced_unless_ignored
     aws.program(STOPPED.replace("IGNORED", "[]")).up()
     (machine,) = amazon.instances()
     amazon.ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
-    aws.run("refresh", "--yes")
+    aws.refresh()
     assert aws.resources()["machine"]["outputs"]["associatePublicIpAddress"] is False
     assert aws.preview_operations()["machine"] in ("replace", "create-replacement")
     aws.program(STOPPED.replace("IGNORED", '["associatePublicIpAddress"]'))
     assert "machine" not in aws.preview_operations()
-    aws.run("destroy", "--yes")
+    aws.destroy()
 
 
 def test_an_address_of_another_instance_is_not_reassociated(client: AwsClient, amazon: Amazon) -> None:
@@ -724,7 +709,7 @@ def test_a_volume_gets_default_tags_only_at_its_creation(aws: Stack, amazon: Ama
     assert tags() == {"updated": first, "ignored": first}
     aws.up("--refresh")  # the first refresh with the new default tags
     assert tags() == {"updated": {"project": "ant-media"}, "ignored": first}
-    aws.run("destroy", "--yes")
+    aws.destroy()
 
 
 IDENTITY = """
@@ -755,11 +740,15 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     assert "sts:AssumeRole" in planned
     assert "role_arn: [unknown]" in planned
 
-    aws.up()
+    # A machine without a profile gets one in place. As with the official provider, it keeps one that the program lacks.
+    without_profile = IDENTITY.replace(", iam_instance_profile=profile.name", "")
+    aws.program(without_profile).up()
+    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
+    assert "~ 1 updated" in aws.program(IDENTITY).up()
     outputs = aws.outputs()
     role, profile = outputs["role"], outputs["profile"]
-    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
     assert amazon.get_profile_name(machine) == profile
+    assert "unchanged" in aws.program(without_profile).up("--expect-no-changes")
     held = amazon.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
     assert [each["Arn"] for each in held["Roles"]] == [outputs["role_arn"]]
     assert amazon.get_policy_statement(role)["Resource"] == outputs["secret"]
@@ -774,7 +763,7 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     trust["Statement"][0]["Action"] = "sts:AssumeRole"
     amazon.iam.update_assume_role_policy(RoleName=role, PolicyDocument=json.dumps(trust, indent=2))
     stored = aws.resources()["role"]["outputs"]
-    aws.run("refresh", "--yes", "--expect-no-changes")
+    aws.refresh("--expect-no-changes")
     assert aws.resources()["role"]["outputs"] == stored
     aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
@@ -816,7 +805,7 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
         "secrets": 1,
     }
 
-    aws.run("destroy", "--yes")
+    aws.destroy()
     assert amazon.count_resources() == before
 
 
@@ -851,7 +840,7 @@ def test_a_bucket_and_a_key_are_created_changed_and_destroyed(aws: Stack, amazon
     keys = amazon.iam.list_access_keys(UserName="uploader")["AccessKeyMetadata"]
     assert [key["AccessKeyId"] for key in keys] == [outputs["id"]]
     assert "ciphertext" in outputs["secret"]
-    aws.run("refresh", "--yes", "--expect-no-changes")
+    aws.refresh("--expect-no-changes")
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
     assert amazon.s3.get_bucket_tagging(Bucket=name)["TagSet"] == [
         {"Key": "project", "Value": "ant-media"},
@@ -870,23 +859,12 @@ def test_a_bucket_and_a_key_are_created_changed_and_destroyed(aws: Stack, amazon
     # A bucket with objects is deleted only with forceDestroy; a user with other keys always is.
     amazon.s3.put_object(Bucket=name, Key="streams/a.mp4", Body=b"recording")
     amazon.iam.create_access_key(UserName="uploader")
-    failed = aws.run("destroy", "--yes", fails=True)
+    failed = aws.destroy(fails=True)
     assert "deleting S3 Bucket (a-bucket-of-recordings): operation error S3: DeleteBucket" in failed
     assert "api error BucketNotEmpty" in failed
     aws.program(STORAGE.replace("force_destroy=False", "force_destroy=True")).up()
-    aws.run("destroy", "--yes")
+    aws.destroy()
     assert amazon.count_resources() == before
-
-
-def test_an_existing_bucket_is_refused(aws: Stack, amazon: Amazon) -> None:
-    amazon.s3.create_bucket(
-        Bucket="a-bucket-of-recordings", CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
-    failed = aws.program(STORAGE).up(fails=True)
-    assert "creating S3 Bucket" in failed
-    assert "BucketAlreadyOwnedByYou" in failed
-    aws.run("destroy", "--yes")
-    amazon.s3.delete_bucket(Bucket="a-bucket-of-recordings")
 
 
 def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Amazon) -> None:
@@ -902,7 +880,7 @@ def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Ama
     )
     amazon.secrets.delete_secret(SecretId="cluster/tls", ForceDeleteWithoutRecovery=True)
     before = aws.resources()["policy"]
-    aws.run("refresh", "--yes")
+    aws.refresh()
     after = aws.resources()["policy"]
     assert after["inputs"] == before["inputs"]
     assert after["outputs"]["policy"] != before["outputs"]["policy"]
@@ -919,19 +897,8 @@ def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Ama
     amazon.iam.remove_role_from_instance_profile(InstanceProfileName=profile, RoleName=role)
     amazon.iam.delete_instance_profile(InstanceProfileName=profile)
     amazon.iam.delete_role(RoleName=role)
-    aws.run("destroy", "--yes")
+    aws.destroy()
     assert not amazon.instances()
-
-
-def test_a_machine_without_a_profile_gets_one_in_place(aws: Stack, amazon: Amazon) -> None:
-    with_none = IDENTITY.replace(", iam_instance_profile=profile.name", "")
-    aws.program(with_none).up()
-    (machine,) = (instance["InstanceId"] for instance in amazon.instances())
-    assert "~ 1 updated" in aws.program(IDENTITY).up()
-    assert amazon.get_profile_name(machine) == aws.outputs()["profile"]
-    # As with the official provider, it keeps a profile that was removed from the program.
-    assert "unchanged" in aws.program(with_none).up("--expect-no-changes")
-    aws.run("destroy", "--yes")
 
 
 @pytest.mark.parametrize(
@@ -1243,6 +1210,13 @@ def test_an_existing_secret_is_refused(client: AwsClient) -> None:
     )
     with existing(client, SECRET, given), refused:
         SECRET.create_resource(client, SECRET.check({}, "n", {}, given)[0])
+
+
+def test_an_existing_bucket_is_refused(client: AwsClient) -> None:
+    given: Properties = {"bucket": "taken"}
+    refused = pytest.raises(ProviderError, match=r"creating S3 Bucket .*BucketAlreadyOwnedByYou")
+    with existing(client, BUCKET, given), refused:
+        BUCKET.create_resource(client, BUCKET.check({}, "n", {}, given)[0])
 
 
 def test_an_existing_record_is_refused(client: AwsClient) -> None:

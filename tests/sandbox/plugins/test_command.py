@@ -243,9 +243,9 @@ def test_a_delete_command_needs_its_machine_unless_deleted_with_it(stack: Stack,
         "remote.Command('c', connection=connection, delete='true'{})\n"
     )
     stack.program(HEADER + program.format("")).up()
-    assert "connect: connection refused" in stack.run("destroy", "--yes", fails=True)
+    assert "connect: connection refused" in stack.destroy(fails=True)
     stack.program(HEADER + program.format(", opts=pulumi.ResourceOptions(deleted_with=machine)")).up()
-    stack.run("destroy", "--yes")
+    stack.destroy()
     assert stack.resources() == {}
 
 
@@ -298,7 +298,7 @@ def test_state_has_the_connection_and_its_key_as_secrets_after_a_refresh_too(rem
             assert "PRIVATE KEY" in connection["privateKey"]["plaintext"]
 
     check_state()
-    remote.run("refresh", "--yes")
+    remote.refresh()
     check_state()
     assert "unchanged" in remote.up("--expect-no-changes")
 

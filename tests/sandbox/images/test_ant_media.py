@@ -21,12 +21,11 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.machine_scripts import ScriptFolder, read_script
-from sandbox.cloud.images import build_missing
+from sandbox.cloud.images import build, build_missing
 from tests.sandbox.images.machines import (
     FAST_START_FILE,
     Machines,
     enter_network,
-    install_packages,
     start_database,
     wait_until,
 )
@@ -96,13 +95,13 @@ def response_status(address: str, path: str, headers: dict[str, str] | None = No
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    images = build_missing()
-    database = install_packages(tmp_path_factory.mktemp("database"), images["debian-13"], "valkey-server")
-    machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
+    machines = Machines(tmp_path_factory.mktemp("machines"), build_missing()["ant-media"])
     try:
         with enter_network(machines):
             quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
-            start_database(machines, DATABASE, database, f'requirepass "{quoted}"\nprotected-mode no\n')
+            start_database(
+                machines, DATABASE, build("valkey"), f'requirepass "{quoted}"\nprotected-mode no\n'
+            )
             for address in (ORIGIN, EDGE, SINGLE):
                 machines.boot(address)
             for address in (ORIGIN, EDGE, SINGLE):
@@ -248,19 +247,6 @@ def test_stop_during_the_start_ends_the_process(single: Machines) -> None:
     assert status.strip() == "143"
 
 
-def test_play_tokens_refuse_playback_but_not_options_requests(single: Machines) -> None:
-    properties = f"{HOME}/webapps/LiveApp/WEB-INF/red5-web.properties"
-    single.shell(SINGLE, f"sed -i s/playTokenControlEnabled=false/playTokenControlEnabled=true/ {properties}")
-    single.shell(SINGLE, "systemctl restart antmedia")
-    wait_until("the server is ready", lambda: is_ready(SINGLE))
-    assert response_status(SINGLE, NO_STREAM) == 403
-    assert send_request(SINGLE, NO_STREAM, "OPTIONS").status == 200
-    assert response_status(SINGLE, "/live/streams/nope.m3u8") == 404
-    single.shell(SINGLE, f"sed -i s/playTokenControlEnabled=true/playTokenControlEnabled=false/ {properties}")
-    single.shell(SINGLE, "systemctl restart antmedia")
-    wait_until("the server is ready again", lambda: is_ready(SINGLE))
-
-
 def test_stop_closes_the_port_at_once_and_exits_with_143_after_2_5_s(single: Machines) -> None:
     def show_property(name: str) -> str:
         return single.shell(SINGLE, f"systemctl show antmedia --property {name} --value").stdout.strip()
@@ -347,19 +333,6 @@ def test_metrics_count_the_streams_and_the_sessions_that_play_them(single: Machi
         send_request(SINGLE, playlist)
         assert read_gauge(SINGLE, "antmedia_viewers_hls") == 2
     wait_until("the stream has ended", lambda: read_gauge(SINGLE, "antmedia_streams_live") == 0)
-
-
-def test_metrics_that_are_switched_off_are_not_found(single: Machines) -> None:
-    def switch(value: str) -> None:
-        properties = f"{HOME}/conf/red5.properties"
-        single.shell(SINGLE, f"sed -i 's/^prometheus.enabled=.*/prometheus.enabled={value}/' {properties}")
-        single.shell(SINGLE, "systemctl restart antmedia")
-        wait_until("the server is ready", lambda: is_ready(SINGLE))
-
-    switch("false")
-    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 404
-    switch("true")
-    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 200
 
 
 def test_liveness_is_500_while_the_host_name_does_not_resolve(single: Machines) -> None:
@@ -565,10 +538,19 @@ def sign_token(secret: str) -> str:
     return f"{body}.{encode(hmac.digest(secret.encode(), body.encode(), 'sha256'))}"
 
 
-def test_panel_token_opens_the_rest_api_and_does_not_concern_requests_without_it(single: Machines) -> None:
-    """AuthenticationFilter: with a token it asks nothing else, so a wrong one is refused even for the health check."""
+def test_start_reads_the_settings_of_tokens_metrics_and_limits(single: Machines) -> None:
     secret = "0123456789abcdef0123456789abcdef"
-    restart_with(single, f"server.jwtServerControlEnabled=true server.jwtServerSecretKey={secret}")
+    properties = f"{HOME}/webapps/LiveApp/WEB-INF/red5-web.properties"
+    single.shell(SINGLE, f"sed -i s/playTokenControlEnabled=false/playTokenControlEnabled=true/ {properties}")
+    restart_with(
+        single,
+        f"server.jwtServerControlEnabled=true server.jwtServerSecretKey={secret} prometheus.enabled=false server.cpu_limit=5",
+    )
+    # Play tokens refuse playback, but no OPTIONS request.
+    assert response_status(SINGLE, NO_STREAM) == 403
+    assert send_request(SINGLE, NO_STREAM, "OPTIONS").status == 200
+    assert response_status(SINGLE, "/live/streams/nope.m3u8") == 404
+    # AuthenticationFilter: with a panel token it asks nothing else, so a wrong one is refused even for the health check.
     valid, wrong = ({"ProxyAuthorization": sign_token(key)} for key in (secret, "another"))
     statuses = {
         path: [response_status(SINGLE, path, headers) for headers in (None, valid, wrong)]
@@ -576,8 +558,20 @@ def test_panel_token_opens_the_rest_api_and_does_not_concern_requests_without_it
     }
     assert statuses == {LIVENESS: [200, 200, 403], "/rest/v2/applications": [403, 200, 403]}
     assert response_status(SINGLE, "/rest/v2/applications", log_in(SINGLE)) == 200
-    restart_with(single, "server.jwtServerSecretKey=")
+    # Metrics that are switched off are not found.
+    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 404
+    # A CPU limit below 10 counts as 10.
+    single.shell(SINGLE, "echo 10 >/run/antmedia/cpu-load")
+    with publish(SINGLE, "busy") as ffmpeg:
+        assert ffmpeg.wait(60) != 0
+    log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
+    assert "high cpu load: 10 cpu limit: 10" in log
+
+    single.shell(SINGLE, f"sed -i s/playTokenControlEnabled=true/playTokenControlEnabled=false/ {properties}")
+    restart_with(single, "server.jwtServerSecretKey= prometheus.enabled=true server.cpu_limit=75")
+    assert response_status(SINGLE, NO_STREAM) == 404
     assert response_status(SINGLE, LIVENESS, valid) == 500
+    assert send_request(SINGLE, "/metrics", port=METRICS_PORT).status == 200
     restart_with(single, "server.jwtServerControlEnabled=false")
     assert response_status(SINGLE, LIVENESS, wrong) == 200
 
@@ -647,16 +641,6 @@ def test_server_at_a_limit_refuses_publishers_while_it_is_healthy(
     with publish(SINGLE, "busy"):
         wait_until("the stream plays", lambda: response_status(SINGLE, "/LiveApp/streams/busy.m3u8") == 200)
     single.shell(SINGLE, f"rm {load}")
-
-
-def test_cpu_limit_below_10_counts_as_10(single: Machines) -> None:
-    restart_with(single, "server.cpu_limit=5")
-    single.shell(SINGLE, "echo 10 >/run/antmedia/cpu-load")
-    with publish(SINGLE, "busy") as ffmpeg:
-        assert ffmpeg.wait(60) != 0
-    log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
-    assert "high cpu load: 10 cpu limit: 10" in log
-    restart_with(single, "server.cpu_limit=75")
 
 
 def test_load_is_that_of_the_machine(single: Machines) -> None:

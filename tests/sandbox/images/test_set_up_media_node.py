@@ -14,9 +14,9 @@ import pytest
 
 from cluster.machine_scripts import ScriptFolder, bundle_scripts
 from sandbox.cloud import certificates
-from sandbox.cloud.images import build_missing
+from sandbox.cloud.images import build, build_missing
 from tests.sandbox.images.ant_media_archive import write_stand_in_archive
-from tests.sandbox.images.machines import Machines, enter_network, install_packages, start_database
+from tests.sandbox.images.machines import Machines, enter_network, start_database
 
 NODE, DATABASE = "10.0.0.8", "10.0.0.5"
 DATABASE_NAME = "cache.ant-media.test"
@@ -83,17 +83,14 @@ class Node:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    images = build_missing()
-    database = install_packages(tmp_path_factory.mktemp("database"), images["debian-13"], "valkey-server")
-    machines = Machines(tmp_path_factory.mktemp("machines"), images["ant-media"])
-    tls = tmp_path_factory.mktemp("tls")
+    machines = Machines(tmp_path_factory.mktemp("machines"), build_missing()["ant-media"])
+    layer = tmp_path_factory.mktemp("database")
+    tls = layer / "etc/valkey"
+    tls.mkdir(parents=True)
     certificates.create(tls, "database", [DATABASE_NAME], DATABASE)
-    for name in ("server.pem", "server.key", "ca.pem"):
-        (database[0] / "etc/valkey" / name).write_bytes((tls / name).read_bytes())
-        (database[0] / "etc/valkey" / name).chmod(0o644)
     try:
         with enter_network(machines):
-            start_database(machines, DATABASE, database, VALKEY)
+            start_database(machines, DATABASE, (layer, *build("valkey")), VALKEY)
             machines.boot(NODE)
             install_scripts(machines, machines.folder / "m8/root", (tls / "ca.pem").read_text())
             yield Node(machines)
@@ -169,9 +166,15 @@ def test_node_joins_the_cluster_and_a_second_run_does_not_restart_the_server(nod
 def test_failure_is_reported_with_the_last_cause_and_the_settings_taken_back_serve(
     node: Node, url: str
 ) -> None:
-    hasty = f"sed -i s/limit=300/limit=20/ /{SCRIPTS}/set-up-media-node.sh"
-    failed = node.set_up(url, before=hasty)
-    node.shell(f"sed -i s/limit=20/limit=300/ /{SCRIPTS}/set-up-media-node.sh")
+    log = "/var/log/antmedia/antmedia-error.log"
+    hasty = f"truncate --size 0 {log}; sed -i s/limit=300/limit=1/ /{SCRIPTS}/set-up-media-node.sh"
+    until_it_ends = f"until grep -q '^Caused by: ' {log}; do sleep 0.1; done"
+    waits = node.replace_command(
+        "systemctl",
+        f'[[ "$*" != "restart antmedia" ]] || {{ /usr/bin/systemctl "$@"; {until_it_ends}; exit; }}',
+    )
+    failed = node.set_up(url, before=f"{hasty}; {waits}")
+    node.shell(f"sed -i s/limit=1/limit=300/ /{SCRIPTS}/set-up-media-node.sh")
     assert failed.returncode == 1
     *_, summary, cause = failed.stderr.splitlines()
     assert summary.startswith("Ant Media Server is not ready ")
@@ -227,6 +230,36 @@ SETTINGS = {
 SECRET_SETTINGS = {"server.jwtServerSecretKey": "0123456789\\abcdef:0123456789abcdef"}
 
 
+def test_log_level_and_server_name_change_without_a_restart(node: Node) -> None:
+    def set_up(live: Mapping[str, object], password: str = "panel-password") -> str:
+        done = node.set_up(REDIS_URL, licence="licence-3", live_settings=live, password=password)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Starting Ant Media Server" not in done.stdout
+        return done.stdout
+
+    assert node.set_up(REDIS_URL, licence="licence-3").returncode == 0
+    wanted = {"logLevel": "DEBUG", "server.name": "media.ant-media.test"}
+    assert "Changed logLevel, server.name without" in set_up(wanted)
+    assert node.read_property("logLevel", RED5) == "DEBUG"
+    assert node.read_property("server.name", RED5) == "media.ant-media.test"
+    # The API replaces them too.
+    assert node.read_property("server.licence_key", RED5) == "licence-3"
+    assert node.read_property("nodeGroup", RED5) == "default"
+    # Nothing to change needs no login.
+    set_up(wanted, password="changed in the panel")
+    refused = node.set_up(
+        REDIS_URL, licence="licence-3", live_settings={"logLevel": "WARN"}, password="wrong"
+    )
+    assert refused.returncode == 1
+    assert (
+        "cannot log in to the web panel with panelPassword, so logLevel and server.name were not set"
+        in refused.stderr
+    )
+    assert "Changed logLevel, server.name without" in set_up({})
+    assert node.read_property("logLevel", RED5) == "INFO"
+    assert node.read_property("server.name", RED5) == ""
+
+
 def test_server_settings_are_set_by_one_restart_and_get_their_former_values_back(node: Node) -> None:
     def set_up(settings: Mapping[str, object], secrets: Mapping[str, object] | None = None) -> bool:
         """Returns whether the server was restarted."""
@@ -273,36 +306,6 @@ def test_server_settings_taken_back_after_a_failed_set_up_are_the_former_ones(
     assert node.read_property("server.cpu_limit", RED5) == "75"
 
 
-def test_log_level_and_server_name_change_without_a_restart(node: Node) -> None:
-    def set_up(live: Mapping[str, object], password: str = "panel-password") -> str:
-        done = node.set_up(REDIS_URL, licence="licence-1", live_settings=live, password=password)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Starting Ant Media Server" not in done.stdout
-        return done.stdout
-
-    assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
-    wanted = {"logLevel": "DEBUG", "server.name": "media.ant-media.test"}
-    assert "Changed logLevel, server.name without" in set_up(wanted)
-    assert node.read_property("logLevel", RED5) == "DEBUG"
-    assert node.read_property("server.name", RED5) == "media.ant-media.test"
-    # The API replaces them too.
-    assert node.read_property("server.licence_key", RED5) == "licence-1"
-    assert node.read_property("nodeGroup", RED5) == "default"
-    # Nothing to change needs no login.
-    set_up(wanted, password="changed in the panel")
-    refused = node.set_up(
-        REDIS_URL, licence="licence-1", live_settings={"logLevel": "WARN"}, password="wrong"
-    )
-    assert refused.returncode == 1
-    assert (
-        "cannot log in to the web panel with panelPassword, so logLevel and server.name were not set"
-        in refused.stderr
-    )
-    assert "Changed logLevel, server.name without" in set_up({})
-    assert node.read_property("logLevel", RED5) == "INFO"
-    assert node.read_property("server.name", RED5) == ""
-
-
 def test_load_limits_and_applications_are_shown(node: Node) -> None:
     assert node.set_up(REDIS_URL, settings={"server.cpu_limit": 85}).returncode == 0
     show = f"/{SCRIPTS}/show-server.py admin@ant-media.test"
@@ -333,6 +336,13 @@ def test_zip_upgrades_the_server_and_one_that_does_not_start_is_taken_back(
         zip = write_stand_in_archive(tmp_path / version, version, starts=version == "3.1.0").read_bytes()
         node.shell(f"base64 -d >/opt/{version}.zip", base64.b64encode(zip).decode())
         sources[version] = f"zip:{hashlib.sha256(zip).hexdigest()}", f"file:///opt/{version}.zip"
+
+    # A server that does not start is started again at once, and not after 5 seconds.
+    node.shell(
+        "install -D /dev/stdin /etc/systemd/system/antmedia.service.d/zz-at-once.conf",
+        "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n",
+    )
+    node.shell("systemctl daemon-reload")
 
     def set_up(version: str) -> subprocess.CompletedProcess[str]:
         source, url = sources[version]
@@ -365,6 +375,7 @@ def test_zip_upgrades_the_server_and_one_that_does_not_start_is_taken_back(
     node.shell("echo i-2 >/var/lib/cloud/data/instance-id; echo another >/usr/local/antmedia/conf/instanceId")
     assert node.set_up(REDIS_URL, licence="licence-1").returncode == 0
     assert node.shell(f"cat {HOME}/conf/instanceId").strip() != "another"
+    node.shell("rm /etc/systemd/system/antmedia.service.d/zz-at-once.conf; systemctl daemon-reload")
 
 
 INSTALLER = f"""

@@ -7,8 +7,8 @@ import pytest
 
 from cluster.machine_scripts import ScriptFolder
 from components.remote_script import INSTALLED
-from sandbox.cloud.images import build_missing
-from tests.sandbox.images.machines import Machines, enter_network, install_packages, wait_until
+from sandbox.cloud.images import build
+from tests.sandbox.images.machines import Machines, enter_network, wait_until
 from tests.sandbox.scripts.registry_machines import DATABASE, REPLICATION_PASSWORD, Client, Machine
 
 FIRST, SECOND = "first-password-of-the-nodes", "second-password-of-the-nodes"
@@ -21,9 +21,7 @@ def admits(password: str) -> bool:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    layers = build_missing()["debian-13"]
-    image = install_packages(tmp_path_factory.mktemp("database"), layers, "valkey-server")
-    machines = Machines(tmp_path_factory.mktemp("machines"), image)
+    machines = Machines(tmp_path_factory.mktemp("machines"), build("valkey"))
     try:
         with enter_network(machines):
             yield Machine(machines, DATABASE, ScriptFolder.REGISTRY)

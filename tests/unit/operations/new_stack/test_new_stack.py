@@ -27,17 +27,19 @@ exec "$PULUMI" "$@"
 
 class Workspace:
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.project = path / "project"
         self.arguments = path / "arguments"
         commands = path / "bin"
-        for folder in (commands, path / "state", path / "home"):
-            folder.mkdir()
-        (commands / "pulumi").write_text(RECORDER)
-        (commands / "pulumi").chmod(0o755)
-        for folder in ("cluster", "operations"):
-            shutil.copytree(PROJECT / folder, self.project / folder)
-        for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
-            shutil.copy(PROJECT / file, self.project)
+        if not commands.exists():
+            for folder in (commands, path / "state", path / "home"):
+                folder.mkdir()
+            (commands / "pulumi").write_text(RECORDER)
+            (commands / "pulumi").chmod(0o755)
+            for folder in ("cluster", "operations"):
+                shutil.copytree(PROJECT / folder, self.project / folder)
+            for file in ("Pulumi.yaml", "Pulumi.dev.yaml"):
+                shutil.copy(PROJECT / file, self.project)
         self.environment = os.environ | {
             "PATH": f"{commands}:{os.environ['PATH']}",
             "PULUMI": str(PULUMI),
@@ -77,8 +79,21 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def test_new_stack_has_its_secrets_and_prints_the_missing_settings(workspace: Workspace):
-    printed = workspace.new_stack("dev")
+@pytest.fixture(scope="module")
+def created(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
+    """A workspace with a new stack, and what its creation printed."""
+    workspace = Workspace(tmp_path_factory.mktemp("created"))
+    return workspace, workspace.new_stack("dev")
+
+
+@pytest.fixture
+def with_stack(created: tuple[Workspace, str], tmp_path: Path) -> Workspace:
+    """A copy of the workspace with a new stack."""
+    return Workspace(Path(shutil.copytree(created[0].path, tmp_path / "copy")))
+
+
+def test_new_stack_has_its_secrets_and_prints_the_missing_settings(created: tuple[Workspace, str]) -> None:
+    workspace, printed = created
     assert printed == "\n".join(
         [
             *(f"generated {key}" for key in GENERATED_SECRETS),
@@ -109,8 +124,8 @@ def test_new_stack_has_its_secrets_and_prints_the_missing_settings(workspace: Wo
         assert all(line not in visible for line in value.splitlines())
 
 
-def test_second_run_changes_nothing_and_completes_an_interrupted_one(workspace: Workspace):
-    workspace.new_stack("dev")
+def test_second_run_changes_nothing_and_completes_an_interrupted_one(with_stack: Workspace) -> None:
+    workspace = with_stack
     file = workspace.project / "Pulumi.dev.yaml"
     first = file.read_text()
     workspace.new_stack("dev")
@@ -119,15 +134,15 @@ def test_second_run_changes_nothing_and_completes_an_interrupted_one(workspace: 
     before = workspace.secrets("--stack", "dev")
     workspace.run("pulumi", "config", "rm", "--stack", "dev", "panelPassword")
     workspace.run("pulumi", "config", "rm", "--stack", "dev", "--path", "aws:defaultTags.tags.stack")
-    for key, value in (
-        ("aws:defaultTags.tags.project", "of-another-name"),
-        ("aws:defaultTags.tags.owner", "media-team"),
-        ("domain", "live.ant-media.test"),
-        ("adminCidrs", "[]"),
-        ("acme.email", "a@ant-media.test"),
-    ):
-        workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", key, value)
-    workspace.run("pulumi", "config", "set", "--stack", "dev", "--path", "adminCidrs[0]", "10.0.0.0/8")
+    given = {
+        "aws:defaultTags.tags.project": "of-another-name",
+        "aws:defaultTags.tags.owner": "media-team",
+        "domain": "live.ant-media.test",
+        "adminCidrs[0]": "10.0.0.0/8",
+        "acme.email": "a@ant-media.test",
+    }
+    pairs = [word for key, value in given.items() for word in ("--plaintext", f"{key}={value}")]
+    workspace.run("pulumi", "config", "set-all", "--stack", "dev", "--path", *pairs)
     assert workspace.new_stack("dev") == (
         "generated panelPassword\ntagged stack=dev\nStack dev is ready: pulumi up\n"
     )
@@ -138,7 +153,7 @@ def test_second_run_changes_nothing_and_completes_an_interrupted_one(workspace: 
     }
 
 
-def test_secrets_provider_of_the_settings_encrypts_state_and_secrets(workspace: Workspace):
+def test_secrets_provider_of_the_settings_encrypts_state_and_secrets(workspace: Workspace) -> None:
     (workspace.project / "Pulumi.dev.yaml").write_text("secretsprovider: akms://alias/pulumi\n")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         workspace.new_stack("dev")
@@ -146,8 +161,8 @@ def test_secrets_provider_of_the_settings_encrypts_state_and_secrets(workspace: 
     assert json.loads(workspace.run("pulumi", "stack", "ls", "--json")) == []
 
 
-def test_stack_with_own_certificate_needs_no_acme_account(workspace: Workspace):
-    workspace.new_stack("dev")
+def test_stack_with_own_certificate_needs_no_acme_account(with_stack: Workspace) -> None:
+    workspace = with_stack
     workspace.run("pulumi", "config", "set", "--stack", "dev", "--secret", "--path", "tls.privateKey", "a\nb")
     printed = workspace.new_stack("dev")
     assert "domain" in printed

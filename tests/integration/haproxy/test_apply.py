@@ -201,7 +201,11 @@ def test_limits_that_the_machine_does_not_allow_are_refused_before_a_reload(targ
 
 def test_configuration_with_which_no_server_of_a_backend_comes_up_reaches_no_viewer(target: Target) -> None:
     before = target.version, target.worker
-    process = target.start(render(21, **{"rstatus ^([23]|404)": "rstatus ^5"}))
+    # The time that servers have for their health checks ends when one has failed them.
+    ends = "[[ ! $answer =~ edges,edge1,[^$'\\n']*DOWN[^$'\\n']*L7STS ]] || end=-1"
+    process = target.start(
+        render(21, **{"rstatus ^([23]|404)": "rstatus ^5"}), target.find_point("((SECONDS > end))"), ends
+    )
     while process.poll() is None:
         assert {request_https(port, "/LiveApp/").status for port in (443, 5443)} == {200}
     output = process.communicate()[0]

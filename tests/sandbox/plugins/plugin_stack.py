@@ -52,18 +52,17 @@ class Stack:
     def _create(self, copy: Path) -> None:
         """Creates the stack; after the first one by copying that, as `pulumi stack init` takes as long as many a test."""
         home = Path(self.environment["PULUMI_HOME"])
-        # As Pulumi's projectWorkspace.settingsPath names the file with the selected stack.
-        project = hashlib.sha1(str(self.folder / "Pulumi.yaml").encode(), usedforsecurity=False).hexdigest()
-        selection = home / f"workspaces/plugins-{project}-workspace.json"
-        if copy.exists():
-            shutil.copytree(copy / "state", self.folder / "state", dirs_exist_ok=True)
-            shutil.copy(copy / "Pulumi.test.yaml", self.folder)
-            shutil.copy(copy / "selection", selection)
+        if not copy.exists():
+            self.run("stack", "init", "test")
+            shutil.copytree(self.folder / "state", copy / "state")
+            shutil.copy(self.folder / "Pulumi.test.yaml", copy)
             return
-        self.run("stack", "init", "test")
-        shutil.copytree(self.folder / "state", copy / "state")
-        shutil.copy(self.folder / "Pulumi.test.yaml", copy)
-        shutil.copy(selection, copy / "selection")
+        shutil.copytree(copy / "state", self.folder / "state", dirs_exist_ok=True)
+        shutil.copy(copy / "Pulumi.test.yaml", self.folder)
+        # As `pulumi stack select` writes it (projectWorkspace.settingsPath).
+        project = hashlib.sha1(str(self.folder / "Pulumi.yaml").encode(), usedforsecurity=False).hexdigest()
+        selected = {self.environment["PULUMI_BACKEND_URL"]: "organization/plugins/test"}
+        (home / f"workspaces/plugins-{project}-workspace.json").write_text(json.dumps({"stacks": selected}))
 
     def program(self, source: str) -> "Stack":
         (self.folder / "__main__.py").write_text(source)

@@ -1214,7 +1214,7 @@ def test_an_existing_secret_is_refused(client: AwsClient) -> None:
 
 def test_an_existing_bucket_is_refused(client: AwsClient) -> None:
     given: Properties = {"bucket": "taken"}
-    refused = pytest.raises(ProviderError, match=r"creating S3 Bucket .*BucketAlreadyOwnedByYou")
+    refused = pytest.raises(ProviderError, match=r"creating S3 Bucket: .*BucketAlreadyOwnedByYou")
     with existing(client, BUCKET, given), refused:
         BUCKET.create_resource(client, BUCKET.check({}, "n", {}, given)[0])
 

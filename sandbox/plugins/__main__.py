@@ -1,5 +1,6 @@
 """Runs a stand-in plugin: `python -m sandbox.plugins resource-aws`, for example."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -15,7 +16,7 @@ PLUGINS = {
 
 
 def skip_sdk_import() -> None:
-    """Makes `pulumi.runtime.proto` importable without importing the rest of the SDK.
+    """Makes the modules of `pulumi.runtime.proto` importable one by one, without importing the rest of the SDK.
 
     A plugin needs nothing else of it, and the SDK takes longer to import than the rest of a plugin's start.
     """
@@ -23,13 +24,15 @@ def skip_sdk_import() -> None:
     assert spec
     assert spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0])
-    for name in ("pulumi", "pulumi.runtime"):
+    for name in ("pulumi", "pulumi.runtime", "pulumi.runtime.proto"):
         package = ModuleType(name)
         package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
 
 
 def main() -> None:
+    # Most objects of a plugin live until it ends.
+    gc.set_threshold(100_000)
     # The launcher sets it for this process; programs and commands that a plugin starts must not inherit it.
     os.environ.pop("PYTHONPATH", None)
     skip_sdk_import()

@@ -1,4 +1,4 @@
-"""boto3 clients for the configured region and endpoints, and the official provider's error texts."""
+"""botocore clients for the configured region and endpoints, and the official provider's error texts."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
 
 from sandbox.plugins.properties import Properties, Value
 from sandbox.plugins.provider import ProviderError
@@ -55,6 +55,8 @@ class AwsClient:
         self.region = get_region(settings)
         self.default_tags: dict[str, str] = (self.settings.get("defaultTags") or {}).get("tags") or {}
         self.cancelled = cancelled or threading.Event()
+        # Clients of one session share the files that it has read.
+        self._session = Session()
         self._making_clients = threading.Lock()
         self.account = self._find_account()
         """The account id, empty with `skipRequestingAccountId`."""
@@ -77,7 +79,7 @@ class AwsClient:
     def _client(self, service: str) -> Any:
         endpoints = {k: v for entry in self.settings.get("endpoints") or [] for k, v in entry.items()}
         with self._making_clients:
-            client = boto3.Session().client(
+            client = self._session.create_client(
                 service,
                 region_name=self.region,
                 endpoint_url=endpoints.get(service.replace("-", "")),

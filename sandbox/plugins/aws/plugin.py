@@ -1,4 +1,4 @@
-"""A stand-in for `pulumi-resource-aws`, the official AWS provider: the resource types that the program uses, over boto3.
+"""A stand-in for `pulumi-resource-aws`, the official AWS provider: the resource types that the program uses, over botocore.
 
 An unknown resource type, function or property is an error that names it.
 """
@@ -42,7 +42,7 @@ RESOURCE_TYPES = (
     USER, USER_POLICY, ACCESS_KEY, BUCKET, BUCKET_PUBLIC_ACCESS_BLOCK,
 )  # fmt: skip
 
-# boto3 blocks, so each operation needs a thread. The engine runs a few dozen operations in parallel.
+# botocore blocks, so each operation needs a thread. The engine runs a few dozen operations in parallel.
 THREADS = ThreadPoolExecutor(max_workers=64)
 
 

@@ -4,6 +4,7 @@ A change of `triggers` replaces the command. A change of another input runs `upd
 """
 
 import asyncio
+import ctypes.util
 import hashlib
 import os
 import re
@@ -80,6 +81,8 @@ async def execute_remotely(
     operation: Operation, command: str, inputs: Properties, previous: Mapping[str, str], output: Output
 ) -> str | None:
     # Imported here because the import is slow and a preview does not need it.
+    # asyncssh looks for two optional libraries, with a compiler and a linker. Without them it uses other algorithms.
+    ctypes.util.find_library = lambda name: None
     from sandbox.plugins.command import ssh
 
     connection = inputs["connection"]

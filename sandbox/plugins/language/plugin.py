@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from importlib import metadata
 from pathlib import Path
 
 from google.protobuf import empty_pb2
@@ -44,7 +43,7 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
         await asyncio.gather(*map(interrupt, self.programs))
 
     async def GetPluginInfo(self, request: empty_pb2.Empty, context: Context) -> plugin_pb2.PluginInfo:
-        return plugin_pb2.PluginInfo(version=metadata.version("pulumi"))
+        return plugin_pb2.PluginInfo(version=find_sdk_version())
 
     async def GetRequiredPackages(
         self, request: language_pb2.GetRequiredPackagesRequest, context: Context
@@ -131,6 +130,8 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
     async def GetProgramDependencies(
         self, request: language_pb2.GetProgramDependenciesRequest, context: Context
     ) -> language_pb2.GetProgramDependenciesResponse:
+        from importlib import metadata  # It loads slowly, and no update needs it.
+
         return language_pb2.GetProgramDependenciesResponse(
             dependencies=[
                 language_pb2.DependencyInfo(name=package.name, version=package.version)
@@ -145,6 +146,12 @@ class PythonHost(language_pb2_grpc.LanguageRuntimeServicer):
 
     async def Cancel(self, request: empty_pb2.Empty, context: Context) -> empty_pb2.Empty:
         return empty_pb2.Empty()
+
+
+def find_sdk_version() -> str:
+    """Returns the version in the name of the SDK's `dist-info` folder. importlib.metadata takes as long to load as gRPC."""
+    (folder,) = Path(str(language_pb2.__file__)).parents[3].glob("pulumi-*.dist-info")
+    return folder.name.removeprefix("pulumi-").removesuffix(".dist-info")
 
 
 def find_interpreter(info: language_pb2.ProgramInfo) -> tuple[str, dict[str, str]]:

@@ -40,6 +40,7 @@ class Stack:
                 [str(home / "plugins" / LANGUAGE_HOST), str(Path(sys.prefix) / "engine"), os.environ["PATH"]]
             ),
             "HOME": str(home),
+            "GOGC": os.environ["GOGC"],
             "PULUMI_HOME": str(home),
             "PULUMI_BACKEND_URL": f"file://{folder}/state",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,

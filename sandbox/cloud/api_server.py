@@ -3,11 +3,13 @@
 `python -m sandbox.cloud.api_server` serves them on a free port of 127.0.0.1, without machines, and prints the URL.
 """
 
+import gc
 import io
 import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -27,16 +29,15 @@ class Changes:
         self._lock = threading.Lock()
         self._restarted: set[str] = set()
 
-    def record(self, environ: WSGIEnvironment, body: bytes) -> None:
+    def record(self, call: ApiCall, body: bytes) -> None:
         """Records one API call."""
-        if "/hostedzone" in environ.get("PATH_INFO", ""):
+        if call.service == "route53" and not call.operation.startswith("GET"):
             self.zones_changed.set()
+        # The other services change nothing on machines and networks.
+        if call.service != "ec2" or call.operation.startswith(("Describe", "Get")):
             return
-        query = parse_qs(body.decode(errors="replace"))
-        action = query.get("Action", [""])[0]
-        if action.startswith(("Describe", "Get", "List")):
-            return
-        if action in ("RebootInstances", "StopInstances"):
+        if call.operation in ("RebootInstances", "StopInstances"):
+            query = parse_qs(body.decode(errors="replace"))
             with self._lock:
                 self._restarted |= {ids[0] for name, ids in query.items() if name.startswith("InstanceId")}
         self.resources_changed.set()
@@ -50,9 +51,13 @@ class Changes:
 
 def create_application() -> WSGIApplication:
     """Returns moto with the corrections. Call it once in a process."""
+    # All that moto loads stays, so collections would search it in vain.
+    gc.disable()
     moto_corrections.apply()
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+    gc.freeze()
+    gc.enable()
     return answer_with_client_errors(DomainDispatcherApplication(create_backend_app))
 
 
@@ -72,8 +77,7 @@ def serve(changes: Changes) -> None:
             start_response("400 Bad Request", [("Content-Type", kind), ("Content-Length", str(len(content)))])
             return [content]
         response = api(environ, start_response)
-        if environ["REQUEST_METHOD"] != "GET":
-            changes.record(environ, body)
+        changes.record(call, body)
         return response
 
     _listen(application, addresses.API, 5000)
@@ -85,6 +89,26 @@ def _listen(application: WSGIApplication, address: str, port: int) -> int:
 
     class QuietHandler(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def run_wsgi(self) -> None:
+            """Answers a request. Connections stay open, as with AWS: werkzeug closes them, and clients send thousands of requests."""
+            status, headers = "", list[tuple[str, str]]()
+
+            def start_response(line: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+                nonlocal status, headers
+                status, headers = line, fields
+
+            content = b"".join(application(self.make_environ(), start_response))
+            self.send_response(int(status[:3]), status[4:])
+            for name, value in headers:
+                self.send_header(name, value)
+            has_content = self.command != "HEAD" and not status.startswith(("204", "304"))
+            if has_content and "content-length" not in {name.lower() for name, _ in headers}:
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if has_content:
+                self.wfile.write(content)
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Suppresses access logs: the daemon's log is for errors."""

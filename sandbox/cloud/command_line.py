@@ -1,7 +1,6 @@
 """The command line of `sandbox/bin/cloud`: starts, stops and inspects the local cloud, and runs commands in it."""
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -232,6 +231,8 @@ def _keep(layers: str, descriptors: Sequence[str]) -> None:
 
 
 def _relay(arguments: Sequence[str]) -> None:
+    import asyncio
+
     from sandbox.cloud.apt import Upstream
     from sandbox.cloud.relay import Relay
 

@@ -9,10 +9,8 @@ source "$(dirname "$0")/prelude.sh"
 # A node that is down after 2.8 s loses its connections if it then does not respond for this time: within 10 s in all.
 readonly patience=4
 
-# Prints the name and address of each server that gets no requests. Columns 4 to 6 are name, address and operational state.
-list_down() {
-  socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show servers state" 2>/dev/null | awk '$6 == "0" && !seen[$4]++ { print $4, $5 }'
-}
+# Prints a line for each server in each backend. Columns 4 to 6 are name, address and operational state.
+list_servers() { socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock <<<"show servers state" 2>/dev/null; }
 
 # Any response, an error too, shows that the node still runs its sessions.
 # The local ports are not those of HAProxy: when these are used up, nodes are down for HAProxy, and serve their sessions.
@@ -25,14 +23,16 @@ close_unless_it_responds() {
 }
 
 declare -A probes
+# Nothing is ever written to this pipe. To wait with it starts no process.
+exec {silence}<> <(:)
 # systemd starts the script again after an hour, in the version that is then installed.
 while ((SECONDS < 3600)); do
-  sleep 1
-  while read -r name address; do
-    # One probe of a node at a time.
-    if [[ -z ${probes[$name]:-} ]] || ! kill -0 "${probes[$name]}" 2>/dev/null; then
+  read -rt 1 -u "$silence" || true
+  while read -r _ _ _ name address state _; do
+    # A server that is down gets no requests. One probe of a node at a time.
+    if [[ $state == 0 ]] && { [[ -z ${probes[$name]:-} ]] || ! kill -0 "${probes[$name]}" 2>/dev/null; }; then
       close_unless_it_responds "$name" "$address" &
       probes[$name]=$!
     fi
-  done < <(list_down)
+  done < <(list_servers)
 done

@@ -27,8 +27,7 @@ load_credentials_file() {
   local credentials=/etc/haproxy/credentials.cfg defaults=/etc/default/haproxy
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
   write_file "$defaults" <<<"EXTRAOPTS=\"-S /run/haproxy-master.sock -f $credentials\""
-  systemctl unmask --quiet haproxy
-  systemctl enable --quiet haproxy
+  enable_units haproxy
   if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
     # HAProxy does not start while other files of it are broken. The scripts that write those files start it later.
     systemctl restart haproxy || [[ -s $credentials ]]
@@ -69,7 +68,7 @@ OnUnitActiveSec=12h
 WantedBy=timers.target
 END
   [[ -s /run/haproxy-tls/ticket-keys ]] || systemctl start haproxy-ticket-keys.service
-  systemctl enable --quiet haproxy-ticket-keys.service
+  enable_units haproxy-ticket-keys.service
   start_units haproxy-ticket-keys.timer
 }
 

@@ -18,12 +18,18 @@ names=("$@")
 hook=$(realpath "$(dirname "$0")/deploy-certificate.sh")
 log=/var/log/issue-certificate.log
 
+# Trusts exactly these CA certificates for the ACME server. An update of the machine's trusted certificates takes seconds.
 trust_roots() {
-  local roots=$1 file=/usr/local/share/ca-certificates/acme-server.crt
-  if [[ -n $roots ]]; then echo "$roots" >"$file"; else rm -f "$file"; fi
-  update-ca-certificates --fresh >/dev/null 2>&1 ||
+  local roots=$1 file=/usr/local/share/ca-certificates/acme-server.crt folder=/etc/ssl/certs
+  # An update that was interrupted leaves a bundle that is older than the file.
+  [[ $roots != "$(cat "$file" 2>/dev/null)" || $folder/ca-certificates.crt -ot $file ]] || return 0
+  write_file "$file" <<<"$roots"
+  # A missing link makes update-ca-certificates renew the links of the hashes too.
+  rm -f "$folder/acme-server.pem"
+  update-ca-certificates >/dev/null 2>&1 ||
     fail "The CA certificate of the ACME server (acme.root) cannot be added to the load balancer's trusted certificates." \
       "Run update-ca-certificates there to see why." </dev/null
+  [[ -n $roots ]] || rm -f "$file" "$folder/acme-server.pem"
 }
 
 # Trusts the CA certificates on standard input for the ACME server. If this script fails, trusts the previous ones again,

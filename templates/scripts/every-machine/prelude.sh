@@ -52,13 +52,22 @@ add_unit_file() {
   text=$(cat)
   before=$(cat "$file" 2>/dev/null) || true
   write_file "$file" <<<"$text"
-  [[ $text == "$before" ]] || systemctl daemon-reload
+  # Of a unit that is not loaded, systemd reads the present files when it needs it.
+  [[ $text == "$before" || $(systemctl show --property NeedDaemonReload --value "${1%%.d/*}") != yes ]] || systemctl daemon-reload
 }
 
-# Enables and starts units, also those that were masked, disabled or stopped by hand.
+# Enables units, also those that were masked or disabled by hand. With each change systemd reads the files of all units again.
+enable_units() {
+  local states
+  states=$(systemctl is-enabled "$@" 2>/dev/null | sort -u) || true
+  [[ $states != *masked* ]] || systemctl unmask --quiet "$@"
+  [[ $states == enabled ]] || systemctl enable --quiet "$@"
+}
+
+# Enables and starts units, also those that were stopped by hand.
 start_units() {
-  systemctl unmask --quiet "$@"
-  systemctl enable --quiet --now "$@"
+  enable_units "$@"
+  systemctl start "$@"
 }
 
 # True if certbot's certificate, key and renewal settings are complete. certbot writes them one after another,

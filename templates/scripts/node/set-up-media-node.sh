@@ -329,8 +329,7 @@ else
 fi
 set_names=$("$(dirname "$0")/set-server-settings.py" at-start "$server_settings" <<<"$server_secrets")
 started=$SECONDS
-systemctl unmask --quiet antmedia
-systemctl enable --quiet antmedia
+enable_units antmedia
 if [[ -n $changed_by_hand || $(print_fingerprint) != "$(cat "$started_with" 2>/dev/null)" ]] || ! systemctl --quiet is-active antmedia; then
   echo "Starting Ant Media Server in $mode mode"
   # If this run fails from here on, the next one starts the server again.

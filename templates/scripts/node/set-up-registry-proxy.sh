@@ -49,8 +49,7 @@ apply_config() {
   if [[ $text != "$before" || -n $changed_by_hand ]] || ! systemctl --quiet is-active haproxy; then
     write_file "$config" <<<"$text"
     haproxy -c -q -f "$config" || fail "HAProxy does not take $config" </dev/null
-    systemctl unmask --quiet haproxy
-    systemctl enable --quiet haproxy
+    enable_units haproxy
     # Not a reload: the old worker would keep connections to the former database.
     systemctl restart haproxy ||
       journalctl --unit haproxy --lines 10 --no-pager --output cat | fail "HAProxy does not start. The end of its log:"

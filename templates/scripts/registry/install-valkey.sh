@@ -34,8 +34,7 @@ END
     rm "$new"
   else
     mv "$new" "$config"
-    systemctl unmask --quiet valkey-server
-    systemctl enable --quiet valkey-server
+    enable_units valkey-server
     restart_valkey
   fi
 }

@@ -64,6 +64,15 @@ disable_background_jobs() {
   systemctl --root="$target" --quiet mask console-getty.service  # there is no console login
 }
 
+mask_generators() {
+  # systemd runs all generators each time it reads its units. These look for disks, consoles and boot options that no machine here has.
+  local name
+  mkdir -p "$target/etc/systemd/system-generators"
+  for name in debug fstab getty gpt-auto hibernate-resume rc-local run ssh system-update tpm2; do
+    ln -s /dev/null "$target/etc/systemd/system-generators/systemd-$name-generator"
+  done
+}
+
 remove_identity() {
   # Each machine creates its host keys, machine id and host name at its first boot.
   rm -f "$target"/etc/ssh/ssh_host_*_key* "$target/var/lib/dbus/machine-id" "$target/etc/hostname" "$target/etc/resolv.conf"
@@ -75,4 +84,5 @@ install_packages
 configure_apt
 configure_cloud_init
 disable_background_jobs
+mask_generators
 remove_identity

@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -22,7 +19,7 @@ from .settings import MongoDatabase, RedisDatabase, UnusableDatabaseError
 
 log = logging.getLogger("stand-in")
 
-DATABASE_ERRORS = (RedisError, PyMongoError, OSError)
+DATABASE_ERRORS = (RedisError, OSError)
 
 HEARTBEAT = 5.0
 DEAD_AFTER = 4 * HEARTBEAT
@@ -64,47 +61,18 @@ class FileStore:
         self._file.write_text(json.dumps(self._data))
 
 
-class MongoStore:
-    """A store in MongoDB: a document for each key."""
-
-    def __init__(self, database: MongoDatabase) -> None:
-        # The driver takes + in a password for a space. The original's, Java's, does not.
-        credentials, at, rest = database.url.rpartition("@")
-        client: AsyncMongoClient[dict[str, str]] = AsyncMongoClient(
-            credentials.replace("+", "%2B").replace("mongodb%2Bsrv", "mongodb+srv") + at + rest,
-            # The original waits for 30 s.
-            serverSelectionTimeoutMS=6000,
-        )
-        self._documents: AsyncCollection[dict[str, str]] = client["clusterdb"]["registry"]
-
-    async def hget(self, name: str, key: str) -> str | None:
-        document = await self._documents.find_one({"map": name, "key": key})
-        return document["value"] if document else None
-
-    async def hgetall(self, name: str) -> dict[str, str]:
-        return {found["key"]: found["value"] async for found in self._documents.find({"map": name})}
-
-    async def hset(self, name: str, key: str, value: str) -> None:
-        await self._documents.update_one({"map": name, "key": key}, {"$set": {"value": value}}, upsert=True)
-
-    async def hsetnx(self, name: str, key: str, value: str) -> None:
-        # The id makes two nodes that start at the same time agree.
-        new = {"_id": f"{name}/{key}", "value": value}
-        await self._documents.update_one({"map": name, "key": key}, {"$setOnInsert": new}, upsert=True)
-
-    async def hdel(self, name: str, key: str) -> None:
-        await self._documents.delete_one({"map": name, "key": key})
-
-
 async def connect_database(database: RedisDatabase | MongoDatabase) -> Store:
     """Connects to the database. Raises UnusableDatabaseError if it rejects the password or cannot be reached."""
-    try:
-        store = MongoStore(database) if isinstance(database, MongoDatabase) else RedisStore(database)
-    except (InvalidURI, ConfigurationError) as error:
-        raise UnusableDatabaseError(f"the connection string is invalid: {error}") from error
+    store: Store
+    if isinstance(database, MongoDatabase):
+        from .mongo import MongoStore  # The driver loads slowly.
+
+        store = MongoStore(database)
+    else:
+        store = RedisStore(database)
     try:
         await store.hget("antmedia:nodes", "")
-    except (AuthenticationError, AuthorizationError, OperationFailure) as error:
+    except (AuthenticationError, AuthorizationError, PermissionError) as error:
         raise UnusableDatabaseError(f"the database rejects the password: {error}") from error
     except DATABASE_ERRORS as error:
         raise UnusableDatabaseError(f"the database cannot be reached: {error}") from error

@@ -959,8 +959,8 @@ def test_edge_adds_at_most_40_kilobytes_of_inputs_to_the_state(two_and_two: Run)
 
 
 def test_registered_resources_have_no_stack_trace_in_the_state(two_and_two: Run) -> None:
-    # The SDK registers the stack before it starts the program.
-    assert {name for name, frames in two_and_two.stack_frames.items() if frames} == {"ant-media-cluster-unit"}
+    # The SDK registers the stack before it starts the program, so without the program's setting.
+    assert {name for name, frames in two_and_two.stack_frames.items() if frames} <= {"ant-media-cluster-unit"}
 
 
 def test_registration_sends_no_debug_messages_to_the_engine(

@@ -132,9 +132,9 @@ def expire_probe_connections(cluster: Cluster, viewpoint: Viewpoint) -> None:
 def scan_udp_ports(cluster: Cluster, viewpoint: Viewpoint, target: Machine) -> set[int]:
     """Returns the UDP ports whose datagrams reach a machine, whether or not a process listens."""
     receiver = cluster.network_namespace_command(target, sys.executable, UDP_PROBE, "receive")
+    permitted = list_permitted_ports(target, viewpoint.sources, Protocol.UDP) or {1}
+    repeated = (str(min(permitted)), str(max(permitted)))
     with recording(receiver) as stop_recording:
-        address = viewpoint.get_address(target)
-        cluster.check_output(
-            *viewpoint.command(cluster, sys.executable, UDP_PROBE, "send", address, viewpoint.address)
-        )
+        send = ("send", viewpoint.get_address(target), viewpoint.address, *repeated)
+        cluster.check_output(*viewpoint.command(cluster, sys.executable, UDP_PROBE, *send))
         return set(stop_recording())

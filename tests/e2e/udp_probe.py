@@ -1,6 +1,8 @@
 """Sends a datagram to every UDP port of a machine, or records the ports at which they arrive.
 
-usage: udp_probe.py send ADDRESS SOURCE | udp_probe.py receive
+usage: udp_probe.py send ADDRESS SOURCE FIRST LAST | udp_probe.py receive
+
+The ports from FIRST to LAST get a second datagram, as one may get lost.
 
 A raw socket receives every datagram that the security groups permit, so one process records all ports.
 """
@@ -15,12 +17,12 @@ import time
 MARK = b"udp_probe"
 
 
-def send(address: str, source: str) -> None:
+def send(address: str, source: str, repeated: range) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
         if source:
             endpoint.bind((source, 0))
-        for _ in range(2):  # a datagram may get lost
-            for port in range(1, 65536):
+        for ports in (range(1, 65536), repeated):
+            for port in ports:
                 endpoint.sendto(MARK, (address, port))
                 if port % 512 == 0:
                     time.sleep(0.001)  # avoids overflowing the queues on the path
@@ -51,6 +53,6 @@ def receive() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "send":
-        send(sys.argv[2], sys.argv[3])
+        send(sys.argv[2], sys.argv[3], range(int(sys.argv[4]), int(sys.argv[5]) + 1))
     else:
         receive()

@@ -1,6 +1,7 @@
-"""Default tags and protection of a stack."""
+"""A reviewed plan, default tags and protection of a stack."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from tests.e2e.aws_account import AwsAccount
@@ -36,13 +37,23 @@ def list_owner_tags(account: AwsAccount) -> dict[str, set[str]]:
     return {kind: {get_owner(resource) for resource in found} for kind, found in resources.items()}
 
 
-def test_changed_default_tag_updates_every_resource_in_place(cluster: Cluster, account: AwsAccount) -> None:
-    before = cluster.list_machines()
+def test_reviewed_plan_changes_default_tag_and_protection_of_every_resource_in_place(
+    cluster: Cluster, account: AwsAccount, tmp_path: Path
+) -> None:
+    before, plan = cluster.list_machines(), tmp_path / "plan.json"
     kinds = list_owner_tags(account)
     assert kinds == {kind: {"operator"} for kind in kinds}
     cluster.pulumi("config", "set", "--path", "aws:defaultTags.tags.owner", "media-team").check()
     cluster.set_config("protect", "true")
-    assert re.search(r"Resources:\n +~ \d+ updated\n +\d+ unchanged\n", cluster.update())
+    cluster.set_config("monitoringCidrs[1]", "203.0.113.21/32")
+    comment = cluster.run("make", "preview", "FORMAT=markdown", f"PLAN={plan}").check()
+    planned = re.search(r"### `sandbox`: 1 to create, (\d+) to change\n", comment)
+    assert planned, comment[:500]
+    output = cluster.run("make", "up", f"PLAN={plan}").check()
+    assert re.search(
+        rf"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 1 created\n +~ {planned[1]} updated\n +\d+ unchanged\n",
+        output,
+    )
     assert cluster.list_machines() == before
     # Volumes keep the tags of their creation.
     assert list_owner_tags(account) == {

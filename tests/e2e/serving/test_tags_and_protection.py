@@ -50,10 +50,9 @@ def test_reviewed_plan_changes_default_tag_and_protection_of_every_resource_in_p
     planned = re.search(r"### `sandbox`: 1 to create, (\d+) to change\n", comment)
     assert planned, comment[:500]
     output = cluster.run("make", "up", f"PLAN={plan}").check()
-    assert re.search(
-        rf"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n +\+ 1 created\n +~ {planned[1]} updated\n +\d+ unchanged\n",
-        output,
-    )
+    updated = int(planned[1])
+    summary = rf" +\+ 1 created\n +~ {updated} updated\n +{updated + 1} changes. \d+ unchanged\n"
+    assert re.search(rf"\nUpdating \(sandbox\):\n[\s\S]*\nResources:\n{summary}", output)
     assert cluster.list_machines() == before
     # Volumes keep the tags of their creation.
     assert list_owner_tags(account) == {

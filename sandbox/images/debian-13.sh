@@ -31,6 +31,9 @@ configure_apt() {
   rm -f "$target/etc/apt/apt.conf.d/99mmdebstrap"
   cp "$APT_CONF" "$target/etc/apt/apt.conf.d/90host"
   printf 'Acquire::Languages "none";\nAPT::Install-Recommends "false";\n' >"$target/etc/apt/apt.conf.d/91cloud"
+  # Nobody answers debconf's questions, and no machine loses its power.
+  rm "$target/etc/apt/apt.conf.d/70debconf"
+  echo force-unsafe-io >"$target/etc/dpkg/dpkg.cfg.d/90cloud"
 }
 
 configure_cloud_init() {
@@ -55,8 +58,9 @@ YAML
 }
 
 disable_background_jobs() {
-  # They are of use only on long-lived machines.
+  # They are of use only on long-lived machines, or to people who log in.
   local unit
+  rm -f "$target"/etc/update-motd.d/*
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \
     systemd-pstore.service getty@tty1.service cloud-init-hotplugd.socket; do
     systemctl --root="$target" --quiet disable "$unit" 2>/dev/null || true

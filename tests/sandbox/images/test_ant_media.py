@@ -96,12 +96,11 @@ def response_status(address: str, path: str, headers: dict[str, str] | None = No
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     machines = Machines(tmp_path_factory.mktemp("machines"), build_missing()["ant-media"])
+    database = build("valkey")  # a new image needs the host's network
     try:
         with enter_network(machines):
             quoted = DATABASE_PASSWORD.replace("\\", "\\\\")
-            start_database(
-                machines, DATABASE, build("valkey"), f'requirepass "{quoted}"\nprotected-mode no\n'
-            )
+            start_database(machines, DATABASE, database, f'requirepass "{quoted}"\nprotected-mode no\n')
             for address in (ORIGIN, EDGE, SINGLE):
                 machines.boot(address)
             for address in (ORIGIN, EDGE, SINGLE):

@@ -88,9 +88,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     tls = layer / "etc/valkey"
     tls.mkdir(parents=True)
     certificates.create(tls, "database", [DATABASE_NAME], DATABASE)
+    database = (layer, *build("valkey"))  # a new image needs the host's network
     try:
         with enter_network(machines):
-            start_database(machines, DATABASE, (layer, *build("valkey")), VALKEY)
+            start_database(machines, DATABASE, database, VALKEY)
             machines.boot(NODE)
             install_scripts(machines, machines.folder / "m8/root", (tls / "ca.pem").read_text())
             yield Node(machines)

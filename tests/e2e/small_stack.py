@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,58 @@ import yaml
 from tests.e2e.running_cluster import SETTINGS_FILE, SETTINGS_FOLDER, Cluster, CommandResult, Machine
 from tests.project import PROJECT
 
+SANDBOX_SETTINGS = PROJECT / "Pulumi.sandbox.yaml"
 EXCLUDE_SCRIPTS = ("--exclude", "**$command:**", "--exclude-dependents")
 """Options of an `up` that creates the AWS resources but runs no scripts on the machines."""
+
+
+def start_cloud(cluster: Cluster, **settings: object) -> CommandResult:
+    """Does what `make up` does before it runs `pulumi up`, with other settings for the stack `sandbox`."""
+    start = cluster.run("sandbox/bin/cloud", "start")
+    start.check()
+    SETTINGS_FOLDER.mkdir()
+    shutil.copy(PROJECT / "Pulumi.yaml", SETTINGS_FOLDER)
+    # sandbox/bin/pulumi writes the settings of this file again if it has changed.
+    shutil.copy(SANDBOX_SETTINGS, SETTINGS_FOLDER / ".merged.sandbox.yaml")
+    cluster.merge_settings("sandbox", replace_settings(settings)).check()
+    path = f"PATH={PROJECT}/sandbox/bin:{os.environ['PATH']}"
+    cluster.run("env", path, ".venv/bin/python", "-m", "operations.new_stack", "sandbox").check()
+    return start
+
+
+def replace_settings(settings: Mapping[str, object], **pulumi: object) -> str:
+    """Returns the settings of the sandbox's file, as YAML, with other settings of the program and of Pulumi."""
+    file = yaml.safe_load(SANDBOX_SETTINGS.read_text())
+    file["config"] |= {f"ant-media-cluster:{key}": value for key, value in settings.items()}
+    file["config"] |= {f"aws:{key}": value for key, value in pulumi.items()}
+    return yaml.safe_dump(file)
 
 
 class SmallStack:
     """A stack with the sandbox's settings and secrets, but its own network and domain."""
 
-    def __init__(self, cluster: Cluster, name: str, network: int) -> None:
+    def __init__(self, cluster: Cluster, name: str, octet: int, **settings: object) -> None:
         self.name = name
         self.domain = f"{name}.ant-media.test"
         self._cluster = cluster
-        settings = yaml.safe_load((PROJECT / "Pulumi.sandbox.yaml").read_text())
-        tags = {"project": "ant-media-cluster", "stack": name, "owner": "tests"}
-        settings["config"] |= {
-            "aws:defaultTags": {"tags": tags},
-            "ant-media-cluster:domain": self.domain,
-            "ant-media-cluster:network": {"cidr": f"10.{network}.0.0/16", "zones": 2},
-            "ant-media-cluster:origins": {"count": 1},
-            "ant-media-cluster:edges": {"count": 0},
+        self._settings: dict[str, object] = {
+            "domain": self.domain,
+            "network": {"cidr": f"10.{octet}.0.0/16", "zones": 2},
+            "origins": {"count": 1},
+            "edges": {"count": 0},
+            **settings,
         }
         # The settings file of the stack `sandbox` has the secrets.
         shutil.copy(SETTINGS_FILE, SETTINGS_FOLDER / f"Pulumi.{name}.yaml")
-        cluster.merge_settings(name, yaml.safe_dump(settings)).check()
+        self.set_settings()
         self.pulumi("stack", "init", name).check()
+
+    def set_settings(self, **settings: object) -> None:
+        """Writes other settings to the stack's file, as an editor does."""
+        self._settings |= settings
+        tags = {"project": "ant-media-cluster", "stack": self.name, "owner": "tests"}
+        text = replace_settings(self._settings, defaultTags={"tags": tags})
+        self._cluster.merge_settings(self.name, text).check()
 
     def pulumi(self, *arguments: str) -> CommandResult:
         return self._cluster.pulumi(*arguments, stack=self.name)
@@ -81,8 +109,8 @@ class SmallStack:
     def machine(self, name: str) -> Machine:
         return self._cluster.list_machines()[f"ant-media-cluster-{self.name}-{name}"]
 
-    def run_until(self, message: str, interruption: Callable[[int], object], *command: str) -> None:
-        """Runs pulumi until it prints a message, then interrupts it.
+    def run_until(self, message: str, interruption: Callable[[int], object], *command: str) -> str:
+        """Runs pulumi until it prints a message, then interrupts it. Returns what it printed until then.
 
         `interruption` receives the PID of `sandbox/bin/cloud exec`, the parent of the engine. The run must then end
         within two minutes.
@@ -106,6 +134,7 @@ class SmallStack:
                 raise AssertionError(f"pulumi never printed {message}:\n{''.join(output)}")
             interruption(process.pid)
             process.communicate(timeout=120)
+        return "".join(output)
 
 
 def interrupt(process: int) -> None:

@@ -1,4 +1,7 @@
-"""What is the user's own: an Elastic IP, hooks, arm64, and a private subnet for the database. One stack has all of them."""
+"""What is the user's own: an Elastic IP, hooks, arm64, and a private subnet for the database. One stack has all of them.
+
+It is destroyed when its machines do not respond, and the resources outlive it.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -6,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from operations.new_stack.creation import generate_ssh_private_key
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
 from tests.e2e.running_cluster import STATE, Cluster
-from tests.e2e.small_stack import SmallStack
+from tests.e2e.small_stack import SmallStack, kill
 from tests.project import PROJECT
 
 VPC = "10.90.0.0/16"
@@ -17,7 +21,7 @@ PUBLIC, PRIVATE = "10.90.0.0/24", "10.90.9.0/24"
 HOOK = '#!/usr/bin/env bash\nset -euo pipefail\necho "$* {version}" >>/root/hook\n'
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def network(account: AwsAccount) -> dict[str, str]:
     """A VPC with a public subnet and a private one behind a NAT gateway, and a free Elastic IP: their ids."""
 
@@ -44,7 +48,7 @@ def network(account: AwsAccount) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hook() -> Iterator[Callable[[str], str]]:
     """Writes a hook into the repository and returns its path there."""
     path = PROJECT / "tests/e2e" / f"hook-{STATE.name}.sh"
@@ -57,102 +61,122 @@ def hook() -> Iterator[Callable[[str], str]]:
     path.unlink()
 
 
-def test_users_own_resources_are_used_and_outlive_the_stack(
+@pytest.fixture(scope="module")
+def stack(cluster: Cluster, network: dict[str, str], hook: Callable[[str], str]) -> SmallStack:
+    script = hook("first")
+    return SmallStack(
+        cluster,
+        "own",
+        90,
+        network={"subnets": [{"id": network["public"], "cidr": PUBLIC}]},
+        database={
+            "subnet": {"id": "subnet-00000000000000000", "cidr": PRIVATE},
+            "instanceType": "t4g.micro",
+        },
+        edges={"count": 1},
+        loadBalancer={"instanceType": "t4g.micro", "elasticIp": "eipalloc-00000000000000000"},
+        origins={"count": 1, "instanceType": "c7g.xlarge"},
+        hooks={"node": script, "loadBalancer": script},
+    )
+
+
+def run_on(cluster: Cluster, stack: SmallStack, name: str, *command: str) -> str:
+    return cluster.run_on(stack.machine(name).id, *command).check()
+
+
+def describe_machine(account: AwsAccount, id: str) -> Any:
+    (reservation,) = account.call("ec2", "describe_instances", InstanceIds=[id])["Reservations"]
+    return reservation["Instances"][0]
+
+
+def test_users_own_resources_are_used(
     cluster: Cluster,
     account: AwsAccount,
     internet: SandboxInternet,
     network: dict[str, str],
-    hook: Callable[[str], str],
+    stack: SmallStack,
 ) -> None:
-    stack = SmallStack(cluster, "own", 90)
-
-    def set_config(key: str, value: object) -> None:
-        stack.pulumi("config", "set", "--path", f"ant-media-cluster:{key}", str(value)).check()
-
-    def run_on(name: str, *command: str) -> str:
-        return cluster.run_on(f"ant-media-cluster-own-{name}", *command).check()
-
-    stack.pulumi("config", "rm", "ant-media-cluster:network").check()
-    set_config("network.subnets[0].id", network["public"])
-    set_config("network.subnets[0].cidr", PUBLIC)
-    set_config("database.subnet.id", "subnet-00000000000000000")
-    set_config("database.subnet.cidr", PRIVATE)
-    set_config("edges.count", 1)
-    for machine in ("loadBalancer", "database"):
-        set_config(f"{machine}.instanceType", "t4g.micro")
-    set_config("loadBalancer.elasticIp", "eipalloc-00000000000000000")
-    set_config("origins.instanceType", "c7g.xlarge")
-    set_config("hooks.node", "hooks/none.sh")
-    refused = stack.pulumi("preview").output
-    assert 'hooks.node is "hooks/none.sh": this file cannot be read' in refused
-    for key in ("node", "loadBalancer"):
-        set_config(f"hooks.{key}", hook("first"))
     refused = stack.pulumi("preview").output
     assert "loadBalancer.elasticIp is eipalloc-00000000000000000: give the allocation id" in refused
     assert 'origins.instanceType is "c7g.xlarge", whose processor is arm64: Ant Media' in refused
     assert "database.subnet.id is subnet-" in refused
 
-    set_config("database.subnet.id", network["private"])
-    set_config("loadBalancer.elasticIp", network["address"])
-    set_config("origins.instanceType", "c5.xlarge")
-    comment = cluster.run(
-        ".venv/bin/python",
-        "-m",
-        "operations.preview",
-        "own",
-        "sandbox/bin/pulumi",
-        "preview",
-        "--json",
-        "--show-sames",
-        stack="own",
-    ).stdout
-    assert "`load-balancer-hook`" in comment
-    assert "(`instance-types`)" not in comment
-    assert f"{network['address']}" in comment
+    stack.set_settings(
+        database={"subnet": {"id": network["private"], "cidr": PRIVATE}, "instanceType": "t4g.micro"},
+        loadBalancer={"instanceType": "t4g.micro", "elasticIp": network["address"]},
+        origins={"count": 1},
+    )
     stack.up()
 
     # The database downloaded its packages through the NAT gateway, and has no address of its own.
     assert not stack.machine("database").public_address
     checkip = ("curl", "-s", "https://checkip.amazonaws.com")
-    assert run_on("database", *checkip).strip() == network["nat"]
+    assert run_on(cluster, stack, "database", *checkip).strip() == network["nat"]
     assert stack.machine("load-balancer").public_address == network["ip"]
     assert internet.connect(network["ip"], 443, "203.0.113.20")
     for name, role in (("load-balancer", "load-balancer"), ("origin1", "origin"), ("edge1", "edge")):
-        assert run_on(name, "cat", "/root/hook") == f"{name} {role} first\n"
-    (machine,) = account.call("ec2", "describe_instances", InstanceIds=[stack.machine("load-balancer").id])[
-        "Reservations"
-    ][0]["Instances"]
+        assert run_on(cluster, stack, name, "cat", "/root/hook") == f"{name} {role} first\n"
+    machine = describe_machine(account, stack.machine("load-balancer").id)
     assert (machine["Architecture"], machine["InstanceType"]) == ("arm64", "t4g.micro")
 
-    # Nothing changes without a change; another content runs the hooks again, a failing one fails the update and runs again.
-    assert stack.pulumi("preview", "--expect-no-changes").exit_code == 0
-    hook('second"; exit 3; echo "')
-    failed = stack.pulumi("up", "--yes", "--skip-preview")
-    assert failed.exit_code != 0
-    assert "The hook ended with exit code 3" in failed.output
-    hook("third")
-    stack.up()
-    assert re.findall(r"\w+$", run_on("edge1", "cat", "/root/hook"), re.MULTILINE)[-1] == "third"
 
-    # Another address and another architecture, in one update of the running cluster. The user's address is free again.
+def test_another_hook_address_and_architecture_reach_the_running_cluster_in_one_update(
+    cluster: Cluster,
+    account: AwsAccount,
+    network: dict[str, str],
+    hook: Callable[[str], str],
+    stack: SmallStack,
+) -> None:
     database = stack.machine("database")
-    stack.pulumi("config", "rm", "--path", "ant-media-cluster:loadBalancer.elasticIp").check()
-    set_config("database.instanceType", "t3.micro")
+    hook("second")
+    stack.set_settings(
+        database={"subnet": {"id": network["private"], "cidr": PRIVATE}, "instanceType": "t3.micro"},
+        loadBalancer={"instanceType": "t4g.micro"},
+    )
     stack.up()
+    # Another content runs the hooks again.
+    assert re.findall(r"\w+$", run_on(cluster, stack, "edge1", "cat", "/root/hook"), re.MULTILINE) == [
+        "first",
+        "second",
+    ]
     replaced = stack.machine("database")
     assert (replaced.id != database.id, replaced.private_address) == (True, database.private_address)
-    (machine,) = account.call("ec2", "describe_instances", InstanceIds=[replaced.id])["Reservations"][0][
-        "Instances"
-    ]
-    assert machine["Architecture"] == "x86_64"
+    assert describe_machine(account, replaced.id)["Architecture"] == "x86_64"
+    # The user's address is free again.
     allocated = stack.machine("load-balancer").public_address
     assert allocated != network["ip"]
     resolve = cluster.operator_command("getent", "hosts", stack.domain)
     assert cluster.check_output(*resolve).split()[0] == allocated
-    set_config("loadBalancer.elasticIp", network["address"])
+
+    stack.set_settings(loadBalancer={"instanceType": "t4g.micro", "elasticIp": network["address"]})
     stack.up()
     assert stack.machine("load-balancer").public_address == network["ip"]
+    assert stack.pulumi("preview", "--expect-no-changes").exit_code == 0
 
+
+def test_killed_destroy_of_an_unreachable_stack_with_changed_keys_and_hanging_machines_can_be_resumed(
+    cluster: Cluster, account: AwsAccount, network: dict[str, str], stack: SmallStack
+) -> None:
+    """Nothing that deletes may connect to a machine."""
+    for name in ("load-balancer", "origin1"):
+        run_on(cluster, stack, name, "pkill", "-STOP", "-o", "sshd")
+    revoke_all_rules(account, stack.get_physical_ids()["firewall-load-balancer"])
+    stack.set_secret("sshPrivateKey", generate_ssh_private_key())
+    stack.set_secret("sshHostKeySeed", "0" * 64)
+    assert "Dial " not in stack.run_until("Instance origin1 deleting", kill, "destroy")
     stack.recover_and_destroy()
     (address,) = account.call("ec2", "describe_addresses", AllocationIds=[network["address"]])["Addresses"]
     assert "AssociationId" not in address
+
+
+def revoke_all_rules(account: AwsAccount, group: str) -> None:
+    group_filter = [{"Name": "group-id", "Values": [group]}]
+    rules = account.call("ec2", "describe_security_group_rules", Filters=group_filter)["SecurityGroupRules"]
+    for rule in rules:
+        direction = "egress" if rule["IsEgress"] else "ingress"
+        account.call(
+            "ec2",
+            f"revoke_security_group_{direction}",
+            GroupId=group,
+            SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]],
+        )

@@ -10,6 +10,7 @@ from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
 RENEWAL_CONFIG = "/etc/letsencrypt/renewal/cluster.conf"
+DEPLOY = f"{SCRIPTS}/deploy-certificate.sh"
 TLS_PORTS = (443, 4444, 5443, 6080)
 
 
@@ -49,7 +50,7 @@ class ClusterCertificate:
     def issue(self, acme_server: AcmeServer | None = None) -> CommandResult:
         """Runs the certificate scripts as `pulumi up` runs them."""
         server = acme_server or self.acme_server
-        scripts = f'{SCRIPTS}/issue-certificate.sh "$@" && {SCRIPTS}/deploy-certificate.sh'
+        scripts = f'{SCRIPTS}/issue-certificate.sh "$@" && {DEPLOY}'
         return self._cluster.run_on(
             "load-balancer",
             *("bash", "-c", scripts, "issue"),
@@ -57,6 +58,10 @@ class ClusterCertificate:
             *("--key-type", "ecdsa", "--challenge", "http-01", "--address", self.address, DOMAIN),
             input=server.root,
         )
+
+    def deploy(self) -> CommandResult:
+        """Brings certbot's certificate to HAProxy, as certbot's deploy hook does."""
+        return self._cluster.run_on("load-balancer", DEPLOY)
 
     def renew(self) -> CommandResult:
         """Runs the service that certbot's timer starts."""

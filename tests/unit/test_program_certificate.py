@@ -72,6 +72,22 @@ def test_names_and_key_type_appear_in_the_command_that_previews_show() -> None:
     assert command.endswith("198.51.100.1 live.ant-media.test www.ant-media.test live.elsewhere.test")
 
 
+def test_other_settings_do_not_run_the_commands_of_the_certificate_again() -> None:
+    def commands(cluster: Run) -> dict[str, dict[str, Any]]:
+        return {
+            name: inputs
+            for name, inputs in cluster.of_type(REMOTE).items()
+            if name.startswith("service-certificate")
+        }
+
+    before, after = (
+        run(),
+        run(hstsMaxAge=600, applications=["LiveApp"], statisticsPassword="another-password"),
+    )
+    assert len(commands(before)) == 2
+    assert commands(after) == commands(before)
+
+
 def test_names_in_the_zone_get_a_records_except_wildcards() -> None:
     cluster = run(
         route53Zone="ant-media.test",

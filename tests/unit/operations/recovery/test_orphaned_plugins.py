@@ -36,7 +36,10 @@ class Plugins:
         self, stack: str, *, folder: Path | None = None, deaf: bool = False, plugin: bool = True
     ) -> int:
         ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN); " if deaf else ""
-        self._script.write_text(f"import signal, time\n{ignore}time.sleep(60)\n")
+        text = f"import signal, time\n{ignore}time.sleep(60)\n"
+        # The previous process may not have read the file yet.
+        if not self._script.exists() or self._script.read_text() != text:
+            self._script.write_text(text)
         command = [sys.executable, str(self._script), *([ADDRESS] if plugin else [])]
         arguments = [sys.executable, "-c", START, str(folder or self._folder), stack, *command]
         pid = int(subprocess.check_output(arguments))

@@ -1,4 +1,4 @@
-"""Scans all 65535 ports of a machine, and lists the ports that the port table opens."""
+"""Scans the ports of a machine, and lists the ports that the port table opens."""
 
 import re
 import sys
@@ -84,7 +84,10 @@ def list_permitted_ports(target: Machine, sources: Iterable[Source], protocol: P
 def scan_tcp_ports(
     cluster: Cluster, viewpoint: Viewpoint, targets: Sequence[Machine]
 ) -> dict[str, dict[int, str]]:
-    """Returns the state of each TCP port that responds: `open`, or `closed` if it is permitted but nothing listens."""
+    """Returns the state of each TCP port that responds: `open`, or `closed` if it is permitted but nothing listens.
+
+    From the internet it scans all ports. From a machine it scans those that are open to anybody, and those where a process listens.
+    """
     names = {viewpoint.get_address(target): target.name for target in targets}
     options = ["-sS", "-Pn", "-n", "-T5", "--min-hostgroup", "16"]
     if viewpoint.address:
@@ -92,11 +95,18 @@ def scan_tcp_ports(
         options += ["-S", viewpoint.address, "-e", re.findall(r" dev (\S+)", route)[0]]
     expire_probe_connections(cluster, viewpoint)
     found: dict[str, dict[int, str]] = {name: {} for name in names.values()}
-    # One fast sweep of all ports, then a slow one of the permitted ports, as packets may get lost.
     expected = {
         port for target in targets for port in list_permitted_ports(target, viewpoint.sources, Protocol.TCP)
     }
-    sweeps = [["-p", "1-65535", "--min-rate", "100000", "--max-retries", "0"]]
+    if viewpoint.machine:
+        expected |= {
+            port for target in targets for port in list_permitted_ports(target, Source, Protocol.TCP)
+        }
+        expected |= {port for target in targets for port in list_listening_ports(cluster, target)}
+        sweeps: list[list[str]] = []
+    else:
+        # One fast sweep of all ports, then a slow one of the permitted ports, as packets may get lost.
+        sweeps = [["-p", "1-65535", "--min-rate", "100000", "--max-retries", "0"]]
     sweeps += [["-p", ",".join(map(str, sorted(expected))), "--max-retries", "2"]] if expected else []
     for sweep in sweeps:
         command = viewpoint.command(cluster, "nmap", *options, *sweep, "-oX", "-", *names)
@@ -109,6 +119,11 @@ def scan_tcp_ports(
                 if state.attrib["state"] != "filtered"
             }
     return found
+
+
+def list_listening_ports(cluster: Cluster, target: Machine) -> set[int]:
+    sockets = cluster.check_output(*cluster.network_namespace_command(target, "ss", "-Hltn"))
+    return {int(line.split()[3].rpartition(":")[2]) for line in sockets.splitlines()}
 
 
 def expire_probe_connections(cluster: Cluster, viewpoint: Viewpoint) -> None:

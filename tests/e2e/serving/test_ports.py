@@ -1,4 +1,4 @@
-"""Scans every port of every kind of machine from every kind of source, and compares the result with the port table."""
+"""Scans the ports of every kind of machine from every kind of source, and compares the result with the port table."""
 
 import pytest
 

@@ -39,8 +39,8 @@ class MachineStatus(TypedDict):
 def start() -> None:
     """Builds missing machine images, starts the cloud and waits until it is ready."""
     started = time.monotonic()
-    while (lock := LOCK.take()) is None:  # the cloud is running or starting
-        if host.BOOT_ID.exists():
+    while (lock := LOCK.take()) is None:  # the cloud is running, starting or ending
+        if _is_ready():
             return
         time.sleep(0.2)
     if (
@@ -75,6 +75,13 @@ def start() -> None:
             sys.exit(f"the local cloud did not start:\n{LOG.read_text(errors='replace')}")
         time.sleep(0.05)
     print(f"  the local cloud is up after {time.monotonic() - started:.0f} s")
+
+
+def _is_ready() -> bool:
+    """True if the cloud is ready. A cloud that was killed leaves its files, and some processes for a moment."""
+    if not host.BOOT_ID.exists() or not PID_FILE.exists():
+        return False
+    return all(Path(f"/proc/{pid}/ns/net").exists() for pid in PID_FILE.read_text().split())
 
 
 def remove_leftovers() -> None:

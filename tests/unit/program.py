@@ -73,8 +73,6 @@ class Run(mocks.Mocks):
     """The same in the route tables of single subnets."""
     used_addresses: Mapping[str, str] = field(default_factory=dict[str, str])
     """Who uses a private address: the `Name` tag of an instance, empty for something else."""
-    stack_frames: dict[str, int] = field(default_factory=dict[str, int])
-    """How many frames of Python's stack the state keeps, by resource name."""
     resources: list[mocks.MockResourceArgs] = field(default_factory=list[mocks.MockResourceArgs])
     protected: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Types and names of the protected resources."""
@@ -269,7 +267,6 @@ class Monitor(mocks.MockMonitor):
         self.run = run
 
     def RegisterResource(self, request: Any) -> Any:  # noqa: N802  (as gRPC calls it)
-        self.run.stack_frames[request.name] = len(request.stackTrace.frames)
         if request.protect:
             self.run.protected.append((request.type, request.name))
         if request.replaceOnChanges:

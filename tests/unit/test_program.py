@@ -1,7 +1,6 @@
 """Resources that the program creates, and settings that it refuses, with Pulumi's mocks."""
 
 import json
-import logging
 import re
 import shlex
 from collections import Counter
@@ -956,17 +955,3 @@ def test_edge_adds_at_most_40_kilobytes_of_inputs_to_the_state(two_and_two: Run)
     ]
     assert len(inputs) == 7
     assert sum(map(len, inputs)) < 40_000
-
-
-def test_registered_resources_have_no_stack_trace_in_the_state(two_and_two: Run) -> None:
-    # The SDK registers the stack before it starts the program, so without the program's setting.
-    assert {name for name, frames in two_and_two.stack_frames.items() if frames} <= {"ant-media-cluster-unit"}
-
-
-def test_registration_sends_no_debug_messages_to_the_engine(
-    two_and_two: Run, caplog: pytest.LogCaptureFixture
-) -> None:
-    # The engine of the mocks logs them. The first run has imported the components.
-    with caplog.at_level(logging.DEBUG):
-        run(route53Zone="ant-media.test")
-    assert [record.message for record in caplog.records if record.name == "root"] == []

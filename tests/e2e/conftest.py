@@ -35,14 +35,14 @@ ORDER = (
     "test_certificate_failures",
     "test_certificate_changes",
     # machines
-    "test_interrupted_scripts",
-    "test_recordings",
     "test_drift",
-    "test_edge_scaling",
+    "test_interrupted_scripts",
     "test_machine_lifecycle",
+    "test_recordings",
+    "test_edge_scaling",
     "test_failure",
-    "test_single_node",
     "test_upgrade",
+    "test_single_node",
     # stacks
     "test_network_move",
     "test_own_resources",

@@ -1,6 +1,6 @@
 """A steady load on the media ports: requests on persistent and on new connections, and open WebSockets.
 
-usage: python -m tests.e2e.load_generator DOMAIN
+usage: python -m tests.e2e.load_generator DOMAIN [WEBSOCKETS [REQUESTS]]     requests per second
 
 Runs on the sandbox's internet. Prints `ready` when the WebSockets are open. Runs until its standard input closes, then
 prints a report as JSON.
@@ -66,10 +66,11 @@ class Connection:
 
 
 class LoadGenerator:
-    def __init__(self, domain: str, websockets: int = WEBSOCKETS) -> None:
+    def __init__(self, domain: str, websockets: int = WEBSOCKETS, rate: int = RATE) -> None:
         self.report = Report()
         self._domain = domain
         self._websockets = websockets
+        self._rate = rate
         self._trust = ssl.create_default_context()
         self._idle: dict[int, asyncio.Queue[Connection | None]] = {port: asyncio.Queue() for port in PORTS}
         self._stopping = asyncio.Event()
@@ -132,7 +133,7 @@ class LoadGenerator:
         started = time.monotonic()
         pending: set[asyncio.Task[None]] = set()
         while not self._stopping.is_set():
-            due = started + self.report.requests / RATE
+            due = started + self.report.requests / self._rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             self.report.max_delay = max(self.report.max_delay, time.monotonic() - due)
             task = asyncio.create_task(self._request(self.report.requests))
@@ -182,4 +183,4 @@ class LoadGenerator:
 
 
 if __name__ == "__main__":
-    print(json.dumps(vars(asyncio.run(LoadGenerator(sys.argv[1]).run()))))
+    print(json.dumps(vars(asyncio.run(LoadGenerator(sys.argv[1], *map(int, sys.argv[2:])).run()))))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.e2e.clients import Client
+from tests.e2e.cluster_certificate import ClusterCertificate
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
 from tests.e2e.user_certificate import issue_user_certificate
 from tests.project import PROJECT
@@ -282,8 +283,13 @@ def test_interrupted_script_completes_when_it_runs_again(
         assert operator_client.get(url).status == 200
 
 
-def test_nothing_is_left_of_the_interruptions(cluster: Cluster) -> None:
+def test_drift_reports_neither_interruptions_nor_a_renewed_certificate_nor_what_an_update_reverted(
+    cluster: Cluster, certificate: ClusterCertificate
+) -> None:
+    """The update is that of test_drift.py."""
+    certificate.force_renewal()
     drift = cluster.run("make", "--silent", "drift")
-    assert drift.exit_code == 0, drift.output
+    assert drift.output == "Nothing differs from the state.\n"
+    assert drift.exit_code == 0
     status = cluster.run("sandbox/bin/status", "--problems")
     assert status.exit_code == 0, status.output

@@ -1,0 +1,36 @@
+"""What HAProxy and AWS say about the machines of the cluster."""
+
+from tests.e2e.clients import Client
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine
+
+NODES = ("origin1", "origin2", "edge1", "edge2")
+
+
+def is_healthy(cluster: Cluster, server: str) -> bool:
+    row = cluster.get_server_statistics()[server]
+    return (row["status"], row["check_status"]) == ("UP", "L7OK")
+
+
+def serves_its_cookie(cluster: Cluster, operator_client: Client, edge: str) -> bool:
+    """True if an edge serves a request that carries its cookie."""
+    response = operator_client.get(f"https://{DOMAIN}:5443/LiveApp/", f"Cookie: AMS_EDGE={edge}\r\n")
+    return response.node == cluster.list_machines()[edge].hostname
+
+
+def assert_replaced(before: dict[str, Machine], after: dict[str, Machine], *names: str) -> None:
+    """Checks that these machines are new instances at their old addresses and that all others are unchanged."""
+    for name in names:
+        assert after[name].id != before[name].id
+        assert after[name].private_address == before[name].private_address
+    others = set(before) - set(names)
+    assert {other: after[other] for other in others} == {other: before[other] for other in others}
+
+
+def find_problems(cluster: Cluster) -> str:
+    return cluster.run("sandbox/bin/status", "--problems").stdout
+
+
+def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:
+    """Returns the last lines of the database's reply."""
+    script = f'cd {SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
+    return cluster.run_on("database", "bash", "-c", script, "ask", command).check()

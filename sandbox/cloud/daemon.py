@@ -220,11 +220,15 @@ class Cloud:
         self.write_status(snapshot)
 
     def _reconcile_machine(self, machine: Machine, wanted: Instance | None, *, restart: bool) -> None:
-        requested = machine.is_stopping
-        exit_code = machine.collect_exit_code()
-        if exit_code not in (None, REBOOT) and not requested and wanted and wanted.running:
-            self._client.stop_instance(wanted.id)  # shut down from inside, as on EC2
-        elif machine.process:
+        exit_code = machine.find_exit_code()
+        if exit_code not in (None, REBOOT) and not machine.is_stopping and wanted and wanted.running:
+            # Shut down from inside, as on EC2. If this fails, the next round does it.
+            self._client.stop_instance(wanted.id)
+            machine.clean_up()
+            return
+        if exit_code is not None:
+            machine.clean_up()
+        if machine.process:
             if wanted is None or not wanted.running or restart:
                 machine.shut_down()
             machine.kill_if_overdue()

@@ -114,13 +114,14 @@ class Machine:
         if self.process and self._deadline and time.monotonic() > self._deadline:
             self.process.kill()
 
-    def collect_exit_code(self) -> int | None:
-        """Returns the exit code once after the machine has ended, None otherwise."""
-        if self.process is None or (status := self.process.poll()) is None:
-            return None
+    def find_exit_code(self) -> int | None:
+        """Returns the exit code after the machine has ended and until `clean_up`, None otherwise."""
+        return self.process.poll() if self.process else None
+
+    def clean_up(self) -> None:
+        """Removes what a machine that has ended leaves, except its disk."""
         self.process, self._deadline = None, None
         remove_control_groups(self.instance.id)
-        return status
 
     def remove(self) -> None:
         run_quietly("umount", "--lazy", str(self.folder / "root"))

@@ -66,7 +66,12 @@ def serve(changes: Changes) -> None:
     api, capacity = create_application(), Capacity()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        body: bytes = environ["wsgi.input"].read(length)
+        if len(body) < length:
+            # The client was killed while it sent the request.
+            start_response("400 Bad Request", [])
+            return []
         environ["wsgi.input"] = io.BytesIO(body)
         call = ApiCall.parse(environ, body)
         # STS answers GetCallerIdentity without any permission, and many of S3's operations have the same method and path.

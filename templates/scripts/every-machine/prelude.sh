@@ -56,12 +56,10 @@ add_unit_file() {
   [[ $text == "$before" || $(systemctl show --property NeedDaemonReload --value "${1%%.d/*}") != yes ]] || systemctl daemon-reload
 }
 
-# Enables units, also those that were masked or disabled by hand. With each change systemd reads the files of all units again.
+# Enables units, also those that were masked or disabled by hand. systemd then knows the present files of all units.
 enable_units() {
-  local states
-  states=$(systemctl is-enabled "$@" 2>/dev/null | sort -u) || true
-  [[ $states != *masked* ]] || systemctl unmask --quiet "$@"
-  [[ $states == enabled ]] || systemctl enable --quiet "$@"
+  systemctl unmask --quiet "$@"
+  systemctl enable --quiet "$@"
 }
 
 # Enables and starts units, also those that were stopped by hand.

@@ -195,6 +195,8 @@ finish_uploads_before_stop() {
 Description=Uploads of Ant Media Server are finished before it stops
 After=antmedia.service
 PartOf=antmedia.service
+# It starts with the server, however often that fails.
+StartLimitIntervalSec=0
 [Service]
 Type=oneshot
 RemainAfterExit=yes

@@ -99,8 +99,8 @@ def test_terminated_origin_and_replaced_edge_keep_their_names_and_addresses_and_
 ) -> None:
     assert_replaced(replacement.before, replacement.after, replacement.origin, "edge1")
     assert cluster.run_on("edge1", "test", "-e", "/root/kept").exit_code != 0  # its disk is new
-    assert is_healthy(cluster, f"origins/{replacement.origin}")
-    assert is_healthy(cluster, "edges/edge1")
+    wait_until(lambda: is_healthy(cluster, f"origins/{replacement.origin}"))
+    wait_until(lambda: is_healthy(cluster, "edges/edge1"))
     assert serves_its_cookie(cluster, operator_client, "edge1")
     assert list_registered_nodes(cluster, operator_client) == all_alive(replacement.after)
 

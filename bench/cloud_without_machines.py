@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -203,10 +203,3 @@ def cloud_without_machines() -> Generator[CloudWithoutMachines]:
             yield CloudWithoutMachines(Path(folder), url)
         finally:
             server.terminate()
-
-
-def median_of(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the median of each figure."""
-    from statistics import median
-
-    return {name: round(median(run.get(name, 0) for run in runs), 3) for name in runs[0]}

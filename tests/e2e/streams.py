@@ -1,7 +1,6 @@
 """Streams that ffmpeg publishes over RTMP and clients play over HLS."""
 
 import json
-import shlex
 import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -46,15 +45,6 @@ def publishing(
     url = f"rtmps://{domain}:1936/LiveApp/{stream}" if tls else f"rtmp://{domain}:1935/LiveApp/{stream}"
     with running_process(cluster.operator_command("ffmpeg", "-v", "warning", *TEST_STREAM, url)) as process:
         yield process
-
-
-@contextmanager
-def publishing_persistently(cluster: Cluster, stream: str, domain: str = DOMAIN) -> Generator[None]:
-    """Publishes a stream and connects again whenever the connection ends, as encoders do."""
-    command = shlex.join(["ffmpeg", "-v", "warning", *TEST_STREAM, f"rtmp://{domain}:1935/LiveApp/{stream}"])
-    loop = f"trap 'kill $!; exit' TERM; while true; do {command} </dev/null >/dev/null 2>&1 & wait $!; sleep 1; done"
-    with running_process(cluster.operator_command("bash", "-c", loop)):
-        yield
 
 
 def get_playlist(client: Client, stream: str, domain: str = DOMAIN) -> str:

@@ -43,7 +43,7 @@ class SshKeys:
 
     @cached_property
     def private_login_key(self) -> SecretStr:
-        """The private login key in PKCS #8, which is a third as long as OpenSSH's format: the state has it with every remote script."""
+        """The private login key in PKCS #8. The state has it with every remote script, and OpenSSH's format is three times as long."""
         key = load_ssh_private_key(self.login_key.private_openssh.encode(), password=None)
         return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 

@@ -20,7 +20,7 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _UNSIGNED_TEXT = re.compile(r' +(\[\d+\]|[\w./-]+) *: "')
 """Start of a line with the text of one property. Lines with a change have a sign: +, - or ~."""
 _PACKED_SCRIPTS = re.compile(rf" +[+-] {BEGIN_OF_PACKED}")
-"""The lines before it name the scripts that change."""
+"""A line with compressed scripts. The lines before it name those that change."""
 
 
 def main() -> int:
@@ -55,14 +55,14 @@ def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def shorten(line: str) -> str:
-    """Cuts a long line that shows the text of a property without a change, or compressed scripts."""
+    """Cuts a long line with an unchanged property's text or with compressed scripts."""
     plain = _COLOR.sub("", line)
     if len(plain) <= _MAX_LINE_LENGTH:
         return line
     if _PACKED_SCRIPTS.match(plain):
         cut = plain[:_MAX_LINE_LENGTH] + "..."
     elif _UNSIGNED_TEXT.match(plain):
-        # No backslash at the end, so that the quotation mark is not escaped.
+        # A backslash at the end would escape the quotation mark.
         cut = plain[:_MAX_LINE_LENGTH].rstrip("\\") + '..."'
     else:
         return line

@@ -115,11 +115,11 @@ class Machine:
             self.process.kill()
 
     def find_exit_code(self) -> int | None:
-        """Returns the exit code after the machine has ended and until `clean_up`, None otherwise."""
+        """Returns the exit code of a machine that has ended. None while it runs, and after `clean_up`."""
         return self.process.poll() if self.process else None
 
     def clean_up(self) -> None:
-        """Removes what a machine that has ended leaves, except its disk."""
+        """Removes what is left of a machine that has ended. Its disk stays."""
         self.process, self._deadline = None, None
         remove_control_groups(self.instance.id)
 

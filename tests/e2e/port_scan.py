@@ -1,4 +1,4 @@
-"""Scans the ports of a machine, and lists the ports that the port table opens."""
+"""Scans a machine's ports. Lists those that the port table opens."""
 
 import re
 import sys

@@ -20,12 +20,12 @@ EXCLUDE_SCRIPTS = ("--exclude", "**$command:**", "--exclude-dependents")
 
 
 def start_cloud(cluster: Cluster, **settings: object) -> CommandResult:
-    """Does what `make up` does before it runs `pulumi up`, with other settings for the stack `sandbox`."""
+    """Prepares `pulumi up` as `make up` does. `settings` replace those of the stack `sandbox`."""
     start = cluster.run("sandbox/bin/cloud", "start")
     start.check()
     SETTINGS_FOLDER.mkdir()
     shutil.copy(PROJECT / "Pulumi.yaml", SETTINGS_FOLDER)
-    # sandbox/bin/pulumi writes the settings of this file again if it has changed.
+    # When this file changes, sandbox/bin/pulumi merges its settings again.
     shutil.copy(SANDBOX_SETTINGS, SETTINGS_FOLDER / ".merged.sandbox.yaml")
     cluster.merge_settings("sandbox", replace_settings(settings)).check()
     path = f"PATH={PROJECT}/sandbox/bin:{os.environ['PATH']}"
@@ -34,7 +34,7 @@ def start_cloud(cluster: Cluster, **settings: object) -> CommandResult:
 
 
 def replace_settings(settings: Mapping[str, object], **pulumi: object) -> str:
-    """Returns the settings of the sandbox's file, as YAML, with other settings of the program and of Pulumi."""
+    """Returns the sandbox's settings as YAML. `settings` replace the program's, and `pulumi` the AWS provider's."""
     file = yaml.safe_load(SANDBOX_SETTINGS.read_text())
     file["config"] |= {f"ant-media-cluster:{key}": value for key, value in settings.items()}
     file["config"] |= {f"aws:{key}": value for key, value in pulumi.items()}
@@ -61,7 +61,7 @@ class SmallStack:
         self.pulumi("stack", "init", name).check()
 
     def set_settings(self, **settings: object) -> None:
-        """Writes other settings to the stack's file, as an editor does."""
+        """Changes settings in the stack's file, as an editor does."""
         self._settings |= settings
         tags = {"project": "ant-media-cluster", "stack": self.name, "owner": "tests"}
         text = replace_settings(self._settings, defaultTags={"tags": tags})

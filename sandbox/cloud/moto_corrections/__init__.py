@@ -26,7 +26,7 @@ def apply() -> None:
 
 
 def _load_offerings_of_one_region() -> None:
-    """Makes moto load what instance types are offered in this cloud's region only: all regions have 150,000 entries."""
+    """Makes moto load the offered instance types of this cloud's region only. All regions have 150,000 entries."""
     from moto.utilities import utils
 
     load = utils.load_resource

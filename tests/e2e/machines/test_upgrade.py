@@ -147,14 +147,14 @@ def test_server_that_does_not_start_ends_the_upgrade_at_the_first_node(
     assert operator_client.get(f"https://{DOMAIN}:5443/LiveApp/").status == 200
 
 
-# The former zip, and a registry that is lost with its standby, in one update
+# One update brings the former zip back. Before it, the registry and its standby are lost.
 
 
 @pytest.fixture(scope="module")
 def recovered(
     cluster: Cluster, account: AwsAccount, zips: Zips, failed: CommandResult, upgraded: dict[str, object]
 ) -> str:
-    """The output of an update that cannot download the zip and finds neither database nor standby."""
+    """The output of the update. The zip cannot be downloaded, and database and standby are gone."""
     (zips.folder / f"{GOOD}.zip").unlink()
     account.call("ec2", "terminate_instances", InstanceIds=[cluster.list_machines()["database"].id])
     lose = "systemctl stop keep-registry valkey-server && rm -r /var/lib/valkey/* && systemctl start valkey-server keep-registry"

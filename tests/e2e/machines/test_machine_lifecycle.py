@@ -75,8 +75,6 @@ def read_server_processes(cluster: Cluster) -> list[str]:
 def test_what_plays_goes_on_without_the_database_and_a_new_machine_gets_its_data(
     cluster: Cluster, account: AwsAccount, operator_client: Client
 ) -> None:
-    # An update runs the scripts of machines again that have started meanwhile, and drains nodes for it.
-    cluster.update()
     before = cluster.list_machines()
     processes = read_server_processes(cluster)
     viewers = ("-m", "bench.live_viewers", DOMAIN, "10", "10", "survivor")

@@ -227,10 +227,12 @@ def _get_network_interface(client: AwsClient, arguments: Properties) -> Properti
 
 
 def _instances(client: AwsClient, **request: Any) -> list[dict[str, Any]]:
-    reservations = client.ec2.describe_instances(**request)["Reservations"]
+    # moto's pages have 100 reservations.
+    pages = client.ec2.get_paginator("describe_instances").paginate(**request)
     return [
         {**instance, "OwnerId": reservation["OwnerId"]}
-        for reservation in reservations
+        for page in pages
+        for reservation in page["Reservations"]
         for instance in reservation["Instances"]
     ]
 

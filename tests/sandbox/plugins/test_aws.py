@@ -998,6 +998,19 @@ def as_list(value: Value) -> list[Any]:
     return value
 
 
+def test_more_instances_are_found_than_a_page_has(amazon: Amazon) -> None:
+    client = AwsClient(settings(amazon))
+    ids: list[str] = []
+    try:
+        for _ in range(101):
+            started = amazon.ec2.run_instances(ImageId=machine(amazon)["ami"], MinCount=1, MaxCount=1)
+            ids.append(started["Instances"][0]["InstanceId"])
+        these: Value = {"name": "instance-id", "values": [*ids]}
+        assert call(client, function("ec2/getInstances"), {"filters": [these]})["ids"] == ids
+    finally:
+        amazon.ec2.terminate_instances(InstanceIds=ids)
+
+
 def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -> None:
     client = AwsClient(settings(amazon))
     named: Value = {"name": "tag:Name", "values": ["found"]}

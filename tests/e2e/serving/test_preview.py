@@ -19,11 +19,13 @@ def settings_restored() -> Iterator[None]:
         yield
 
 
-def test_second_make_up_changes_nothing(cluster: Cluster) -> None:
+def test_second_make_up_changes_nothing_and_shows_no_secret(cluster: Cluster) -> None:
     before = cluster.list_machines()
-    output = cluster.bring_up("--expect-no-changes").check()
+    output = cluster.bring_up("--expect-no-changes", "--diff", "--show-sames").check()
     assert re.search(r"Resources:\n +\d+ unchanged\n", output)
     assert cluster.list_machines() == before
+    assert "command:remote:Command: (same)" in output
+    assert not find_leaks({"output": output.encode()}, list_secret_texts(cluster))
 
 
 def test_preview_of_a_new_stack_shows_the_complete_haproxy_cfg_and_no_secret(cluster: Cluster) -> None:

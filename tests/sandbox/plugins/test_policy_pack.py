@@ -39,6 +39,7 @@ def instance(name, instance_type="t3.small", tokens="required", encrypted=True):
 
 ingress_rule("cluster", 5000, 5000, referencedSecurityGroupId=group.id)
 instance("origin1")
+instance("edge1", instance_type="t4g.small")
 pulumi.CustomResource("command:local:Command", "script", {"create": "true", "stdin": pulumi.Output.secret("hush-hush")})
 """
 VIOLATIONS = {

@@ -60,7 +60,7 @@ YAML
 disable_background_jobs() {
   # They are of use only on long-lived machines, or to people who log in.
   local unit
-  rm -f "$target"/etc/update-motd.d/*
+  sed -i /pam_motd/d "$target/etc/pam.d/sshd"
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \
     systemd-pstore.service getty@tty1.service cloud-init-hotplugd.socket; do
     systemctl --root="$target" --quiet disable "$unit" 2>/dev/null || true
@@ -77,6 +77,20 @@ mask_generators() {
   done
 }
 
+enable_cloud_init() {
+  # Its own generator looks for a data source, which every machine here has, and then does this.
+  systemctl --root="$target" --quiet add-wants multi-user.target cloud-init.target
+  install -m 0755 /dev/stdin "$target/etc/systemd/system-generators/cloud-init-generator" <<'SH'
+#!/bin/sh
+[ -e /run/cloud-init/enabled ] || { mkdir -p /run/cloud-init && : >/run/cloud-init/enabled; }
+SH
+}
+
+keep_caches() {
+  # Without these files the first boot would make the caches of the linker and of the journal's catalogue again.
+  touch --reference="$target/usr" "$target/etc/.updated" "$target/var/.updated"
+}
+
 remove_identity() {
   # Each machine creates its host keys, machine id and host name at its first boot.
   rm -f "$target"/etc/ssh/ssh_host_*_key* "$target/var/lib/dbus/machine-id" "$target/etc/hostname" "$target/etc/resolv.conf"
@@ -89,4 +103,6 @@ configure_apt
 configure_cloud_init
 disable_background_jobs
 mask_generators
+enable_cloud_init
+keep_caches
 remove_identity

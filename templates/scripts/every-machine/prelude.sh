@@ -13,21 +13,28 @@ is_installed() { [[ $(describe package "$1") == installed* ]]; }
 
 # Installs packages that are not installed yet. It upgrades none: an upgrade restarts their services.
 install_packages() {
-  local log=/var/log/install-packages.log package missing=()
+  local log=/var/log/install-packages.log updated=/run/ant-media-cluster-apt-updated package missing=()
   for package in "$@"; do
     is_installed "$package" || missing+=("$package")
   done
   ((${#missing[@]} > 0)) || return 0
   set -- "${missing[@]}"
   echo "Installing $*"
+  # Lists that an earlier script fetched may have changed since: then the installation fails, and the next one gets new lists.
   if ! {
-    # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.
-    until apt-get update || ((SECONDS > 120)); do sleep 3; done
-    # Configuration files that were changed keep their content. Without the option dpkg would ask.
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
+    { [[ $(find "$updated" -mmin -60 2>/dev/null) ]] && apt_install "$@"; } || {
+      # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.
+      until apt-get update || ((SECONDS > 120)); do sleep 3; done
+      apt_install "$@" && touch "$updated"
+    }
   } >"$log" 2>&1; then
     tail -n 20 "$log" | fail "apt-get failed. The end of $log:"
   fi
+}
+
+apt_install() {
+  # Configuration files that were changed keep their content. Without the option dpkg would ask.
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
 }
 
 # Runs certbot and prints its output. Retries for two minutes while another certbot process, such as its timer's, is running.
@@ -58,7 +65,8 @@ add_unit_file() {
 
 # Enables units, also those that were masked or disabled by hand. systemd then knows the present files of all units.
 enable_units() {
-  systemctl unmask --quiet "$@"
+  # Both read all units again.
+  systemctl unmask --quiet --no-reload "$@"
   systemctl enable --quiet "$@"
 }
 

@@ -209,20 +209,18 @@ END
   start_units ant-media-uploads.service
 }
 
-# Prints liveness and applications that do not serve. These are the requests of HAProxy's health check (haproxy.cfg).
+# Prints liveness and applications that do not serve. These are the requests of HAProxy's health check (haproxy.cfg), from one curl.
 list_unready() {
-  local application status
-  status=$(request_status GET rest/v2/liveness)
-  [[ $status == 200 ]] || echo "liveness: $status"
-  for application in "${applications[@]}"; do
-    status=$(request_status OPTIONS "$application/streams/~.m3u8")
-    [[ $status == [23]* || $status == 404 ]] || echo "$application: $status"
+  local name status options=(--silent --max-time 5 --output /dev/null --write-out '%{http_code}\n') requests
+  requests=("${options[@]}" http://127.0.0.1:5080/rest/v2/liveness)
+  for name in "${applications[@]}"; do
+    requests+=(--next "${options[@]}" --request OPTIONS "http://127.0.0.1:5080/$name/streams/~.m3u8")
   done
-}
-
-# Prints the status of a response, 000 without one.
-request_status() {
-  curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' --request "$1" "http://127.0.0.1:5080/$2" || true
+  for name in liveness "${applications[@]}"; do
+    read -r status
+    # 000 stands for no response.
+    [[ $status == 200 || ($name != liveness && ($status == [23]* || $status == 404)) ]] || echo "$name: $status"
+  done < <(curl "${requests[@]}")
 }
 
 # Prints the last cause of an exception in the server's log, or its last lines if it has none.

@@ -13,7 +13,7 @@ packages=(
 )
 
 install_packages() {
-  local include options=()
+  local include options=(--skip=cleanup/apt/lists)
   include=$(IFS=,; echo "${packages[*]}")
   while IFS= read -r line; do
     [[ -n "$line" ]] && options+=("--aptopt=$line")
@@ -31,6 +31,15 @@ configure_apt() {
   rm -f "$target/etc/apt/apt.conf.d/99mmdebstrap"
   cp "$APT_CONF" "$target/etc/apt/apt.conf.d/90host"
   printf 'Acquire::Languages "none";\nAPT::Install-Recommends "false";\n' >"$target/etc/apt/apt.conf.d/91cloud"
+  # The first `apt-get update` of a machine finds the package lists of the image, and fetches those that have changed since. Without
+  # it, the machine has none, as on EC2.
+  mv "$target/var/lib/apt/lists" "$target/var/lib/apt/lists-of-image"
+  rm -rf "$target"/var/lib/apt/lists-of-image/{lock,partial,auxfiles}
+  mkdir "$target/var/lib/apt/lists"
+  cat >"$target/etc/apt/apt.conf.d/92lists" <<'CONF'
+APT::Update::Pre-Invoke { "cp --update=none --preserve=timestamps /var/lib/apt/lists-of-image/* /var/lib/apt/lists/"; };
+Acquire::PDiffs "false";
+CONF
   # Nobody answers debconf's questions, and no machine loses its power.
   rm "$target/etc/apt/apt.conf.d/70debconf"
   echo force-unsafe-io >"$target/etc/dpkg/dpkg.cfg.d/90cloud"

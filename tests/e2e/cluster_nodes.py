@@ -34,3 +34,9 @@ def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:
     """Returns the last lines of the database's reply."""
     script = f'cd {SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
     return cluster.run_on("database", "bash", "-c", script, "ask", command).check()
+
+
+def upload_recordings(cluster: Cluster) -> None:
+    """Sets that the next update creates a bucket, to which nodes upload recordings of the application LiveApp."""
+    cluster.set_config("recordings.bucket", "create")
+    cluster.set_config("applicationSettings.LiveApp.mp4MuxingEnabled", "true")

@@ -1,6 +1,7 @@
 """Drift: manual changes are reported, and the next update reverts them without an outage.
 
-test_interrupted_scripts.py, which comes next, shows that none is reported any more.
+The update also creates the bucket of test_recordings.py. test_interrupted_scripts.py, which comes next, shows that no change is
+reported any more.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import pytest
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, WebSocket
 from tests.e2e.cluster_certificate import ClusterCertificate
-from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult, wait_until
+from tests.e2e.cluster_nodes import upload_recordings
+from tests.e2e.running_cluster import DOMAIN, STACK, Cluster, CommandResult, wait_until
 
 OPENED_PORT, DELETED_RULE = 8081, "firewall-load-balancer-play-http-from-0.0.0.0/0"
 HAPROXY_CFG = "/etc/haproxy/haproxy.cfg"
@@ -31,6 +33,8 @@ systemctl reload haproxy
 @dataclass(frozen=True)
 class Repair:
     report: CommandResult
+    comment: str
+    """Of the preview."""
     statuses: set[int]
     """Responses to a client that sent requests during the update."""
     serial: int
@@ -106,6 +110,8 @@ def repair(
     # The reload returns before the new worker serves.
     wait_until(lambda: certificate.get_served().serial_number != serial)
     report = report_drift(cluster)
+    upload_recordings(cluster)
+    comment = cluster.run("make", "--silent", "preview", "FORMAT=markdown").check()
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         statuses = pool.submit(record_statuses, operator_client, stop)
@@ -113,7 +119,7 @@ def repair(
             cluster.update()
         finally:
             stop.set()
-    return Repair(report, statuses.result(), serial, group.list_open_ports())
+    return Repair(report, comment, statuses.result(), serial, group.list_open_ports())
 
 
 def test_manual_changes_are_reported_as_diffs(repair: Repair) -> None:
@@ -132,6 +138,19 @@ def test_manual_changes_are_reported_as_diffs(repair: Repair) -> None:
         assert line in report, report
     assert "runs 4 scripts again and restores 2 resources." in report
     assert "PRIVATE KEY" not in report
+
+
+def test_preview_shows_the_bucket(repair: Repair) -> None:
+    for created in (
+        "`recordings-bucket`",
+        "`recordings-bucket-access`",
+        "`recordings-key`",
+        "`recordings-user`",
+    ):
+        assert created in repair.comment
+    assert f"{STACK}-recordings-" in repair.comment
+    assert "s3RecordingEnabled" in repair.comment
+    assert "none violated" in repair.comment
 
 
 def test_next_update_reverts_manual_changes_without_an_outage(

@@ -62,6 +62,9 @@ class Amazon:
             for instance in reservation["Instances"]
         ]
 
+    def terminate_instances(self) -> None:
+        self.ec2.terminate_instances(InstanceIds=[machine["InstanceId"] for machine in self.instances()])
+
     def get_profile_name(self, instance: str) -> str:
         of_instance = [{"Name": "instance-id", "Values": [instance]}]
         (found,) = self.ec2.describe_iam_instance_profile_associations(Filters=of_instance)[
@@ -555,18 +558,23 @@ def test_a_cluster_is_created_changed_repaired_and_destroyed(aws: Stack, amazon:
     assert amazon.count_resources() == before
 
 
-ASSOCIATED_ADDRESS = """
+# Registers a resource as pulumi_aws does. Importing that package takes longer than the rest of a run, so only two programs do.
+REGISTER = """
 import pulumi
-import pulumi_aws as aws
 
-vpc = aws.ec2.Vpc("vpc", cidr_block="10.8.0.0/16")
-gateway = aws.ec2.InternetGateway("gateway", vpc_id=vpc.id)
-subnet = aws.ec2.Subnet("subnet", vpc_id=vpc.id, cidr_block="10.8.0.0/24",
-    opts=pulumi.ResourceOptions(depends_on=[gateway]))
-machine = aws.ec2.Instance("machine", ami="ami-0deb1a13000000001", instance_type="t3.small", subnet_id=subnet.id,
-    associate_public_ip_address=True)
-address = aws.ec2.Eip("address", domain="vpc")
-aws.ec2.EipAssociation("association", allocation_id=address.id, instance_id=machine.id)
+def register(type, name, inputs, outputs=(), **options):
+    module, _, member = type.partition("/")
+    token = f"aws:{module}/{member[:1].lower()}{member[1:]}:{member}"
+    return pulumi.CustomResource(token, name, {**dict.fromkeys(outputs), **inputs}, pulumi.ResourceOptions(**options))
+"""
+ASSOCIATED_ADDRESS = f"""{REGISTER}
+vpc = register("ec2/Vpc", "vpc", {{"cidrBlock": "10.8.0.0/16"}})
+gateway = register("ec2/InternetGateway", "gateway", {{"vpcId": vpc.id}})
+subnet = register("ec2/Subnet", "subnet", {{"vpcId": vpc.id, "cidrBlock": "10.8.0.0/24"}}, depends_on=[gateway])
+machine = register("ec2/Instance", "machine", {{"ami": "{DEBIAN_IMAGE}", "instanceType": "t3.small", "subnetId": subnet.id,
+    "associatePublicIpAddress": True}})
+address = register("ec2/Eip", "address", {{"domain": "vpc"}})
+register("ec2/EipAssociation", "association", {{"allocationId": address.id, "instanceId": machine.id}})
 """
 
 
@@ -583,16 +591,14 @@ def test_read_outputs_stores_the_associated_instance_and_address(aws: Stack) -> 
     aws.destroy()
 
 
-TAGGED = """
-import pulumi_aws as aws
-
-group = aws.ec2.SecurityGroup("group", description="group", tags={"Name": "group"})
-aws.vpc.SecurityGroupIngressRule("rule", security_group_id=group.id, ip_protocol="tcp", from_port=22, to_port=22,
-    cidr_ipv4="203.0.113.20/32")
-aws.vpc.SecurityGroupIngressRule("from-group", security_group_id=group.id, ip_protocol="tcp", from_port=80, to_port=80,
-    referenced_security_group_id=group.id, description="members")
-aws.ec2.Eip("plain", domain="vpc")
-aws.ec2.Eip("own", domain="vpc", tags={"project": "other", "kind": "test"})
+TAGGED = f"""{REGISTER}
+group = register("ec2/SecurityGroup", "group", {{"description": "group", "tags": {{"Name": "group"}}}})
+rule = {{"securityGroupId": group.id, "ipProtocol": "tcp"}}
+register("vpc/SecurityGroupIngressRule", "rule", {{**rule, "fromPort": 22, "toPort": 22, "cidrIpv4": "203.0.113.20/32"}})
+register("vpc/SecurityGroupIngressRule", "from-group", {{**rule, "fromPort": 80, "toPort": 80,
+    "referencedSecurityGroupId": group.id, "description": "members"}})
+register("ec2/Eip", "plain", {{"domain": "vpc"}})
+register("ec2/Eip", "own", {{"domain": "vpc", "tags": {{"project": "other", "kind": "test"}}}})
 """
 
 
@@ -644,27 +650,25 @@ def test_default_tags_are_set_and_updated_also_on_rules_whose_inputs_have_no_tag
     aws.destroy()
 
 
-STOPPED = """
-import pulumi
-import pulumi_aws as aws
-
-aws.ec2.Instance("machine", ami="ami-0deb1a13000000001", instance_type="t3.small", associate_public_ip_address=True,
-    opts=pulumi.ResourceOptions(ignore_changes=IGNORED))
+STOPPED = f"""{REGISTER}
+for name, ignored in (("replaced", []), ("ignored", ["associatePublicIpAddress"])):
+    register("ec2/Instance", name, {{"ami": "{DEBIAN_IMAGE}", "instanceType": "t3.small", "associatePublicIpAddress": True}},
+        ignore_changes=ignored)
 """
 
 
 def test_a_stopped_instance_has_no_public_address_and_is_replaced_unless_ignored(
     aws: Stack, amazon: Amazon
 ) -> None:
-    aws.program(STOPPED.replace("IGNORED", "[]")).up()
-    (machine,) = amazon.instances()
-    amazon.ec2.stop_instances(InstanceIds=[machine["InstanceId"]])
+    aws.program(STOPPED).up()
+    amazon.ec2.stop_instances(InstanceIds=[machine["InstanceId"] for machine in amazon.instances()])
     aws.refresh()
-    assert aws.resources()["machine"]["outputs"]["associatePublicIpAddress"] is False
-    assert aws.preview_operations()["machine"] in ("replace", "create-replacement")
-    aws.program(STOPPED.replace("IGNORED", '["associatePublicIpAddress"]'))
-    assert "machine" not in aws.preview_operations()
-    aws.destroy()
+    for name in ("replaced", "ignored"):
+        assert aws.resources()[name]["outputs"]["associatePublicIpAddress"] is False
+    planned = aws.preview_operations()
+    assert planned["replaced"] in ("replace", "create-replacement")
+    assert "ignored" not in planned
+    amazon.terminate_instances()
 
 
 def test_an_address_of_another_instance_is_not_reassociated(client: AwsClient, amazon: Amazon) -> None:
@@ -682,15 +686,10 @@ def test_an_address_of_another_instance_is_not_reassociated(client: AwsClient, a
         association.create_resource(client, {"allocationId": address, "instanceId": other})
 
 
-VOLUMES = """
-import pulumi
-import pulumi_aws as aws
-
-ami = aws.ec2.get_ami(most_recent=True, owners=["136693071363"], filters=[{"name": "name", "values": ["debian-13-*"]}])
+VOLUMES = f"""{REGISTER}
 for name, ignored in (("updated", []), ("ignored", ["rootBlockDevice.tags"])):
-    aws.ec2.Instance(name, ami=ami.id, instance_type="t3.small",
-        root_block_device={"volume_size": 16, "tags": {"Name": name}},
-        opts=pulumi.ResourceOptions(ignore_changes=ignored))
+    register("ec2/Instance", name, {{"ami": "{DEBIAN_IMAGE}", "instanceType": "t3.small",
+        "rootBlockDevice": {{"volumeSize": 16, "tags": {{"Name": name}}}}}}, ignore_changes=ignored)
 """
 
 
@@ -709,24 +708,23 @@ def test_a_volume_gets_default_tags_only_at_its_creation(aws: Stack, amazon: Ama
     assert tags() == {"updated": first, "ignored": first}
     aws.up("--refresh")  # the first refresh with the new default tags
     assert tags() == {"updated": {"project": "ant-media"}, "ignored": first}
-    aws.destroy()
+    amazon.terminate_instances()
 
 
-IDENTITY = """
+IDENTITY = f"""{REGISTER}
 import json
-import pulumi
-import pulumi_aws as aws
 
 def policy(*actions, **statement):
-    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions, **statement}]})
+    return json.dumps({{"Version": "2012-10-17", "Statement": [{{"Effect": "Allow", "Action": actions, **statement}}]}})
 
-secret = aws.secretsmanager.Secret("secret", name="cluster/tls", description="first", recovery_window_in_days=0)
-role = aws.iam.Role("role", assume_role_policy=policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"}))
-aws.iam.RolePolicy("policy", role=role.name,
-    policy=secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn)))
-profile = aws.iam.InstanceProfile("profile", role=role.name, tags={"kind": "test"})
-ami = aws.ec2.get_ami(most_recent=True, owners=["136693071363"], filters=[{"name": "name", "values": ["debian-13-*"]}])
-aws.ec2.Instance("machine", ami=ami.id, instance_type="t3.small", iam_instance_profile=profile.name)
+secret = register("secretsmanager/Secret", "secret", {{"name": "cluster/tls", "description": "first", "recoveryWindowInDays": 0}},
+    ["arn"])
+role = register("iam/Role", "role", {{"assumeRolePolicy": policy("sts:AssumeRole", Principal={{"Service": "ec2.amazonaws.com"}})}},
+    ["name", "arn"])
+register("iam/RolePolicy", "policy", {{"role": role.name,
+    "policy": secret.arn.apply(lambda arn: policy("secretsmanager:GetSecretValue", Resource=arn))}})
+profile = register("iam/InstanceProfile", "profile", {{"role": role.name, "tags": {{"kind": "test"}}}}, ["name"])
+register("ec2/Instance", "machine", {{"ami": "{DEBIAN_IMAGE}", "instanceType": "t3.small", "iamInstanceProfile": profile.name}})
 pulumi.export("secret", secret.arn)
 pulumi.export("role", role.name)
 pulumi.export("role_arn", role.arn)
@@ -741,7 +739,7 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     assert "role_arn: [unknown]" in planned
 
     # A machine without a profile gets one in place. As with the official provider, it keeps one that the program lacks.
-    without_profile = IDENTITY.replace(", iam_instance_profile=profile.name", "")
+    without_profile = IDENTITY.replace(', "iamInstanceProfile": profile.name', "")
     aws.program(without_profile).up()
     (machine,) = (instance["InstanceId"] for instance in amazon.instances())
     assert "~ 1 updated" in aws.program(IDENTITY).up()
@@ -766,16 +764,16 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     aws.refresh("--expect-no-changes")
     assert aws.resources()["role"]["outputs"] == stored
     aws.program(IDENTITY.replace("**statement}]})", "**statement}]}, indent=1)"))
-    assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
+    assert "unchanged" in aws.up("--expect-no-changes")
 
     # Updates in place: the role's policies, descriptions and tags. The secret keeps its value.
     amazon.secrets.put_secret_value(SecretId="cluster/tls", SecretString="account")
     changed = (
         IDENTITY.replace('"secretsmanager:GetSecretValue"', '"secretsmanager:PutSecretValue"')
         .replace('"ec2.amazonaws.com"', '["ec2.amazonaws.com", "ssm.amazonaws.com"]')
-        .replace('Role("role", ', 'Role("role", description="a machine", tags={"more": "tags"}, ')
-        .replace('tags={"kind": "test"}', "tags={}")
-        .replace('description="first"', 'description="changed", tags={"a": "b"}')
+        .replace('"role", {', '"role", {"description": "a machine", "tags": {"more": "tags"}, ')
+        .replace('"tags": {"kind": "test"}', '"tags": {}')
+        .replace('"description": "first"', '"description": "changed", "tags": {"a": "b"}')
     )
     assert "~ 4 updated" in aws.program(changed).up()
     assert amazon.get_policy_statement(role)["Action"] == ["secretsmanager:PutSecretValue"]
@@ -788,8 +786,8 @@ def test_an_instance_profile_is_created_changed_and_destroyed(aws: Stack, amazon
     assert amazon.secrets.get_secret_value(SecretId="cluster/tls")["SecretString"] == "account"
 
     # A renamed profile and role are replaced without replacing the machine.
-    rename_keys = changed.replace('Role("role", ', 'Role("role", name="guard", ').replace(
-        'InstanceProfile("profile", ', 'InstanceProfile("profile", name="guard", '
+    rename_keys = changed.replace('"role", {', '"role", {"name": "guard", ').replace(
+        '"profile", {', '"profile", {"name": "guard", '
     )
     done = aws.program(rename_keys).up()
     assert "+-3 replaced" in done
@@ -904,9 +902,9 @@ def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Ama
 @pytest.mark.parametrize(
     ("program", "error"),
     [
-        ("aws.sns.Topic('b')", "unknown resource type aws:sns/topic:Topic"),
+        ("register('sns/Topic', 'b', {})", "unknown resource type aws:sns/topic:Topic"),
         (
-            "aws.ec2.Eip('e', address='198.51.100.1')",
+            "register('ec2/Eip', 'e', {'address': '198.51.100.1'})",
             "property address value {198.51.100.1} has a problem: unknown property of aws:ec2/eip:Eip",
         ),
     ],
@@ -914,7 +912,7 @@ def test_an_instance_profile_changed_by_hand_is_restored(aws: Stack, amazon: Ama
 def test_an_unknown_type_or_property_in_a_program_is_an_error_that_names_it(
     aws: Stack, program: str, error: str
 ) -> None:
-    shown = aws.program(f"{END_ON_INTERRUPT}import pulumi_aws as aws\n{program}\n").up(fails=True)
+    shown = aws.program(f"{END_ON_INTERRUPT}{REGISTER}{program}\n").up(fails=True)
     assert error in shown
     assert "Traceback" not in shown
 

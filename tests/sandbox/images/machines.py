@@ -85,8 +85,8 @@ class Machines:
     def write_file(self, file: Path, text: str) -> None:
         self.run("tee", str(file), text=text)
 
-    def boot(self, address: str) -> None:
-        root = self.create_machine(address, self.image)
+    def boot(self, address: str, image: Layers | None = None) -> None:
+        root = self.create_machine(address, image or self.image)
         name = root.parent.name
         host_name = f"ip-{address.replace('.', '-')}"
         self.write_file(root / "etc/hostname", f"{host_name}\n")
@@ -130,25 +130,6 @@ class Machines:
     def stop(self) -> None:
         self.holder.kill()
         self.holder.wait()
-
-
-def install_packages(folder: Path, layers: Layers, *packages: str) -> Layers:
-    """Installs packages in a new layer over `layers`."""
-    upper, work, root = (folder / part for part in ("upper", "work", "root"))
-    for layer in (upper, work, root):
-        layer.mkdir()
-    lower = ":".join(map(str, layers))
-    script = f"""
-        mount -t overlay overlay -o lowerdir={lower},upperdir={upper},workdir={work} {root}
-        mount -t tmpfs tmpfs {root}/run
-        touch {root}/etc/resolv.conf
-        mount --bind /etc/resolv.conf {root}/etc/resolv.conf
-        chroot {root} sh -c 'apt-get update -qq && apt-get install -qq --yes {" ".join(packages)} >/dev/null'
-    """
-    subprocess.run(
-        [*words("unshare --mount --propagation private bash -euc"), script], check=True, timeout=600
-    )
-    return (upper, *layers)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from contextlib import closing
 
 from cluster.machine_scripts import ScriptFolder, bundle_scripts
 from components.remote_script import INSTALLED
+from sandbox.cloud.images import Layers
 from tests.sandbox.images.machines import Machines, wait_until
 
 DATABASE, BALANCER, NODE = "10.0.0.5", "10.0.0.4", "10.0.0.8"
@@ -15,10 +16,12 @@ PATH = "PATH=/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Machine:
     """A machine and its scripts."""
 
-    def __init__(self, machines: Machines, address: str, folder: ScriptFolder) -> None:
+    def __init__(
+        self, machines: Machines, address: str, folder: ScriptFolder, image: Layers | None = None
+    ) -> None:
         self._machines = machines
         self.address = address
-        machines.boot(address)
+        machines.boot(address, image)
         wait_until("the machine has booted", self._has_booted)
         # Valkey and HAProxy are in the image already: this network has no packages.
         self.shell(

@@ -9,8 +9,8 @@ import pytest
 
 from cluster.machine_scripts import ScriptFolder
 from components.remote_script import INSTALLED
-from sandbox.cloud.images import build_missing
-from tests.sandbox.images.machines import Machines, enter_network, install_packages, wait_until
+from sandbox.cloud.images import build
+from tests.sandbox.images.machines import Machines, enter_network, wait_until
 from tests.sandbox.scripts.registry_machines import (
     BALANCER,
     DATABASE,
@@ -76,10 +76,12 @@ class Registry:
 
     def used(self) -> str:
         """Returns the address of the Valkey that the node uses."""
+        # The reply's last line, the sixth after that of AUTH. Not a pipe, whose end would not be the reply's.
         command = (
-            f"printf 'AUTH {PASSWORD}\\nCONFIG GET bind\\n' | timeout 5 valkey-cli 2>/dev/null | tail -n 1"
+            f"exec 3<>/dev/tcp/127.0.0.1/6379; printf 'AUTH {PASSWORD}\\r\\nCONFIG GET bind\\r\\n' >&3;"
+            " timeout 5 sed -n '6{s/\\r//;p;q}' <&3"
         )
-        return self.node.shell(f"{command} || true").strip().removeprefix("127.0.0.1 ")
+        return self.node.shell(f"{{ {command}; }} 2>/dev/null || true").strip().removeprefix("127.0.0.1 ")
 
     def standby_leads(self) -> bool:
         return self.role(self.balancer) == "master" and self.used() == BALANCER
@@ -119,20 +121,17 @@ class Registry:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    layers = build_missing()["debian-13"]
-    image = install_packages(tmp_path_factory.mktemp("image"), layers, "valkey-server", "haproxy")
-    machines = Machines(tmp_path_factory.mktemp("machines"), image)
+    haproxy = build("haproxy")
+    machines = Machines(tmp_path_factory.mktemp("machines"), build("valkey"))
     try:
         with enter_network(machines):
             database = Machine(machines, DATABASE, ScriptFolder.REGISTRY)
             balancer = Machine(machines, BALANCER, ScriptFolder.BALANCER)
-            node = Machine(machines, NODE, ScriptFolder.NODE)
+            node = Machine(machines, NODE, ScriptFolder.NODE, haproxy)
             database.install_database()
             balancer.install_valkey("standby")
             for machine in (database, balancer):
                 machine.set_password("only", PASSWORD)
-            # A node has no Valkey, but this image.
-            node.shell("systemctl disable --now valkey-server")
             node.shell(f"{INSTALLED}/set-up-registry-proxy.sh {DATABASE} {BALANCER}")
             yield Registry(machines, database, balancer, node)
     finally:

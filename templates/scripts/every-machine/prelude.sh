@@ -129,7 +129,11 @@ list_ports() { sed -n 's/^ *bind  *[*]\{0,1\}:\([0-9][0-9]*\).*/\1/p' /etc/hapro
 # Prints those that accept TLS: all but HTTP's and RTMP's.
 list_tls_ports() { list_ports | grep -vxE '80|1935'; }
 
-print_digest() { sha256sum | sed 's/^\([0-9a-f]*\).*/sha256 \1/'; }
+print_digest() {
+  local digest
+  digest=$(sha256sum)
+  echo "sha256 ${digest%% *}"
+}
 
 print_certificate_facts() { openssl x509 -noout -subject -issuer -serial -enddate 2>/dev/null || echo "no certificate"; }
 
@@ -163,7 +167,7 @@ describe_expected() {
 # True if an item matches its file in `records`. An upgraded package and a deleted application count as unchanged.
 matches_record() {
   local item now
-  item=$(basename "$1")
+  item=${1##*/}
   read -ra item <<<"${item//%//}"
   case ${item[0]} in
     package)

@@ -641,12 +641,15 @@ def test_default_tags_are_set_and_updated_also_on_rules_whose_inputs_have_no_tag
     assert "unchanged" in aws.up("--refresh", "--expect-no-changes")
 
     # Without the account's id, the source group of a rule changes at every refresh.
-    configure(aws, {**settings(amazon, stage="test"), "skipRequestingAccountId": True})
-    aws.up()
-    aws.refresh()
-    source = aws.resources()["from-group"]["outputs"]["referencedSecurityGroupId"]
-    assert source == f"123456789012/{group_id}"
-    assert aws.preview_operations()["from-group"] == "update"
+    client = AwsClient({**settings(amazon, stage="test"), "skipRequestingAccountId": True})
+    rule = aws.resources()["from-group"]
+    read = RULE.read_resource(client, rule["id"], rule["outputs"])
+    assert read
+    assert read["referencedSecurityGroupId"] == f"123456789012/{group_id}"
+    refreshed = RULE.inputs_from_state(rule["inputs"], read)
+    changed = RULE.diff(client.default_tags, refreshed, read, rule["inputs"])
+    assert list(changed.paths) == ["referencedSecurityGroupId"]
+    assert not changed.replaces
     aws.destroy()
 
 

@@ -92,11 +92,18 @@ class Node:
 
 class _HTTP(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Tomcat sends the headers together with a small body: a crash does not come between them.
+    wbufsize = -1
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     counted = False
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
 
     def do_GET(self) -> None:
         node = self.server.node
@@ -226,6 +233,7 @@ class _HTTP(BaseHTTPRequestHandler):
         self.send_header("X-Received-Upgrade", protocols)
         self.send_header("Sec-WebSocket-Accept", accept)
         self.end_headers()
+        self.wfile.flush()
         self.close_connection = True
         _greet_and_echo(self.connection, self.server.node, b"")
         return True
@@ -248,6 +256,7 @@ class _HTTP(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             if "pause=" in self.path:
                 self.wfile.write(body[:1])
+                self.wfile.flush()
                 self._wait("pause")
                 body = body[1:]
             self.wfile.write(body)

@@ -48,3 +48,38 @@ LONG = 60.0
 )
 def test_next_step(standby: Any, database: Any, away: float, back: float, step: Any) -> None:
     assert choose_step(standby, database, away, back) == step
+
+
+class DummyValkey:
+    """A primary. It does what it is asked, but gives no answer to the command that makes it a replica."""
+
+    def __init__(self, address: str, user: str) -> None:
+        self.address = address
+        self.registry = user
+        self.binds: list[str] = []
+
+    def read_state(self) -> Any:
+        return State(True, self.registry)
+
+    def ask(self, *commands: tuple[str, ...]) -> None:
+        for command in commands:
+            if command[:3] == ("CONFIG", "SET", "bind"):
+                self.binds.append(command[3])
+            elif command[0] == "REPLICAOF":
+                raise TimeoutError("timed out")
+
+
+def test_standby_opens_again_if_its_demotion_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    valkeys: dict[str, DummyValkey] = {}
+
+    def connect(address: str, user: str) -> DummyValkey:
+        return valkeys.setdefault(user, DummyValkey(address, user))
+
+    monkeypatch.setattr(script, "Valkey", connect)
+    monkeypatch.setattr(script, "BACK_AFTER", 0)
+    monkeypatch.setattr(script, "CLOSED", 0)
+    registry = script.Registry("10.0.0.5", "10.0.0.4")
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            registry.keep()  # Their registries differ, so the standby follows.
+    assert valkeys["operator"].binds == ["127.0.0.1 10.0.0.4", "127.0.0.1"] * 2

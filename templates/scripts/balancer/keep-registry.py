@@ -195,12 +195,13 @@ class Registry:
 
     def _demote(self) -> None:
         """Makes the standby a replica, and ends the connections of the nodes, which would get errors for their writes."""
+        # Also if no answer comes: it may have closed.
+        self._opens = time.monotonic() + CLOSED
         self._standby.ask(
             ("CONFIG", "SET", "bind", "127.0.0.1"),
             ("CLIENT", "KILL", "TYPE", "normal"),
             ("REPLICAOF", self._database.address, str(PORT)),
         )
-        self._opens = time.monotonic() + CLOSED
 
     def _open(self) -> None:
         self._standby.ask(("CONFIG", "SET", "bind", f"127.0.0.1 {self._address}"))

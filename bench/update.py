@@ -21,6 +21,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, cast
 
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
 from bench.own_sandbox import own_sandbox
 from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS
@@ -162,7 +169,9 @@ class HandRun:
         connection = next(inputs["connection"] for inputs in self._inputs.values() if "connection" in inputs)
         self._key = Path(tempfile.mkdtemp(prefix="bench-")) / "key"
         self._key.touch(0o600)
-        self._key.write_text(reveal(reveal(connection)["privateKey"]))
+        # OpenSSH before 9.6 reads no Ed25519 key in PKCS #8.
+        key = load_pem_private_key(str(reveal(reveal(connection)["privateKey"])).encode(), password=None)
+        self._key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
 
     def run(self, urn: str) -> None:
         inputs = self._inputs[urn]
@@ -180,7 +189,10 @@ class HandRun:
         login = ["ssh", *shlex.split(f"{options} {jump}"), f"pulumi@{host}"]
         stdin = str(reveal(inputs.get("stdin", "")))
         # Until the machine has booted.
-        while self._cluster.run(*self._cluster.operator_command(*login, "true")).exit_code == 255:
+        end = time.monotonic() + 120
+        while (answer := self._cluster.run(*self._cluster.operator_command(*login, "true"))).exit_code == 255:
+            if time.monotonic() > end:
+                answer.check()
             time.sleep(0.1)
         self._cluster.run(*self._cluster.operator_command(*login, command), input=stdin).check()
 

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # Sends commands to a process of HAProxy: ask_haproxy master COMMAND…, or ask_haproxy PID COMMAND…. Fails if HAProxy does not run.
-# The master refuses connections for a moment when it reloads; hence the retries.
+# The master refuses connections for a moment when it reloads or is restarted; hence the retries.
 ask_haproxy() {
   local process=$1 command answer
   shift
@@ -13,6 +13,7 @@ ask_haproxy() {
       echo "$answer"
       return
     fi
+    [[ $(systemctl show haproxy --property=ActiveState --value) != @(inactive|failed) ]] || return 1
     sleep 0.1
   done
   return 1

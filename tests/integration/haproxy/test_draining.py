@@ -273,8 +273,15 @@ def test_only_server_of_a_role_stays_in_service(balancer: Balancer) -> None:
 def test_unknown_server_and_stopped_haproxy_are_no_errors(balancer: Balancer) -> None:
     for script in (("drain-server.sh", "edge9", "5", "setup 2"), ("return-server.sh", "edge9")):
         assert balancer.haproxy.run_script(*script) == "HAProxy has no server edge9\n"
-    (balancer.haproxy.root / "run/haproxy-master.sock").rename(balancer.haproxy.root / "run/moved.sock")
+    root = balancer.haproxy.root
+    (root / "run/haproxy-master.sock").rename(root / "run/moved.sock")
     assert balancer.haproxy.run_script("drain-server.sh", "edge1", "5", "setup 2").startswith(
         "HAProxy does not run"
     )
+    # Before the first start of HAProxy, nobody waits for it.
+    (root / "run/active-state").write_text("inactive\n")
+    sleep = root / "usr/local/bin/sleep"
+    sleep.write_text("#!/bin/sh\ntouch /run/slept\n")
+    sleep.chmod(0o755)
     assert balancer.haproxy.run_script("return-server.sh", "edge1") == "HAProxy does not run\n"
+    assert not (root / "run/slept").exists()

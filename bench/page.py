@@ -1,4 +1,4 @@
-"""Writes results into docs/: tables into its pages, and pictures."""
+"""Writes tables into the pages of docs/, and draws its pictures."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ def has_section(page: str, name: str) -> bool:
 
 
 def replace_section(page: str, name: str, text: str) -> str:
-    """Returns the page with a new text between the two comments of a section."""
+    """Returns the page with another text in a section."""
     begin, end = _begin(name), f"<!-- end of {name} -->"
     head, rest = page.split(begin)
     return f"{head}{begin}\n{text}\n\n{end}{rest.split(end)[1]}"

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bench.own_sandbox import own_sandbox
-from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster
+from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster, wait_until
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS
 from tests.project import PROJECT
 
@@ -189,11 +189,10 @@ class HandRun:
         login = ["ssh", *shlex.split(f"{options} {jump}"), f"pulumi@{host}"]
         stdin = str(reveal(inputs.get("stdin", "")))
         # Until the machine has booted.
-        end = time.monotonic() + 120
-        while (answer := self._cluster.run(*self._cluster.operator_command(*login, "true"))).exit_code == 255:
-            if time.monotonic() > end:
-                answer.check()
-            time.sleep(0.1)
+        wait_until(
+            lambda: self._cluster.run(*self._cluster.operator_command(*login, "true")).exit_code != 255,
+            interval=0.1,
+        )
         self._cluster.run(*self._cluster.operator_command(*login, command), input=stdin).check()
 
 

@@ -20,7 +20,7 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _UNSIGNED_TEXT = re.compile(r' +(\[\d+\]|[\w./-]+) *: "')
 """Start of a line with the text of one property. Lines with a change have a sign: +, - or ~."""
 _PACKED_SCRIPTS = re.compile(rf" +[+-] {BEGIN_OF_PACKED}")
-"""A line with compressed scripts. The lines before it name those that change."""
+"""A line with compressed scripts. The lines before it name the scripts that change."""
 
 
 def main() -> int:
@@ -55,14 +55,14 @@ def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def shorten(line: str) -> str:
-    """Cuts a long line with an unchanged property's text or with compressed scripts."""
+    """Cuts a long line if it shows an unchanged property or compressed scripts."""
     plain = _COLOR.sub("", line)
     if len(plain) <= _MAX_LINE_LENGTH:
         return line
     if _PACKED_SCRIPTS.match(plain):
         cut = plain[:_MAX_LINE_LENGTH] + "..."
     elif _UNSIGNED_TEXT.match(plain):
-        # A backslash at the end would escape the quotation mark.
+        # A backslash at the end would escape the quotation mark that follows.
         cut = plain[:_MAX_LINE_LENGTH].rstrip("\\") + '..."'
     else:
         return line

@@ -1,4 +1,4 @@
-"""What HAProxy and AWS say about the machines of the cluster."""
+"""The state of the cluster's machines, as HAProxy and AWS show it."""
 
 from tests.e2e.clients import Client
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine
@@ -12,13 +12,13 @@ def is_healthy(cluster: Cluster, server: str) -> bool:
 
 
 def serves_its_cookie(cluster: Cluster, operator_client: Client, edge: str) -> bool:
-    """True if an edge serves a request that carries its cookie."""
+    """True if an edge answers a request with its cookie."""
     response = operator_client.get(f"https://{DOMAIN}:5443/LiveApp/", f"Cookie: AMS_EDGE={edge}\r\n")
     return response.node == cluster.list_machines()[edge].hostname
 
 
 def assert_replaced(before: dict[str, Machine], after: dict[str, Machine], *names: str) -> None:
-    """Checks that these machines are new instances at their old addresses and that all others are unchanged."""
+    """Checks that these machines are new instances with their former addresses. All others must be unchanged."""
     for name in names:
         assert after[name].id != before[name].id
         assert after[name].private_address == before[name].private_address

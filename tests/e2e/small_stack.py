@@ -34,7 +34,7 @@ def start_cloud(cluster: Cluster, **settings: object) -> CommandResult:
 
 
 def replace_settings(settings: Mapping[str, object], **pulumi: object) -> str:
-    """Returns the sandbox's settings as YAML. `settings` replace the program's, and `pulumi` the AWS provider's."""
+    """Returns the sandbox's settings as YAML, with `settings` for the program and `pulumi` for the AWS provider."""
     file = yaml.safe_load(SANDBOX_SETTINGS.read_text())
     file["config"] |= {f"ant-media-cluster:{key}": value for key, value in settings.items()}
     file["config"] |= {f"aws:{key}": value for key, value in pulumi.items()}

@@ -195,7 +195,7 @@ class Registry:
 
     def _demote(self) -> None:
         """Makes the standby a replica, and ends the connections of the nodes, which would get errors for their writes."""
-        # Also if no answer comes: it may have closed.
+        # Before the commands: Valkey may carry them out, and its answer may be lost.
         self._opens = time.monotonic() + CLOSED
         self._standby.ask(
             ("CONFIG", "SET", "bind", "127.0.0.1"),

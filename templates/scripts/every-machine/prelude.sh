@@ -20,7 +20,7 @@ install_packages() {
   ((${#missing[@]} > 0)) || return 0
   set -- "${missing[@]}"
   echo "Installing $*"
-  # Lists that an earlier script fetched may have changed since: then the installation fails, and the next one gets new lists.
+  # With lists that an earlier script fetched, an installation may fail. It is then repeated with new ones.
   if ! {
     { [[ $(find "$updated" -mmin -60 2>/dev/null) ]] && apt_install "$@"; } || {
       # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.

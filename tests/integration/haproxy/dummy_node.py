@@ -92,7 +92,7 @@ class Node:
 
 class _HTTP(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Tomcat sends the headers together with a small body: a crash does not come between them.
+    # Tomcat sends headers and a small body at once. A crash does not come between them.
     wbufsize = -1
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
     counted = False

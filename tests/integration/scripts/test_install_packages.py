@@ -24,14 +24,14 @@ esac
 
 
 class Target:
-    """A machine on which HAProxy and certbot are installed, and `half` is not configured."""
+    """A machine with three packages: haproxy and certbot are installed, `half` is unpacked only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name, script in (("apt-get", APT_GET), ("dpkg-query", DPKG_QUERY)):
             (folder / name).write_text(f"#!/usr/bin/env bash\n{script}")
             (folder / name).chmod(0o755)
-        # The log and the mark of an update are in folders that only machines need to have.
+        # The machine's folders for the log and for the time of the last update become this one.
         text = PRELUDE.read_text().replace("/var/log/", f"{folder}/").replace("=/run/", f"={folder}/")
         (folder / "prelude.sh").write_text(text)
 

@@ -1,9 +1,10 @@
 """The state of the cluster's machines, as HAProxy and AWS show it."""
 
 from tests.e2e.clients import Client
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine
+from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, wait_until
 
 NODES = ("origin1", "origin2", "edge1", "edge2")
+BACKENDS_OF_EDGES = ("edges", "origins", "whep", "whip")
 
 
 def is_healthy(cluster: Cluster, server: str) -> bool:
@@ -28,6 +29,28 @@ def assert_replaced(before: dict[str, Machine], after: dict[str, Machine], *name
 
 def find_problems(cluster: Cluster) -> str:
     return cluster.run("sandbox/bin/status", "--problems").stdout
+
+
+def wait_until_no_problems(cluster: Cluster) -> None:
+    """Waits, since a busy HAProxy may find a server down for some moments."""
+
+    def finds_none() -> bool:
+        status = cluster.run("sandbox/bin/status", "--problems")
+        assert status.exit_code == 0, status.output
+        return True
+
+    wait_until(finds_none)
+
+
+def wait_until_up(cluster: Cluster, *servers: str) -> None:
+    """Waits until HAProxy finds these servers up. They are `backend/server`."""
+
+    def are_up() -> bool:
+        statistics = cluster.get_server_statistics()
+        assert {server: statistics[server]["status"] for server in servers} == dict.fromkeys(servers, "UP")
+        return True
+
+    wait_until(are_up)
 
 
 def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:

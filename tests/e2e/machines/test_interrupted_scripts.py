@@ -14,6 +14,7 @@ import pytest
 
 from tests.e2e.clients import Client
 from tests.e2e.cluster_certificate import ClusterCertificate
+from tests.e2e.cluster_nodes import wait_until_no_problems
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
 from tests.e2e.user_certificate import issue_user_certificate
 from tests.project import PROJECT
@@ -299,5 +300,4 @@ def test_drift_reports_neither_interruptions_nor_a_renewed_certificate_nor_what_
     drift = cluster.run("make", "--silent", "drift")
     assert drift.output == "Nothing differs from the state.\n"
     assert drift.exit_code == 0
-    status = cluster.run("sandbox/bin/status", "--problems")
-    assert status.exit_code == 0, status.output
+    wait_until_no_problems(cluster)

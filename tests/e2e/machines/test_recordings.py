@@ -15,10 +15,10 @@ from tests.e2e.clients import Client
 from tests.e2e.cluster_nodes import (
     ask_valkey,
     assert_replaced,
-    find_problems,
     is_healthy,
     serves_its_cookie,
     upload_recordings,
+    wait_until_no_problems,
 )
 from tests.e2e.node_registry import all_alive, list_registered_nodes
 from tests.e2e.running_cluster import Cluster, Machine, wait_until
@@ -170,5 +170,5 @@ def test_restored_registry_and_new_password_reach_every_node_without_a_restart_o
     old, new = (hashlib.sha256(password.encode()).hexdigest() for password in removal.passwords)
     assert old not in users
     assert new in users
-    assert set(cluster.list_machines()) == {"load-balancer", "database", *REMAINING_NODES}
-    assert find_problems(cluster) == ""
+    wait_until(lambda: set(cluster.list_machines()) == {"load-balancer", "database", *REMAINING_NODES})
+    wait_until_no_problems(cluster)

@@ -15,6 +15,7 @@ import pytest
 from sandbox.cloud import addresses
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, SandboxInternet
+from tests.e2e.cluster_nodes import BACKENDS_OF_EDGES, wait_until_up
 from tests.e2e.running_cluster import (
     DOMAIN,
     Cluster,
@@ -130,9 +131,10 @@ def test_server_that_does_not_start_ends_the_upgrade_at_the_first_node(
     assert "Ant Media Server does not start: it ended 5 times. Its log says:" in failed.output
     assert "Caused by: this version is broken" in failed.output
     statistics = cluster.get_server_statistics()
-    up = {server for server, row in statistics.items() if row["status"].startswith(("UP", "no check"))}
-    assert not {"edges/edge1", "origins/edge1"} & up
-    assert {"edges/edge2", "origins/origin1"} <= up
+    assert not any(
+        statistics[f"{backend}/edge1"]["status"].startswith("UP") for backend in ("edges", "origins")
+    )
+    wait_until_up(cluster, "edges/edge2", "origins/origin1")
     assert operator_client.get(f"https://{DOMAIN}:5443/LiveApp/").status == 200
 
 
@@ -153,9 +155,7 @@ def recovered(
 
 def test_former_zip_brings_the_failed_node_back_without_a_download(cluster: Cluster, recovered: str) -> None:
     assert list_versions(cluster) == dict.fromkeys((*EDGES, *ORIGINS), GOOD)
-    assert {row["status"] for row in cluster.get_server_statistics().values() if row["svname"] in EDGES} == {
-        "UP"
-    }
+    wait_until_up(cluster, *(f"{backend}/{edge}" for backend in BACKENDS_OF_EDGES for edge in EDGES))
     assert cluster.run_on("edge1", "cat", f"{APP}/streams/a.mp4").check() == "a recording"
 
 

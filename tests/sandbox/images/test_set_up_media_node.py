@@ -110,7 +110,8 @@ def install_scripts(machines: Machines, root: Path, authority: str) -> None:
     machines.shell(NODE, f"echo {DATABASE} {DATABASE_NAME} >>/etc/hosts")
     # The program's scripts run after the boot: install-scripts.sh waits for cloud-init.
     machines.shell(NODE, "until systemctl is-active --quiet basic.target; do sleep 0.1; done")
-    # cloud-init, which writes it, needs a seed.
+    # cloud-init, which writes both files, needs a seed. Without the first one, the image's first boot creates another administrator.
+    machines.shell(NODE, f"touch {HOME}/conf/initialized")
     machines.shell(NODE, "install -D /dev/stdin /var/lib/cloud/data/instance-id", "i-1\n")
 
 

@@ -155,8 +155,8 @@ clusters-down-expired: ## Destroy the expired test clusters
 END_TO_END := machines certificates serving stacks
 
 # The longest start first, so that both cores of a small machine are busy to the end. Make stops at none that fails.
-TESTS := $(END_TO_END:%=test-e2e-%) test-sandbox-images test-integration test-sandbox-cloud test-sandbox-plugins test-unit check
-TEST_JOBS ?= 6
+TESTS := $(END_TO_END:%=test-e2e-%) test-sandbox-plugins test-integration test-sandbox-images test-unit test-sandbox-cloud check
+TEST_JOBS ?= 7
 
 test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
 	@sandbox/bin/setup

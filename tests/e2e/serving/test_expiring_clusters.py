@@ -14,7 +14,15 @@ import yaml
 from sandbox.cloud import addresses
 from tests.e2e.aws_account import AwsAccount, Resource
 from tests.e2e.clients import Client, loopback_client
-from tests.e2e.running_cluster import DOMAIN, SETTINGS_FILE, SETTINGS_FOLDER, STATE, Cluster, Machine
+from tests.e2e.running_cluster import (
+    DOMAIN,
+    SETTINGS_FILE,
+    SETTINGS_FOLDER,
+    STATE,
+    Cluster,
+    Machine,
+    wait_until,
+)
 from tests.e2e.streams import get_playlist, publishing, wait_for_stream
 
 NAME = "pr-123"
@@ -149,7 +157,7 @@ def test_only_expired_clusters_are_deleted(
     assert [line.split()[0] for line in left.splitlines()] == ["NAME", "busy", "unexpired"]
 
     job_lock.unlink()
-    assert cluster.list_machines() == clusters.machines_before
+    wait_until(lambda: cluster.list_machines() == clusters.machines_before)
     assert account.list_resources() == clusters.resources_before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((clusters.address, 443), timeout=5)

@@ -160,7 +160,7 @@ TEST_JOBS ?= 7
 
 test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
 	@sandbox/bin/setup
-	@echo "==> Checks and tests, $(TEST_JOBS) in parallel (20 minutes on two cores); the output of each appears when it ends"
+	@echo "==> Checks and tests, $(TEST_JOBS) in parallel (17 minutes on two cores); the output of each appears when it ends"
 	@exec tests/with-inotify-instances 1024 $(MAKE) --no-print-directory --keep-going --jobs=$(TEST_JOBS) --output-sync=target \
 	    $(TESTS) PROGRESS=3 3>&1
 

@@ -6,6 +6,7 @@ Checks the stack that Pulumi has selected (PULUMI_STACK, or pulumi stack select)
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,14 @@ from cluster.settings.model import NAMESPACE
 from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.engine import run_pulumi
 from operations.stack_state import read_stack_state
+from operations.status.cluster import Cluster, Unreachable
 from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
 from operations.status.report import format_report
+
+
+def has_server_that_is_down(cluster: Cluster) -> bool:
+    return not isinstance(cluster.servers, Unreachable) and any(server.is_down for server in cluster.servers)
 
 
 def main() -> int:
@@ -33,9 +39,17 @@ def main() -> int:
         for key in ("statisticsUser", "statisticsPassword", "panelPassword")
     )
     state = read_stack_state(run_pulumi("stack", "export", "--show-secrets", folder=here))
-    cluster = check_cluster(outputs, configuration, Login(user, password), panel_password, state)
-    now = datetime.now(UTC)
+
+    def check() -> Cluster:
+        return check_cluster(outputs, configuration, Login(user, password), panel_password, state)
+
+    cluster, now = check(), datetime.now(UTC)
     problems = find_problems(cluster, now)
+    if only_problems and has_server_that_is_down(cluster):
+        # This is asked after an update. A busy server may miss a health check; then it is up again after three seconds.
+        time.sleep(5)
+        cluster, now = check(), datetime.now(UTC)
+        problems = find_problems(cluster, now)
     if not only_problems:
         print(format_report(cluster, now))
     elif problems:

@@ -4,7 +4,6 @@ import json
 import ssl
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from datetime import timedelta
 from pathlib import Path
@@ -63,19 +62,19 @@ def start(
 def fetch_roots(folder: Path, *, management_port: int = MANAGEMENT_PORT) -> bytes:
     """Returns the CA certificate of Pebble's API and the root of the certificates that it issues, as PEM.
 
-    Waits up to 20 seconds for Pebble, which creates a new root each time it starts.
+    Waits up to two minutes for Pebble, which creates a new root each time it starts.
     """
     ca = folder / "ca.pem"
     trust = ssl.create_default_context(cafile=str(ca))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         try:
             with urllib.request.urlopen(
-                f"https://{addresses.ACME}:{management_port}/roots/0", context=trust, timeout=5
+                f"https://{addresses.ACME}:{management_port}/roots/0", context=trust, timeout=20
             ) as answer:
                 root: bytes = answer.read()
                 return ca.read_bytes() + root
-        except urllib.error.URLError:
+        except OSError:  # a URLError; a timeout while it reads the answer is another one
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)

@@ -19,7 +19,8 @@ from sandbox.cloud.process_tree import mount_overlay, run_quietly
 REBOOT = 133
 """Exit code of systemd-nspawn when the machine requests a reboot."""
 
-SHUTDOWN_SECONDS = 15.0
+SHUTDOWN_SECONDS = 30.0
+"""A node that is killed before its server has ended stays in the cluster registry."""
 
 
 def control_group(state: Path) -> str:

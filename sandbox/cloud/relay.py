@@ -94,7 +94,7 @@ class Relay:
                 side = socket.socket()
             side.setblocking(False)
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await asyncio.get_running_loop().sock_connect(side, (address, port))
             except BaseException:
                 side.close()
@@ -108,7 +108,7 @@ class Relay:
         question = DNSRecord.question(name)
         # setns changes the calling thread only.
         with self._in_cloud_network(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as side:
-            side.settimeout(2)
+            side.settimeout(30)  # no packet gets lost here, but the daemon that answers may be busy
             side.sendto(question.pack(), (addresses.DNS, 53))
             answer = DNSRecord.parse(side.recv(4096))
         if not answer.rr:

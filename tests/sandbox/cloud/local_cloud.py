@@ -100,6 +100,8 @@ class Sandbox:
         def connect() -> str | None:
             try:
                 with socket.create_connection((address, port), timeout=3, source_address=(source, 0)) as side:
+                    # The kernel has accepted the connection. The server may be busy.
+                    side.settimeout(30)
                     return side.recv(100).decode()
             except OSError:
                 return None

@@ -49,6 +49,10 @@ def get_peer_certificate(connection: ssl.SSLSocket) -> x509.Certificate:
     return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
+TIMEOUT = 30
+"""Seconds without an answer. On a busy machine a process may pause for many, and a node that hangs is left after about ten."""
+
+
 class SandboxInternet:
     """The network namespace of the sandbox's internet. Sockets created by `call` belong to it."""
 
@@ -64,7 +68,7 @@ class SandboxInternet:
 
     def connect(self, address: str, port: int, source: str) -> socket.socket:
         connection = self.call(socket.socket)
-        connection.settimeout(10)
+        connection.settimeout(TIMEOUT)
         connection.bind((source, 0))
         connection.connect((address, port))
         return connection
@@ -168,4 +172,4 @@ class WebSocket:
 
 def loopback_client(address: str) -> Client:
     """Returns a client on this host that reaches a cluster at its loopback address."""
-    return Client(lambda port: socket.create_connection((address, port), timeout=10))
+    return Client(lambda port: socket.create_connection((address, port), timeout=TIMEOUT))

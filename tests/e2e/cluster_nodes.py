@@ -1,6 +1,6 @@
 """The state of the cluster's machines, as HAProxy and AWS show it."""
 
-from tests.e2e.clients import Client
+from tests.e2e.clients import Client, WebSocket
 from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, wait_until
 
 NODES = ("origin1", "origin2", "edge1", "edge2")
@@ -16,6 +16,24 @@ def serves_its_cookie(cluster: Cluster, operator_client: Client, edge: str) -> b
     """True if an edge answers a request with its cookie."""
     response = operator_client.get(f"https://{DOMAIN}:5443/LiveApp/", f"Cookie: AMS_EDGE={edge}\r\n")
     return response.node == cluster.list_machines()[edge].hostname
+
+
+def open_websocket_on(operator_client: Client, edge: str, hostname: str) -> WebSocket:
+    """Opens a WebSocket with an edge's cookie. Tries again if another node answers because HAProxy finds the edge down."""
+    opened: list[WebSocket] = []
+
+    def is_open() -> bool:
+        websocket = operator_client.open_websocket(
+            f"https://{DOMAIN}:5443/LiveApp/websocket", f"Cookie: AMS_EDGE={edge}\r\n"
+        )
+        if websocket.node == hostname:
+            opened.append(websocket)
+        else:
+            websocket.close()
+        return bool(opened)
+
+    wait_until(is_open)
+    return opened[0]
 
 
 def assert_replaced(before: dict[str, Machine], after: dict[str, Machine], *names: str) -> None:

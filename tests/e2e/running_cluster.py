@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -295,14 +296,14 @@ def recording(command: Sequence[str | Path]) -> Generator[Callable[[], Any]]:
 
 
 def wait_until(condition: Callable[[], object], interval: float = 0.3) -> None:
-    """Waits until a condition is true. An AssertionError or OSError in the condition counts as false."""
+    """Waits until a condition is true. An AssertionError, OSError or HTTPException in the condition counts as false."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             if condition():
                 return
             problem = None
-        except (AssertionError, OSError) as error:
+        except (AssertionError, OSError, HTTPException) as error:
             problem = error
         if time.monotonic() > deadline:
             raise AssertionError(f"the condition was not met within {PATIENCE} s") from problem

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Startup
 from tests.e2e.host_snapshot import find_leftovers, list_sandbox_processes, take_snapshot
-from tests.e2e.running_cluster import STATE, Cluster, get_sandbox_init
+from tests.e2e.running_cluster import STATE, Cluster, get_sandbox_init, wait_until
 from tests.project import PROJECT
 
 
@@ -44,7 +44,13 @@ def test_down_removes_the_sandbox_and_restores_the_host(
     down = cluster.tear_down()
     down.check()
     assert "failed" not in down.output
-    assert find_leftovers(processes) == {}
+
+    def is_gone() -> bool:
+        """The cloud's last process releases its lock shortly before it ends."""
+        assert find_leftovers(processes) == {}
+        return True
+
+    wait_until(is_gone)
     after = take_snapshot()
     changed = {
         name for name, value in startup.host_before.sysctls.items() if after.sysctls.get(name) != value

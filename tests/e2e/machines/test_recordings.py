@@ -20,7 +20,7 @@ from tests.e2e.cluster_nodes import (
     upload_recordings,
     wait_until_no_problems,
 )
-from tests.e2e.node_registry import all_alive, list_registered_nodes
+from tests.e2e.node_registry import all_alive, wait_until_registered
 from tests.e2e.running_cluster import Cluster, Machine, wait_until
 from tests.e2e.streams import publishing, wait_for_stream
 
@@ -87,8 +87,8 @@ def test_terminated_origin_and_replaced_edge_keep_their_names_and_addresses_and_
     assert cluster.run_on("edge1", "test", "-e", "/root/kept").exit_code != 0  # its disk is new
     wait_until(lambda: is_healthy(cluster, f"origins/{replacement.origin}"))
     wait_until(lambda: is_healthy(cluster, "edges/edge1"))
-    assert serves_its_cookie(cluster, operator_client, "edge1")
-    assert list_registered_nodes(cluster, operator_client) == all_alive(replacement.after)
+    wait_until(lambda: serves_its_cookie(cluster, operator_client, "edge1"))
+    wait_until_registered(cluster, operator_client, all_alive(replacement.after))
 
 
 def test_node_that_replaces_another_uploads_under_the_next_free_name(

@@ -83,7 +83,8 @@ def test_killed_apply_is_rolled_back_also_by_a_start_of_haproxy(
     killed = cluster.run_on("load-balancer", "bash", "-c", apply, input=remove_redirect(config))
     assert killed.exit_code == 137, killed.output
     if reboot:
-        assert operator_client.get(f"http://{DOMAIN}/").status == 200
+        # The old worker may still answer.
+        wait_until(lambda: operator_client.get(f"http://{DOMAIN}/").status == 200)
         cluster.run_on("load-balancer", "systemctl", "restart", "haproxy").check()
     wait_until(lambda: operator_client.get(f"http://{DOMAIN}/").redirect == (301, f"https://{DOMAIN}/"))
     assert cluster.run_on("load-balancer", "cat", "/etc/haproxy/haproxy.cfg").check() == config

@@ -9,8 +9,8 @@ from sandbox.cloud import addresses
 from tests.e2e.clients import Client, Response, SandboxInternet, basic_auth_header
 from tests.e2e.cluster_certificate import TLS_PORTS
 from tests.e2e.conftest import Startup
-from tests.e2e.node_registry import all_alive, list_registered_nodes
-from tests.e2e.running_cluster import DOMAIN, Cluster, running_process
+from tests.e2e.node_registry import all_alive, wait_until_registered
+from tests.e2e.running_cluster import DOMAIN, Cluster, running_process, wait_until
 from tests.e2e.streams import probe_stream, publishing, wait_for_stream
 
 
@@ -186,7 +186,9 @@ def test_statistics_and_metrics_require_the_password(cluster: Cluster, client: C
     for server in ("origin1", "origin2", "edge1", "edge2"):
         assert server.encode() in response.body
     if path == "metrics":
-        assert b'haproxy_server_status{proxy="edges",server="edge1",state="UP"} 1' in response.body
+        # HAProxy may find it down for a moment.
+        up = b'haproxy_server_status{proxy="edges",server="edge1",state="UP"} 1'
+        wait_until(lambda: up in request(basic_auth_header("admin", password)).body)
 
 
 def test_http_on_6080_redirects_to_https(client: Client) -> None:
@@ -198,7 +200,7 @@ def test_http_on_6080_redirects_to_https(client: Client) -> None:
 def test_panel_administrator_sees_every_node_in_the_registry(cluster: Cluster, client: Client) -> None:
     expected = all_alive(cluster.list_machines())
     assert len(expected) == 4
-    assert list_registered_nodes(cluster, client) == expected
+    wait_until_registered(cluster, client, expected)
 
 
 def test_registry_requires_a_login(client: Client) -> None:

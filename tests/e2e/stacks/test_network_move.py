@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.aws_account import AwsAccount, Resource
-from tests.e2e.running_cluster import Cluster
+from tests.e2e.running_cluster import Cluster, wait_until
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS, SmallStack, interrupt, terminate
 
 
@@ -45,7 +45,8 @@ def test_stack_moves_to_another_vpc_in_one_update_and_leaves_nothing_behind(
     stack.set_settings(network={"cidr": "10.88.0.0/16", "zones": 2})
     stack.up(*EXCLUDE_SCRIPTS)
 
-    assert stack.machine("origin1").private_address == "10.88.0.8"
+    # The local cloud writes the list of machines a little later.
+    wait_until(lambda: stack.machine("origin1").private_address == "10.88.0.8")
     moved = stack.get_physical_ids()
     assert moved["load-balancer-ip"] == ids["load-balancer-ip"]
     assert moved["network-vpc"] != ids["network-vpc"]

@@ -12,7 +12,7 @@ import pytest
 from operations.new_stack.creation import generate_ssh_private_key
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
-from tests.e2e.running_cluster import STATE, Cluster
+from tests.e2e.running_cluster import STATE, Cluster, wait_until
 from tests.e2e.small_stack import SmallStack, kill
 from tests.project import PROJECT
 
@@ -112,7 +112,7 @@ def test_users_own_resources_are_used(
     assert not stack.machine("database").public_address
     checkip = ("curl", "-s", "https://checkip.amazonaws.com")
     assert run_on(cluster, stack, "database", *checkip).strip() == network["nat"]
-    assert stack.machine("load-balancer").public_address == network["ip"]
+    wait_until(lambda: stack.machine("load-balancer").public_address == network["ip"])
     assert internet.connect(network["ip"], 443, "203.0.113.20")
     for name, role in (("load-balancer", "load-balancer"), ("origin1", "origin"), ("edge1", "edge")):
         assert run_on(cluster, stack, name, "cat", "/root/hook") == f"{name} {role} first\n"
@@ -143,14 +143,15 @@ def test_another_hook_address_and_architecture_reach_the_running_cluster_in_one_
     assert (replaced.id != database.id, replaced.private_address) == (True, database.private_address)
     assert describe_machine(account, replaced.id)["Architecture"] == "x86_64"
     # The user's address is free again.
-    allocated = stack.machine("load-balancer").public_address
-    assert allocated != network["ip"]
     resolve = cluster.operator_command("getent", "hosts", stack.domain)
-    assert cluster.check_output(*resolve).split()[0] == allocated
+    allocated = cluster.check_output(*resolve).split()[0]
+    assert allocated != network["ip"]
+    # The local cloud writes the list of machines a little later.
+    wait_until(lambda: stack.machine("load-balancer").public_address == allocated)
 
     stack.set_settings(loadBalancer={"instanceType": "t4g.micro", "elasticIp": network["address"]})
     stack.up()
-    assert stack.machine("load-balancer").public_address == network["ip"]
+    wait_until(lambda: stack.machine("load-balancer").public_address == network["ip"])
     assert stack.pulumi("preview", "--expect-no-changes").exit_code == 0
 
 

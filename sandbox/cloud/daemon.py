@@ -34,6 +34,8 @@ from sandbox.cloud.process_tree import MS_BIND, HostView, mount, mount_overlay
 SITE = host.STATE / "site"
 """A layer on top of every image: CA certificates, DNS and package sources."""
 ACME, AWS = host.STATE / "acme", host.STATE / "aws"
+DNS_OPTIONS = "options attempts:5\n"
+"""Of five seconds each: this process answers, and it may be busy."""
 
 
 def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socket.socket]) -> None:
@@ -116,7 +118,7 @@ def _mount_nspawn_folder() -> None:
 def _configure_operator_dns() -> None:
     """Makes this process and the operator's commands resolve names with the cloud's DNS."""
     host.OPERATOR.mkdir()
-    (host.OPERATOR / "resolv.conf").write_text(f"nameserver {addresses.DNS}\n")
+    (host.OPERATOR / "resolv.conf").write_text(f"nameserver {addresses.DNS}\n{DNS_OPTIONS}")
     (host.OPERATOR / "nsswitch.conf").write_text(
         "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n"
     )
@@ -163,7 +165,7 @@ def _build_site(base: Path, aws_ca: bytes, upstreams: Sequence[apt.Upstream]) ->
     mount_overlay([base], upper, work, root)
     _trust_in_machines(root, aws_ca)
     (root / "etc/resolv.conf").write_text(
-        f"nameserver {addresses.DNS}\nsearch {addresses.REGION}.compute.internal\n"
+        f"nameserver {addresses.DNS}\nsearch {addresses.REGION}.compute.internal\n{DNS_OPTIONS}"
     )
     for path in (*apt.find_source_files(root), root / "etc/apt/apt.conf.d/90host"):
         if (renamed := apt.rename_upstreams(path.read_text(), list(upstreams))) != path.read_text():

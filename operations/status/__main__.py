@@ -19,6 +19,9 @@ from operations.status.probe import Login, check_cluster
 from operations.status.problems import find_problems
 from operations.status.report import format_report
 
+SECOND_LOOK = 5
+"""Seconds after which a server that is down after an update is looked at again: a busy one misses a check, and is up again after three."""
+
 
 def has_server_that_is_down(cluster: Cluster) -> bool:
     return not isinstance(cluster.servers, Unreachable) and any(server.is_down for server in cluster.servers)
@@ -46,8 +49,7 @@ def main() -> int:
     cluster, now = check(), datetime.now(UTC)
     problems = find_problems(cluster, now)
     if only_problems and has_server_that_is_down(cluster):
-        # This is asked after an update. A busy server may miss a health check; then it is up again after three seconds.
-        time.sleep(5)
+        time.sleep(SECOND_LOOK)
         cluster, now = check(), datetime.now(UTC)
         problems = find_problems(cluster, now)
     if not only_problems:

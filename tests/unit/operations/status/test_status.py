@@ -1,5 +1,6 @@
 """The report of `make status`, and the problems that it finds."""
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from operations.access import AccessProblem
 from operations.instances import Instance
+from operations.status import __main__ as status
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
 from operations.status.cluster import (
     Cluster,
@@ -369,3 +371,31 @@ def test_certificate_fields_are_as_openssl_prints_them(
         not_before=NOW,
         not_after=NOW + 90 * DAY,
     )
+
+
+@pytest.mark.parametrize(
+    ("second", "printed", "exit_code"), [("UP", "", 0), ("DOWN", "Problems\n  origin1 is DOWN", 1)]
+)
+def test_a_server_that_is_down_after_an_update_is_looked_at_again(
+    second: str,
+    printed: str,
+    exit_code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    looks = [replace(HEALTHY, servers=[Server("origins", "origin1", state, 0)]) for state in ("DOWN", second)]
+    values = {
+        f"ant-media-cluster:{key}": {"value": "v"}
+        for key in ("statisticsUser", "statisticsPassword", "panelPassword")
+    }
+    answers = {"output": {"load_balancer_ip": "198.51.100.1"}, "export": {}}
+    monkeypatch.setattr(
+        status, "run_pulumi", lambda command, *arguments, **_: json.dumps(answers.get(arguments[0], values))
+    )
+    monkeypatch.setattr(status, "read_stack_state", lambda _: None)
+    monkeypatch.setattr(status, "check_cluster", lambda *_: looks.pop(0))
+    monkeypatch.setattr(status, "SECOND_LOOK", 0)
+    monkeypatch.setattr("sys.argv", ["status", "--problems"])
+    assert status.main() == exit_code
+    assert capsys.readouterr().out.startswith(printed)
+    assert looks == []

@@ -57,10 +57,20 @@ class Balancer:
 
 
 @pytest.fixture(scope="module")
+def exact_checks() -> bool:
+    """Whether health checks take the time of haproxy.cfg. Modules replace this."""
+    return False
+
+
+@pytest.fixture(scope="module")
 def balancer(
-    layers: str, certificate: Path, nodes: dict[str, Node], tmp_path_factory: pytest.TempPathFactory
+    layers: str,
+    certificate: Path,
+    nodes: dict[str, Node],
+    exact_checks: bool,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Balancer]:
-    haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate)
+    haproxy = HAProxy(layers, tmp_path_factory.mktemp("haproxy"), certificate, exact=exact_checks)
     haproxy.start(render_haproxy_cfg(CLUSTER))
     yield Balancer(haproxy, nodes)
     haproxy.stop()

@@ -55,12 +55,19 @@ class _Server(ThreadingTCPServer):
 class Node:
     """A dummy AMS: HTTP on 5080 and RTMP on 1935 of one address."""
 
-    def __init__(self, name: str, address: str, http: int = 5080, rtmp: int | None = 1935) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        http: int = 5080,
+        rtmp: int | None = 1935,
+        application_status: dict[str, int] | None = None,
+    ) -> None:
         self.name = name
         self.address = address
         self.liveness = 200
         """Status of the health check of the root application."""
-        self.application_status: dict[str, int] = {}
+        self.application_status: dict[str, int] = application_status or {}
         """Status of every response of an application that does not serve, by name."""
         self.resumed = threading.Event()
         """While it is not set, the node accepts, reads and answers nothing; its kernel acknowledges what it receives, and queues

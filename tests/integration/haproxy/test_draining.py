@@ -1,5 +1,8 @@
 """drain-server.sh and return-server.sh, and servers' states across reloads. The tests share one HAProxy."""
 
+import os
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Generator
@@ -26,6 +29,15 @@ def states(balancer: Balancer, name: str) -> set[str]:
 
 def serving_edges(headers: str = "") -> set[str]:
     return {request_https(5443, "/LiveApp/", headers).node for _ in range(8)}
+
+
+def wait_for_line(script: "subprocess.Popen[str]", text: str) -> str:
+    """Returns the first line of the script's output that contains `text`. It prints a line every 5 s while it waits."""
+    assert script.stdout
+    for line in script.stdout:
+        if text in line:
+            return line
+    raise AssertionError(f"the script ended without: {text}")
 
 
 @contextmanager
@@ -74,9 +86,8 @@ def test_draining_waits_for_connections_of_all_workers_and_prints_how_many_are_l
     balancer.haproxy.reload_with_script(render_haproxy_cfg(CLUSTER))
     websocket, node = open_websocket(5443, "/LiveApp/websocket", STICKY)
     assert node == "edge1"
-    drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "30", "setup 2")
-    assert drain.stdout
-    assert drain.stdout.readline().startswith("edge1 has 2 connections; waiting up to ")
+    drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "300", "setup 2")
+    assert wait_for_line(drain, "2 connections").startswith("edge1 has 2 connections; waiting up to ")
     # New clients go elsewhere, its own stay.
     assert serving_edges() == {"edge2"}
     assert serving_edges(STICKY) == {"edge1"}
@@ -84,9 +95,9 @@ def test_draining_waits_for_connections_of_all_workers_and_prints_how_many_are_l
         assert echoes(old_websocket)
         assert echoes(websocket)
         websocket.close()
-        assert drain.stdout.readline().startswith("edge1 has 1 connections; waiting")
-    assert drain.stdout.readline() == "edge1 is out of service; it has no connections\n"
-    assert drain.wait(5) == 0
+        assert wait_for_line(drain, "1 connections").startswith("edge1 has 1 connections; waiting")
+    assert wait_for_line(drain, "out of") == "edge1 is out of service; it has no connections\n"
+    assert drain.wait(60) == 0
     balancer.haproxy.run_script("return-server.sh", "edge1")
 
 
@@ -115,7 +126,7 @@ def test_draining_ends_after_the_given_seconds_and_closes_the_connections_of_all
 def test_request_under_way_ends_before_connections_are_closed(balancer: Balancer) -> None:
     with ThreadPoolExecutor() as pool:
         request = pool.submit(request_https, 5443, "/LiveApp/?seconds=1", STICKY)
-        while balancer.haproxy.count_sessions("edge1") == 0:
+        while "GET /LiveApp/?seconds=1" not in balancer.nodes["edge1"].targets:
             time.sleep(0.05)
         assert "no connections" in balancer.haproxy.run_script("drain-server.sh", "edge1", "0", "setup 2")
         assert request.result().node == "edge1"
@@ -150,7 +161,8 @@ def test_node_that_does_not_restart_is_not_drained(balancer: Balancer) -> None:
         interrupted = balancer.haproxy.start_script(*drain, "setup 2")
         assert interrupted.stdout
         assert "1 connections" in interrupted.stdout.readline()
-        interrupted.kill()
+        # With its children, which would take the server away once more.
+        os.killpg(interrupted.pid, signal.SIGKILL)
     # The settings were taken back after the interruption. By then the node may have restarted.
     assert "out of service" in balancer.haproxy.run_script(*drain, "setup 1")
     balancer.haproxy.run_script("return-server.sh", "edge1", "setup 1")
@@ -164,7 +176,7 @@ def test_script_of_a_killed_update_does_not_take_the_server_away_again(balancer:
         assert orphan.stdout
         assert "1 connections" in orphan.stdout.readline()
         balancer.haproxy.run_script("return-server.sh", "edge1")
-        assert orphan.wait(20) == 1
+        assert orphan.wait(60) == 1
         assert "Another update has taken over edge1." in orphan.stdout.read()
         assert states(balancer, "edge1") == {"UP"}
         assert echoes(websocket)
@@ -211,13 +223,15 @@ def test_returned_server_gets_no_request_before_it_passes_its_health_check(balan
     node = balancer.nodes["edge1"]
     node.application_status = dict.fromkeys(CLUSTER.applications, 403)
     returning = balancer.haproxy.start_script("return-server.sh", "edge1")
+    while states(balancer, "edge1") != {"DOWN"}:
+        assert request_https(5443, "/LiveApp/", STICKY).status == 200
     for _ in range(30):
         assert request_https(5443, "/LiveApp/", STICKY).status == 200
         time.sleep(0.05)
     assert returning.poll() is None
     assert states(balancer, "edge1") == {"DOWN"}
     node.application_status = {}
-    assert returning.wait(10) == 0
+    assert returning.wait(60) == 0
     assert serving_edges(STICKY) == {"edge1"}
 
 
@@ -250,13 +264,14 @@ def test_reload_keeps_drained_and_failed_servers_out_of_service(balancer: Balanc
 def test_draining_survives_a_reload_without_the_script(balancer: Balancer) -> None:
     websocket, _ = open_websocket(5443, "/LiveApp/websocket", STICKY)
     with websocket:
-        drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "4", "setup 2")
+        drain = balancer.haproxy.start_script("drain-server.sh", "edge1", "300", "setup 2")
         assert drain.stdout
         assert "1 connections" in drain.stdout.readline()
         balancer.haproxy.reload(render_haproxy_cfg(CLUSTER))
-        time.sleep(1)
+        while states(balancer, "edge1") != {"DRAIN"}:
+            time.sleep(0.05)
         assert serving_edges() == {"edge2"}
-        assert drain.wait(10) == 0
+    assert drain.wait(60) == 0
     assert states(balancer, "edge1") == {"MAINT"}
     balancer.haproxy.run_script("return-server.sh", "edge1")
 

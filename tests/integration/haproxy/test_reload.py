@@ -79,7 +79,7 @@ def test_statistics_work_after_a_reload(balancer: Balancer) -> None:
 
 def test_old_worker_exits_with_its_last_connection(balancer: Balancer) -> None:
     stopped = threading.Event()
-    for _ in range(150):
+    for _ in range(600):
         if count_workers(balancer) == 1:
             break
         stopped.wait(0.1)

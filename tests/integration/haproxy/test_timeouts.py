@@ -72,8 +72,8 @@ def pause_between_requests() -> int:
 
 def measure_seconds_until_closed(port: int, data: bytes = b"") -> float:
     """Connects, sends only `data`, and returns the seconds until HAProxy closes the connection."""
+    start = time.monotonic()
     with connect(port) as connection:
-        start = time.monotonic()
         connection.sendall(data)
         connection.recv(1)
         return time.monotonic() - start

@@ -32,7 +32,7 @@ def test_tls_complies_with_mozillas_intermediate_profile(authority: Path) -> Non
     """sslyze checks certificate, versions, ciphers, curves and vulnerabilities. It does not know the post-quantum key exchange."""
     servers = [f"{DOMAIN}:{port}{{{BALANCER}}}" for port in TLS_PORTS]
     options = ["--mozilla_config=intermediate", f"--certinfo_ca_file={authority}"]
-    scan = subprocess.run([SSLYZE, *options, *servers], capture_output=True, text=True, timeout=60)
+    scan = subprocess.run([SSLYZE, *options, *servers], capture_output=True, text=True, timeout=300)
     _, _, result = scan.stdout.partition("COMPLIANCE AGAINST TLS CONFIGURATION")
     compliance = {line.strip() for line in result.splitlines() if DOMAIN in line or "*" in line}
     assert compliance == {f"{DOMAIN}:{port}: OK - Compliant." for port in TLS_PORTS}, (

@@ -77,7 +77,7 @@ class Client:
     """A connection to Valkey, as a node keeps it. Its replies must have one line each."""
 
     def __init__(self, password: str, address: str = DATABASE, user: str = "default") -> None:
-        self._socket = socket.create_connection((address, 6379), timeout=10)
+        self._socket = socket.create_connection((address, 6379), timeout=60)
         self._replies = self._socket.makefile("r", newline="\r\n")
         self.login = self.ask(f"AUTH {user} {password}")
 

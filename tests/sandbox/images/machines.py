@@ -122,10 +122,18 @@ class Machines:
 
     def enter_machine(self, address: str) -> list[str]:
         """Returns the command before which another one runs on a booted machine."""
-        nsenter = self.leaders[address]
-        nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
-        init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
-        return ["nsenter", "--all", "--target", init]
+        wait_until("the machine has a first process", lambda: self._find_init(address))
+        return ["nsenter", "--all", "--target", self._find_init(address)]
+
+    def _find_init(self, address: str) -> str:
+        """Returns the machine's first process, or "" before it runs systemd: until then it may see the files of this machine."""
+        try:
+            nsenter = self.leaders[address]
+            nspawn = Path(f"/proc/{nsenter}/task/{nsenter}/children").read_text().split()[0]
+            init = Path(f"/proc/{nspawn}/task/{nspawn}/children").read_text().split()[0]
+            return init if Path(f"/proc/{init}/comm").read_text().strip() == "systemd" else ""
+        except (IndexError, FileNotFoundError, ProcessLookupError):
+            return ""
 
     def stop(self) -> None:
         self.holder.kill()

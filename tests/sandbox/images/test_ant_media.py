@@ -169,7 +169,7 @@ def publish(address: str, stream: str, application: str = "LiveApp") -> Generato
 
 @dataclass(frozen=True)
 class Phase:
-    """A change of the status of a path during a start. `seconds` counts from the start of the process."""
+    """A change of the status of a path during a start. `seconds` counts from just before the start of the process."""
 
     path: str
     status: int | None
@@ -178,21 +178,22 @@ class Phase:
 
 def record_start(machines: Machines) -> list[Phase]:
     """Restarts the server and returns the changes in status until all paths have their final one."""
-    machines.shell(SINGLE, "systemctl stop antmedia && systemctl start --no-block antmedia")
+    machines.shell(SINGLE, "systemctl stop antmedia")
     final = {LIVENESS: 200, VERSION: 200, NO_STREAM: 404}
     last: dict[str, int | None] = {}
     phases: list[Phase] = []
     started = time.monotonic()
+    machines.shell(SINGLE, "systemctl start --no-block antmedia")
 
-    def all_are_final() -> bool:
+    # More often than wait_until asks.
+    while last != final:
+        assert time.monotonic() < started + 300, phases
         for path in final:
             now = response_status(SINGLE, path, FROM_LOCALHOST)
             if path not in last or last[path] != now:
                 last[path] = now
                 phases.append(Phase(path, now, time.monotonic() - started))
-        return last == final
-
-    wait_until("all paths have their final status", all_are_final)
+        time.sleep(0.1)
     return phases
 
 
@@ -212,24 +213,30 @@ def start_of_original(machines: Machines) -> Iterator[list[Phase]]:
     machines.shell(SINGLE, f"mv /root/fast-start.conf /{FAST_START_FILE} && systemctl daemon-reload")
 
 
-def test_start_has_the_phases_and_times_of_the_original(start_of_original: list[Phase]) -> None:
+def test_start_takes_the_time_of_the_original(start_of_original: list[Phase]) -> None:
     phases = start_of_original
-    assert statuses(phases, LIVENESS) == [None, 500, 403, 200]
-    assert statuses(phases, VERSION) == [None, 403, 500, 200]
-    assert statuses(phases, NO_STREAM) == [None, 403, 500, 404]
-    assert 5.5 < seconds_until(phases, LIVENESS, 500) < 60
+    opened = next(phase.seconds for phase in phases if phase.path == LIVENESS and phase.status)
+    assert 5.5 < opened < 60
     assert 6.5 < seconds_until(phases, LIVENESS, 200) < 60
-    gap = seconds_until(phases, NO_STREAM, 404) - seconds_until(phases, LIVENESS, 200)
-    assert gap > 2
+    assert 9 < seconds_until(phases, NO_STREAM, 404) < 60
 
 
-def test_start_takes_the_time_in_the_environment_variable(machines: Machines) -> None:
+def test_start_has_the_phases_of_the_original_in_the_time_of_the_environment_variable(
+    machines: Machines,
+) -> None:
+    """Phases of half a second would be over before a busy machine has asked."""
     machines.shell(SINGLE, f"mv /{FAST_START_FILE} /root/ && systemctl daemon-reload")
-    machines.shell(SINGLE, "systemctl set-environment STAND_IN_START_SECONDS=3")
+    machines.shell(SINGLE, "systemctl set-environment STAND_IN_START_SECONDS=38")
     phases = record_start(machines)
     machines.shell(SINGLE, "systemctl unset-environment STAND_IN_START_SECONDS")
     machines.shell(SINGLE, f"mv /root/fast-start.conf /{FAST_START_FILE} && systemctl daemon-reload")
-    assert 2.5 < seconds_until(phases, NO_STREAM, 404) < 60
+    assert statuses(phases, LIVENESS) == [None, 500, 403, 200]
+    assert statuses(phases, VERSION) == [None, 403, 500, 200]
+    assert statuses(phases, NO_STREAM) == [None, 403, 500, 404]
+    assert 37.5 < seconds_until(phases, NO_STREAM, 404) < 120
+    # 4 times 2 s: liveness is 2.5 s ahead of the applications.
+    gap = seconds_until(phases, NO_STREAM, 404) - seconds_until(phases, LIVENESS, 200)
+    assert gap > 4 * 2
 
 
 def test_stop_during_the_start_ends_the_process(single: Machines) -> None:
@@ -252,13 +259,14 @@ def test_stop_closes_the_port_at_once_and_exits_with_143_after_2_5_s(single: Mac
 
     single.shell(SINGLE, "systemctl stop --no-block antmedia")
     wait_until("the listener is closed", lambda: response_status(SINGLE, "/rest/v2/liveness") is None)
-    assert show_property("ActiveState") == "deactivating"
+    closed_time = time.monotonic()
     wait_until("the process has exited", lambda: show_property("ActiveState") == "inactive")
     assert show_property("ExecMainStatus") == "143"
     stop_time, exit_time = (
         int(show_property(f"{change}TimestampMonotonic")) / 1e6 for change in ("ActiveExit", "InactiveEnter")
     )
     assert 2.4 < exit_time - stop_time < 30
+    assert closed_time < exit_time
 
 
 def test_listeners_are_those_of_the_original(single: Machines) -> None:
@@ -562,7 +570,7 @@ def test_start_reads_the_settings_of_tokens_metrics_and_limits(single: Machines)
     # A CPU limit below 10 counts as 10.
     single.shell(SINGLE, "echo 10 >/run/antmedia/cpu-load")
     with publish(SINGLE, "busy") as ffmpeg:
-        assert ffmpeg.wait(60) != 0
+        assert ffmpeg.wait(300) != 0
     log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
     assert "high cpu load: 10 cpu limit: 10" in log
 
@@ -625,7 +633,7 @@ def test_server_at_a_limit_refuses_publishers_while_it_is_healthy(
     load = f"/run/antmedia/{resource}-load"
     single.shell(SINGLE, f"echo 75 >{load}; truncate --size 0 {HOME}/log/*.log")
     with publish(SINGLE, "busy") as ffmpeg:
-        assert ffmpeg.wait(60) != 0
+        assert ffmpeg.wait(300) != 0
     assert response_status(SINGLE, LIVENESS) == response_status(SINGLE, VERSION, FROM_LOCALHOST) == 200
     log = single.shell(SINGLE, f"cat {HOME}/log/ant-media-server.log").stdout
     assert reason in log
@@ -895,7 +903,7 @@ def test_change_is_forwarded_to_the_node_that_has_the_stream(cluster: Machines) 
         assert send_request(EDGE, path, headers=FROM_LOCALHOST).json["originAdress"] == ORIGIN
         assert send_request(EDGE, path, "DELETE").status == 403
         assert send_request(EDGE, path, "DELETE", FROM_LOCALHOST).status == 200
-        assert ffmpeg.wait(5) != 0
+        assert ffmpeg.wait(60) != 0
     assert response_status(EDGE, path, FROM_LOCALHOST) == 404
 
 
@@ -920,16 +928,22 @@ def test_settings_reach_all_nodes_and_a_new_one_starts_with_them(cluster: Machin
 def test_new_application_runs_on_all_nodes_and_live_streams_go_on(cluster: Machines) -> None:
     """RestServiceV2.createApplication. Other nodes find the application's settings in the cluster's database."""
     path = "/rest/v2/applications/fresh"
+
+    def plays_new_stream() -> bool:
+        # Until the RTMP server has read the new application, it refuses the publisher, which then ends.
+        with publish(ORIGIN, "new", "fresh") as new:
+            wait_until(
+                "the stream plays or was refused",
+                lambda: new.poll() is not None or response_status(EDGE, "/fresh/streams/new.m3u8") == 200,
+            )
+            return new.poll() is None
+
     with publish(ORIGIN, "before") as before:
         wait_until("a stream is live", lambda: response_status(EDGE, "/LiveApp/streams/before.m3u8") == 200)
         assert send_request(ORIGIN, path, "POST", log_in(ORIGIN)).json["success"] is True
         assert send_request(ORIGIN, path, "POST", log_in(ORIGIN)).json["success"] is False
         assert "fresh" in str(send_request(ORIGIN, "/rest/v2/applications", headers=log_in(ORIGIN)).json)
-        with publish(ORIGIN, "new", "fresh"):
-            wait_until(
-                "its stream plays on the edge",
-                lambda: response_status(EDGE, "/fresh/streams/new.m3u8") == 200,
-            )
+        wait_until("its stream plays on the edge", plays_new_stream)
         assert before.poll() is None
         assert response_status(EDGE, "/LiveApp/streams/before.m3u8") == 200
     cluster.shell(EDGE, "systemctl restart antmedia")

@@ -38,7 +38,7 @@ http {{
 rtmp {{
     access_log off;
     server {{
-        listen 1935;
+        listen {rtmp_port};
         notify_method post;
         on_publish http://{events}/publish;
         on_publish_done http://{events}/publish_done;
@@ -65,9 +65,20 @@ _APPLICATION = """\
 UNFINISHED = ".tmp_extension"
 """The ending of a recording until its stream ends."""
 
+RTMP_PORT = 1935
+
 PublishCallback = Callable[[str, str], Awaitable[None]]
 RecordCallback = Callable[[str, Path], Awaitable[None]]
 """Receives the application and the finished file."""
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
 
 
 class MediaServer:
@@ -104,6 +115,9 @@ class MediaServer:
         self._nginx = await asyncio.create_subprocess_exec(
             "/usr/sbin/nginx", "-c", str(_FILE), "-e", str(LOGS / "rtmp.log")
         )
+        # The server is ready only when publishers can connect. wait_for_exit notices an nginx that does not start.
+        while self._nginx.returncode is None and not await _listens(RTMP_PORT):
+            await asyncio.sleep(0.05)
 
     async def add(self, app: str) -> None:
         """Receives streams of another application too. The live ones go on."""
@@ -118,6 +132,7 @@ class MediaServer:
         _FILE.write_text(
             _CONFIGURATION.format(
                 run=RUN,
+                rtmp_port=RTMP_PORT,
                 events="{}:{}".format(*EVENTS),
                 applications="\n".join(
                     _APPLICATION.format(name=app, streams=WEBAPPS / app / "streams", unfinished=UNFINISHED)

@@ -83,20 +83,32 @@ roll_back() {
   exit 1
 }
 
+# Waits until the old workers accept no connection any more: one of them could answer for the new one. They get their signal when the
+# new one is ready, and may not run at once.
+wait_for_old_workers() {
+  local worker end=$((SECONDS + 20))
+  for worker in $(list_workers | tail -n +2); do
+    while ((SECONDS < end)) && [[ $(ask_haproxy "$worker" "show info") == *"Stopping: 0"* ]]; do
+      sleep 0.05
+    done
+  done
+}
+
 # Connects to every port that the file binds, at the machine's own address.
 verify_ports() {
   local address answering port ports failed=0
+  wait_for_old_workers
   address=$(ip -4 -o route get 192.0.2.1 | sed -n 's/.* src \([0-9.]*\).*/\1/p')
   mapfile -t ports < <(list_ports)
   # shellcheck disable=SC2016  # the inner shell has arguments of its own
-  answering=$(timeout 5 bash -c 'for port in "${@:2}"; do { exec 3<>"/dev/tcp/$1/$port"; } 2>/dev/null && echo "$port"; done' - "$address" "${ports[@]}") || true
+  answering=$(timeout 20 bash -c 'for port in "${@:2}"; do { exec 3<>"/dev/tcp/$1/$port"; } 2>/dev/null && echo "$port"; done' - "$address" "${ports[@]}") || true
   for port in "${ports[@]}"; do
     if ! grep -qxF "$port" <<<"$answering"; then
       echo "Port $port does not answer." >&2
       failed=1
     fi
   done
-  if [[ $(curl -s --max-time 5 -o /dev/null -w '%{http_code}' "http://$address/") != 301 ]]; then
+  if [[ $(curl -s --max-time 20 -o /dev/null -w '%{http_code}' "http://$address/") != 301 ]]; then
     echo "Port 80 does not redirect to HTTPS." >&2
     failed=1
   fi

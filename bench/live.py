@@ -275,7 +275,7 @@ EVENTS = [
         lambda on: on.change(("statisticsPassword", "another-password-of-the-bench"), secret=True),
     ),
     Event("change: certificate's key type", lambda on: on.change(("acme.keyType", "rsa"))),
-    Event("change: edge replaced, drained", lambda on: on.replace("edge1"), ("edge1",)),
+    Event("change: edge replaced by hand (not drained)", lambda on: on.replace("edge1"), ("edge1",)),
     Event(
         "change: SSH key",
         lambda on: on.change(("sshPrivateKey", generate_ssh_private_key()), secret=True),

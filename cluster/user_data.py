@@ -7,7 +7,9 @@ from cluster.templates import TEMPLATES
 REMOTE_USER = "pulumi"
 
 
-def render_user_data(host_key: HostKey, authorized_key: str) -> str:
-    """Returns a cloud-config document. `authorized_key` is one line of authorized_keys."""
+def render_user_data(host_key: HostKey, authorized_key: str, *, runs_server: bool) -> str:
+    """Returns a cloud-config document. `authorized_key` is one line of authorized_keys. A media node runs Ant Media Server."""
     template = TEMPLATES.get_template("cloud-init.yaml.j2")
-    return template.render(user=REMOTE_USER, host_key=host_key, authorized_key=authorized_key)
+    return template.render(
+        user=REMOTE_USER, host_key=host_key, authorized_key=authorized_key, runs_server=runs_server
+    )

@@ -67,7 +67,8 @@ class MachineArgs:
     @cached_property
     def user_data(self) -> str:
         """Contains the machine's private host key."""
-        return render_user_data(self.host_key, self.ssh.login_key.public_openssh)
+        runs_server = self.place.role in (address_plan.Role.ORIGIN, address_plan.Role.EDGE)
+        return render_user_data(self.host_key, self.ssh.login_key.public_openssh, runs_server=runs_server)
 
     @property
     def fingerprint(self) -> str:

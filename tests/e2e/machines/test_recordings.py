@@ -85,6 +85,10 @@ def test_terminated_origin_and_replaced_edge_keep_their_names_and_addresses_and_
 ) -> None:
     assert_replaced(replacement.before, replacement.after, replacement.origin, "edge1")
     assert cluster.run_on("edge1", "test", "-e", "/root/kept").exit_code != 0  # its disk is new
+    for node in (replacement.origin, "edge1"):
+        # A server that starts before it is set up knows no stream of the cluster, and viewers would reach it.
+        starts = ("journalctl", "--unit=antmedia", "--output=cat", "--grep=^Started")
+        assert len(cluster.run_on(node, *starts).check().splitlines()) == 1
     wait_until(lambda: is_healthy(cluster, f"origins/{replacement.origin}"))
     wait_until(lambda: is_healthy(cluster, "edges/edge1"))
     wait_until(lambda: serves_its_cookie(cluster, operator_client, "edge1"))

@@ -50,14 +50,23 @@ package_upgrade: false
 """
 
 
+HOLD_SERVER = """\
+  # Its server knows no stream of the cluster. HAProxy must not send viewers to it before it is set up.
+  - [sh, -c, "[ ! -d /usr/local/antmedia/conf ] || cloud-init-per instance hold-server systemctl stop --no-block antmedia"]
+"""
+
+
 def test_the_whole_user_data_document():
     private = "-----BEGIN OPENSSH PRIVATE KEY-----\nline one\nline two\n-----END OPENSSH PRIVATE KEY-----\n"
-    assert render_user_data(HostKey(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient") == WHOLE
+    host_key, client_key = HostKey(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient"
+    assert render_user_data(host_key, client_key, runs_server=False) == WHOLE
+    of_node = render_user_data(host_key, client_key, runs_server=True)
+    assert of_node == WHOLE.replace("\n# The remote steps", HOLD_SERVER + "\n# The remote steps")
 
 
 def test_cloud_init_gets_the_exact_host_key():
     key = derive_host_key("ab" * 32, "edge1")
-    document = yaml.safe_load(render_user_data(key, "ssh-ed25519 AAAAclient"))
+    document = yaml.safe_load(render_user_data(key, "ssh-ed25519 AAAAclient", runs_server=True))
     assert document["ssh_keys"] == {
         "ed25519_private": key.private_openssh,
         "ed25519_public": key.public_openssh,

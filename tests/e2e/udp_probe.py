@@ -17,13 +17,26 @@ import time
 MARK = b"udp_probe"
 
 
+def send_datagram(endpoint: socket.socket, target: tuple[str, int]) -> None:
+    """The kernel refuses a datagram while its table of connections is full. The entries of earlier scans expire in two minutes."""
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            endpoint.sendto(MARK, target)
+            return
+        except PermissionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
 def send(address: str, source: str, repeated: range) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
         if source:
             endpoint.bind((source, 0))
         for ports in (range(1, 65536), repeated):
             for port in ports:
-                endpoint.sendto(MARK, (address, port))
+                send_datagram(endpoint, (address, port))
                 if port % 512 == 0:
                     time.sleep(0.001)  # avoids overflowing the queues on the path
 

@@ -1,8 +1,6 @@
-"""Sends a datagram to every UDP port of a machine, or records the ports at which they arrive.
+"""Sends a datagram to each UDP port of some ranges at a machine, or records the ports at which they arrive.
 
-usage: udp_probe.py send ADDRESS SOURCE FIRST LAST | udp_probe.py receive
-
-The ports from FIRST to LAST get a second datagram, as one may get lost.
+usage: udp_probe.py send ADDRESS SOURCE FIRST-LAST... | udp_probe.py receive
 
 A raw socket receives every datagram that the security groups permit, so one process records all ports.
 """
@@ -30,12 +28,12 @@ def send_datagram(endpoint: socket.socket, target: tuple[str, int]) -> None:
             time.sleep(1)
 
 
-def send(address: str, source: str, repeated: range) -> None:
+def send(address: str, source: str, ranges: list[str]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as endpoint:
         if source:
             endpoint.bind((source, 0))
-        for ports in (range(1, 65536), repeated):
-            for port in ports:
+        for first, last in (map(int, ports.split("-")) for ports in ranges):
+            for port in range(first, last + 1):
                 send_datagram(endpoint, (address, port))
                 if port % 512 == 0:
                     time.sleep(0.001)  # avoids overflowing the queues on the path
@@ -66,6 +64,6 @@ def receive() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "send":
-        send(sys.argv[2], sys.argv[3], range(int(sys.argv[4]), int(sys.argv[5]) + 1))
+        send(sys.argv[2], sys.argv[3], sys.argv[4:])
     else:
         receive()

@@ -7,7 +7,7 @@ from tests.e2e.port_scan import (
     list_permitted_ports,
     list_viewpoints,
     scan_tcp_ports,
-    scan_udp_ports_repeatedly,
+    scan_udp_ports,
 )
 from tests.e2e.running_cluster import Cluster
 
@@ -54,4 +54,4 @@ def test_permitted_udp_ports_match_the_port_table(cluster: Cluster, viewpoint: s
     source = list_viewpoints(machines)[viewpoint]
     expected = list_permitted_ports(machines[target], source.sources, Protocol.UDP)
     assert expected == (set(range(50000, 60001)) if target.startswith(("origin", "edge")) else set())
-    assert scan_udp_ports_repeatedly(cluster, source, machines[target]) == expected
+    assert scan_udp_ports(cluster, source, machines[target]) == expected

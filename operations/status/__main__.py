@@ -20,7 +20,7 @@ from operations.status.problems import find_problems
 from operations.status.report import format_report
 
 SECOND_LOOK = 5
-"""Seconds after which a server that is down after an update is looked at again: a busy one misses a check, and is up again after three."""
+"""Seconds. A busy server misses a health check, and is up again three seconds later. So one that is down after an update is looked at twice."""
 
 
 def has_server_that_is_down(cluster: Cluster) -> bool:
@@ -46,12 +46,12 @@ def main() -> int:
     def check() -> Cluster:
         return check_cluster(outputs, configuration, Login(user, password), panel_password, state)
 
-    cluster, now = check(), datetime.now(UTC)
-    problems = find_problems(cluster, now)
+    cluster = check()
     if only_problems and has_server_that_is_down(cluster):
         time.sleep(SECOND_LOOK)
-        cluster, now = check(), datetime.now(UTC)
-        problems = find_problems(cluster, now)
+        cluster = check()
+    now = datetime.now(UTC)
+    problems = find_problems(cluster, now)
     if not only_problems:
         print(format_report(cluster, now))
     elif problems:

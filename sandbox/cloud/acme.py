@@ -62,7 +62,7 @@ def start(
 def fetch_roots(folder: Path, *, management_port: int = MANAGEMENT_PORT) -> bytes:
     """Returns the CA certificate of Pebble's API and the root of the certificates that it issues, as PEM.
 
-    Waits up to two minutes for Pebble, which creates a new root each time it starts.
+    Waits up to two minutes for Pebble. It creates a new root each time it starts.
     """
     ca = folder / "ca.pem"
     trust = ssl.create_default_context(cafile=str(ca))

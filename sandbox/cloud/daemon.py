@@ -35,7 +35,7 @@ SITE = host.STATE / "site"
 """A layer on top of every image: CA certificates, DNS and package sources."""
 ACME, AWS = host.STATE / "acme", host.STATE / "aws"
 DNS_OPTIONS = "options attempts:5\n"
-"""Of five seconds each: this process answers, and it may be busy."""
+"""Each attempt takes five seconds. This process answers, and it may be busy."""
 
 
 def run(images: Mapping[str, Layers], view: HostView, forwarders: Sequence[socket.socket]) -> None:

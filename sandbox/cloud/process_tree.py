@@ -204,7 +204,7 @@ def run_inside(
 def end_tree(pid_file: Path, lock: Lock) -> int | None:
     """Ends the tree and returns the lock's descriptor when all processes have ended.
 
-    Returns None if the lock is still held after a minute: on a busy machine the keeper deletes the disks for many seconds.
+    Returns None if the lock is still held after a minute. On a busy machine the keeper deletes the disks for many seconds.
     """
     deadline = time.monotonic() + 60
     while (descriptor := lock.take()) is None and time.monotonic() < deadline:

@@ -50,7 +50,7 @@ def get_peer_certificate(connection: ssl.SSLSocket) -> x509.Certificate:
 
 
 TIMEOUT = 30
-"""Seconds without an answer. On a busy machine a process may pause for many, and a node that hangs is left after about ten."""
+"""Seconds. A busy machine may pause a process for many of them. HAProxy leaves a node that hangs after about ten."""
 
 
 class SandboxInternet:

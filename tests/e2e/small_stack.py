@@ -81,7 +81,7 @@ class SmallStack:
     def recover_and_destroy(self) -> str:
         """Recovers and destroys the stack as `make down` does, and returns the output of the recovery.
 
-        The destroy must not try to connect to a machine, must end within five minutes and leave an empty state.
+        The destroy must not try to connect to a machine. It must end within five minutes and leave an empty state.
         """
         recovery = self.recover().check()
         started = time.monotonic()

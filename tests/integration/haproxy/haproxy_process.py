@@ -43,6 +43,9 @@ KEY_TYPES = {
 }
 
 
+PATIENT_CHECKS = "timeout check 1050ms", "timeout check 20s"
+"""What haproxy.cfg has, and what replaces it where health checks are not tested."""
+
 STRETCH = 4
 
 
@@ -152,7 +155,7 @@ class HAProxy:
         if self._process:
             folder = self.root / "etc/haproxy"
         if not self._exact:
-            text = text.replace("timeout check 1050ms", "timeout check 20s")
+            text = text.replace(*PATIENT_CHECKS)
         (folder / "haproxy.cfg").write_text(text)
 
     def validate(self, text: str) -> tuple[int, str]:

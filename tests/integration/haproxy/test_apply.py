@@ -12,11 +12,10 @@ import pytest
 from cluster.haproxy_config import render_haproxy_cfg
 from tests.integration.haproxy.clients import connect, read_response, request_https
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
-from tests.integration.haproxy.haproxy_process import INSTALLED_SCRIPTS, SCRIPTS
+from tests.integration.haproxy.haproxy_process import INSTALLED_SCRIPTS, PATIENT_CHECKS, SCRIPTS
 
 APPLIED = (0, "HAProxy serves the new configuration\n")
-# And patient ones, as in haproxy_process.py.
-FAST_CHECKS = {"inter 600ms": "inter 50ms", "timeout check 1050ms": "timeout check 20s"}
+FAST_CHECKS = dict([("inter 600ms", "inter 50ms"), PATIENT_CHECKS])
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 
 # Bash reads this file before a script. It appends each line that runs to the file POINTS, and runs ACTION before the line AT.

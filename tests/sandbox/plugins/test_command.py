@@ -464,7 +464,7 @@ def running_up(stack: Stack) -> "subprocess.Popen[str]":
 
 
 def interrupt(update: "subprocess.Popen[str]", when: str) -> None:
-    """Interrupts an update when it prints `when`, and waits until it has noticed that."""
+    """Interrupts an update when it prints `when`. Waits until the update says that it was interrupted."""
     assert update.stdout
     assert any(when in line for line in update.stdout)
     update.send_signal(signal.SIGINT)

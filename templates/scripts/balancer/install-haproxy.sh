@@ -28,7 +28,7 @@ load_credentials_file() {
   [[ -e $credentials ]] || install -m 0600 /dev/null "$credentials"
   write_file "$defaults" <<<"EXTRAOPTS=\"-S /run/haproxy-master.sock -f $credentials\""
   enable_units haproxy
-  if ! tr '\0' ' ' <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
+  if ! tr '\0' ' ' 2>/dev/null <"/proc/$(systemctl show --property MainPID --value haproxy)/cmdline" | grep -qF "$credentials"; then
     # HAProxy does not start while other files of it are broken. The scripts that write those files start it later.
     systemctl restart haproxy || [[ -s $credentials ]]
   fi

@@ -34,7 +34,9 @@ install_packages() {
 
 apt_install() {
   # Configuration files that were changed keep their content. Without the option dpkg would ask.
-  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
+  # Without SYSTEMD_OFFLINE, each package would make systemd read all units again, up to four times, and start services before the
+  # scripts have configured them.
+  SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
 }
 
 # Runs certbot and prints its output. Retries for two minutes while another certbot process, such as its timer's, is running.
@@ -65,9 +67,10 @@ add_unit_file() {
 
 # Enables units, also those that were masked or disabled by hand. systemd then knows the present files of all units.
 enable_units() {
-  # Both read all units again.
-  systemctl unmask --quiet --no-reload "$@"
-  systemctl enable --quiet "$@"
+  # For a unit that has an init script too, systemctl would read all units again three times.
+  SYSTEMD_OFFLINE=1 systemctl unmask --quiet "$@"
+  SYSTEMD_OFFLINE=1 systemctl enable --quiet "$@"
+  systemctl daemon-reload
 }
 
 # Enables and starts units, also those that were stopped by hand.

@@ -1,4 +1,4 @@
-"""Tests install-scripts.sh in a Debian 13 tree, with a cloud-init that has ended."""
+"""Tests install-scripts.sh in a Debian 13 tree, after cloud-init."""
 
 import subprocess
 from pathlib import Path
@@ -14,6 +14,8 @@ mount --bind /dev "$FOLDER/root/dev"
 mount -t proc proc "$FOLDER/root/proc"
 chroot "$FOLDER/root" env SUDO_USER=root bash -c "$SCRIPT" "" /opt/scripts "ssh-ed25519 AAAA" "ssh-ed25519 BBBB"
 """
+# As cloud-init 22 to 25 write it.
+RESULT = '{\n "v1": {\n  "datasource": "DataSourceEc2Local",\n  "errors": [%s]\n }\n}\n'
 SCRIPTS = {
     "first.sh": "#!/bin/sh\necho 'one  two' \\\\ $0\n",
     "second.py": "print('ä')\n\n",
@@ -23,12 +25,12 @@ SCRIPTS = {
 
 @pytest.fixture
 def tree(layers: str, tmp_path: Path) -> dict[str, str]:
-    for part in ("upper/opt/scripts", "upper/usr/local/bin", "upper/root/.ssh", "work", "root"):
-        (tmp_path / part).mkdir(parents=True)
+    for part in ("opt/scripts", "usr/local/bin", "root/.ssh", "run/cloud-init"):
+        (tmp_path / "upper" / part).mkdir(parents=True)
+    for part in ("work", "root"):
+        (tmp_path / part).mkdir()
     (tmp_path / "upper/opt/scripts/of-another-release.sh").touch()
-    cloud_init = tmp_path / "upper/usr/local/bin/cloud-init"
-    cloud_init.write_text("#!/bin/sh\n")
-    cloud_init.chmod(0o755)
+    (tmp_path / "upper/run/cloud-init/result.json").write_text(RESULT % "")
     script = read_script(ScriptFolder.EVERY_MACHINE, "install-scripts.sh")
     path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"PATH": path, "LAYERS": layers, "FOLDER": str(tmp_path), "SCRIPT": script}
@@ -64,3 +66,21 @@ def test_incomplete_bundle_fails_and_leaves_the_scripts_of_the_machine(
     assert install(tree, pack({"first.sh": "former\n"})).returncode == 0
     assert install(tree, stdin).returncode != 0
     assert read_installed(tree) == {"first.sh": "former\n"}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "output"),
+    [(0, ""), (2, ""), (1, "cloud-init failed on this machine:\nstatus: error\n")],
+    ids=["no error", "warnings", "error"],
+)
+def test_the_command_of_cloud_init_explains_errors_of_the_boot(
+    tree: dict[str, str], exit_code: int, output: str
+) -> None:
+    upper = Path(tree["FOLDER"]) / "upper"
+    (upper / "run/cloud-init/result.json").write_text(RESULT % '"a module failed"')
+    command = upper / "usr/local/bin/cloud-init"
+    command.write_text(f"#!/bin/sh\necho 'status: error'\nexit {exit_code}\n")
+    command.chmod(0o755)
+    done = install(tree, pack(SCRIPTS))
+    assert (done.returncode, done.stderr) == (int(bool(output)), output)
+    assert (read_installed(tree) == SCRIPTS) == (not output)

@@ -50,7 +50,7 @@ _REFUSED: Mapping[str, str] = {
     "allowedPublisherCIDR": (
         "Ant Media Server would compare it with the load balancer's address: list the networks in publisherCidrs"
     ),
-    "clusterCommunicationKey": "the nodes agree on it themselves: leave it out",
+    "clusterCommunicationKey": "the program gives all nodes the same one: leave it out",
 }
 
 # cluster/port_table.py opens these ports.

@@ -6,8 +6,8 @@
 #   SOURCE          installed: the image contains the server; install: by Ant Media's installer; zip:SHA256: from a zip
 #   SETTINGS        server settings that take effect at a start, as set-server-settings.py reads them
 #   LIVE_SETTINGS   those that the running server takes over
-#   Standard input has six lines: licence key (or empty), panel password, database URL (or empty), SETTINGS that are secret (or empty),
-#   URL of the zip (or empty), and the id of the registry's data (or empty).
+#   Standard input has seven lines: licence key (or empty), panel password, database URL (or empty), SETTINGS that are secret (or empty),
+#   URL of the zip (or empty), a secret that all nodes share, and the id of the registry's data (or empty).
 source "$(dirname "$0")/prelude.sh"
 server_source=$1 mode=$2 panel_email=$3 server_settings=$4 live_settings=$5
 applications=("${@:6}")
@@ -166,6 +166,18 @@ join_cluster() {
   done
 }
 
+# Gives the applications the keys that their nodes share. Without them each server draws its own and follows the registry. But
+# AntMediaApplicationAdapter.updateSettings only compares times, so two new nodes that save theirs in the same millisecond never agree.
+share_keys() {
+  local file key
+  for file in "$ams"/webapps/*/WEB-INF/red5-web.properties; do
+    for key in clusterCommunicationKey subscriberAuthenticationKey; do
+      grep -q "^$key=" "$file" ||
+        printf '\n%s=%s\n' "$key" "$(printf '%s %s' "$shared_secret" "$file $key" | sha256sum | cut -c 1-32)" >>"$file"
+    done
+  done
+}
+
 leave_cluster() {
   # Only a node that this script put into cluster mode has this file.
   local file=/etc/systemd/system/antmedia.service.d/restart.conf
@@ -313,6 +325,7 @@ IFS= read -r panel_password
 IFS= read -r database_url
 IFS= read -r server_secrets
 IFS= read -r zip_url
+IFS= read -r shared_secret
 IFS= read -r registry
 
 end_previous_run
@@ -323,6 +336,7 @@ resolve_own_name
 set_licence
 if [[ $mode == cluster ]]; then
   join_cluster
+  share_keys
   keep_restarting
 else
   leave_cluster

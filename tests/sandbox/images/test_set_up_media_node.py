@@ -56,6 +56,7 @@ class Node:
         mode: str = "cluster",
         zip_url: str = "",
         before: str = "true",
+        shared_secret: str = "secret-of-nodes",
         registry: str = "",
         settings: Mapping[str, object] | None = None,
         secret_settings: Mapping[str, object] | None = None,
@@ -66,7 +67,7 @@ class Node:
         arguments = shlex.join([installation, mode, "admin@ant-media.test", *parts, "LiveApp", "live"])
         command = f"{before}; timeout --verbose 300 /{SCRIPTS}/set-up-media-node.sh {arguments}"
         secret = json.dumps(secret_settings) if secret_settings else ""
-        secrets = f"{licence}\n{password}\n{database_url}\n{secret}\n{zip_url}\n{registry}\n"
+        secrets = f"{licence}\n{password}\n{database_url}\n{secret}\n{zip_url}\n{shared_secret}\n{registry}\n"
         return self.machines.shell(NODE, command, secrets, timeout=300)
 
     def replace_command(self, name: str, text: str) -> str:
@@ -146,6 +147,29 @@ def test_database_url_is_written_as_given_to_the_server_and_every_application(
         assert node.read_property("db.type", file) == database_type
         assert node.shell(f"stat --format %A:%U {HOME}/{file}").strip() == "-rw-r-----:antmedia"
     assert "placeholder" not in node.shell(f"cat {HOME}/conf/*.properties {HOME}/webapps/*/WEB-INF/*")
+
+
+def test_nodes_with_one_secret_start_with_the_same_keys(node: Node, restart_fails: str) -> None:
+    files = f"{HOME}/webapps/{{LiveApp,live}}/WEB-INF/red5-web.properties"
+    keys = "^(clusterCommunicationKey|subscriberAuthenticationKey)="
+
+    def set_up_new(secret: str) -> list[str]:
+        node.shell(f"sed -i -E '/{keys}/d' {files}")
+        node.set_up(REDIS_URL, before=restart_fails, shared_secret=secret)
+        return node.shell(f"grep -hE '{keys}.{{32}}$' {files}").splitlines()
+
+    one = set_up_new("of-a-cluster")
+    assert len(set(one)) == len(one) == 4
+    assert set_up_new("of-a-cluster") == one
+    assert not set(set_up_new("of-another")) & set(one)
+
+
+def test_node_keeps_the_keys_that_its_server_has(node: Node, restart_fails: str) -> None:
+    assert node.set_up(REDIS_URL, shared_secret="one").returncode == 0
+    file = "webapps/LiveApp/WEB-INF/red5-web.properties"
+    before = node.read_property("clusterCommunicationKey", file)
+    node.set_up(REDIS_URL, before=restart_fails, shared_secret="another")
+    assert node.read_property("clusterCommunicationKey", file) == before
 
 
 @pytest.mark.parametrize("url", [REDIS_URL, f"rediss://default:pass:w&rd+1@{DATABASE_NAME}:6380"])

@@ -11,7 +11,7 @@ from cluster.host_keys import derive_password
 from cluster.machine_scripts import ScriptFolder
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost, install_node_exporter
+from components.remote_script import NODE_EXPORTER, RemoteScript, ScriptHost, install_node_exporter
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,17 @@ class ClusterDatabase(pulumi.ComponentResource):
         self.url = SecretStr(f"redis://:{quote(args.password.get_secret_value(), safe='')}@127.0.0.1:6379")
         self.register_outputs({"private_ip": self.machine.private_ip})
 
-    def reach_from(self, node: str, host: ScriptHost, opts: pulumi.ResourceOptions) -> list[RemoteScript]:
+    def reach_from(
+        self, node: MachineArgs, host: ScriptHost, opts: pulumi.ResourceOptions
+    ) -> list[RemoteScript]:
         """Sets up a node's proxy. Returns what must be complete before the node's server starts: not the standby."""
         proxy = RemoteScript(
-            f"{node}-registry-proxy", "set-up-registry-proxy.sh", host, args=self._addresses, opts=opts
+            f"{node.place.name}-registry-proxy",
+            "set-up-registry-proxy.sh",
+            host,
+            # One installation of packages is quicker than two.
+            args=[*self._addresses, *([NODE_EXPORTER] if node.monitored else [])],
+            opts=opts,
         )
         return [proxy, self.ready[0]]
 

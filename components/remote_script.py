@@ -13,6 +13,8 @@ from components.machine import Machine
 
 INSTALLED = "/usr/local/lib/ant-media-cluster"
 """The folder of the scripts on a machine."""
+NODE_EXPORTER = "prometheus-node-exporter"
+"""The package that install-node-exporter.sh needs."""
 
 
 class ScriptHost:

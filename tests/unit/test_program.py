@@ -183,6 +183,9 @@ def test_monitoring_installs_node_exporter_on_each_machine_after_its_set_up(two_
     }
     for node in nodes:
         assert f"{node}-ant-media" in monitored.dependencies[f"{REMOTE} {node}-node-exporter"]
+        # The first script that installs packages installs those of the exporter, too.
+        proxy = monitored.of_type(REMOTE)[f"{node}-registry-proxy"]["create"].split("  # ")[0].split()
+        assert proxy[-3:] == ["10.0.0.5", "10.0.0.4", "prometheus-node-exporter"]
         # It interrupts nobody.
         assert fingerprint(monitored, node) == fingerprint(two_and_two, node)
 
@@ -332,7 +335,7 @@ def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_anothe
     commands, before = emptied.of_type(REMOTE), two_and_two.of_type(REMOTE)
     for node in ("origin1", "origin2", "edge1", "edge2"):
         assert commands[f"{node}-drain"]["create"] != before[f"{node}-drain"]["create"]
-        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[5:] == ["another"]
+        assert str(revealed(commands[f"{node}-ant-media"]["stdin"])).splitlines()[6:] == ["another"]
         assert "database-password" in emptied.dependencies[f"{REMOTE} {node}-ant-media"]
 
 

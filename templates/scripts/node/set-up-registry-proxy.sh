@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Sets up the proxy through which Ant Media Server on this node reaches the cluster registry, at 127.0.0.1:6379. It leads to the
 # database, and to the standby on the load balancer while that is the registry's primary (keep-registry.py).
-# usage: set-up-registry-proxy.sh DATABASE STANDBY      their private addresses
+# usage: set-up-registry-proxy.sh DATABASE STANDBY [PACKAGE...]
+#   DATABASE and STANDBY are their private addresses, and PACKAGEs are those that later scripts of this machine need
 source "$(dirname "$0")/prelude.sh"
 database=$1 standby=$2
+later=("${@:3}")
 config=/etc/haproxy/haproxy.cfg
 
 print_config() {
@@ -58,7 +60,7 @@ apply_config() {
 
 # Checked before this script writes the files again.
 changed_by_hand=$(unchanged_since_last_run || echo yes)
-install_packages haproxy
+install_packages haproxy "${later[@]}"
 apply_config
 save_record <<END
 package haproxy

@@ -193,6 +193,7 @@ bench-live: export E2E_ADDRESS = 127.77.0.6
 bench-live: ## Measure what viewers see while machines fail and the cluster changes (LIVE="--rate 60": on a weak machine)
 	@sandbox/bin/setup
 	.venv/bin/python -m bench.live $(LIVE)
+	.venv/bin/python -m bench.live_page
 
 bench-update: export E2E_STATE = /var/lib/ant-media-sandbox-bench
 bench-update: export E2E_ADDRESS = 127.77.0.6

@@ -2,7 +2,8 @@
 
 usage: make bench-live [LIVE="--rate 60 --websockets 100 --publishers 2 --events 'edge:' --json FILE"]
 
-Brings a sandbox of its own up, with two origins and two edges, and takes it down at the end. Prints a table as Markdown.
+Brings a sandbox of its own up, with two origins and two edges, and takes it down at the end. Prints a table as Markdown, and writes the
+results, with the series of the plots, to bench/results/live-after.json. Events that are not measured keep theirs.
 Each event has a load of its own, so that one event's failures do not count for the next. Measures for 20 minutes at most:
 events for which no time is left are skipped.
 """
@@ -41,6 +42,7 @@ from tests.e2e.streams import TEST_STREAM
 from tests.project import PROJECT
 from tests.sandbox.images.ant_media_archive import write_stand_in_archive
 
+RESULTS = PROJECT / "bench/results/live-after.json"
 LIMIT = 20 * 60
 BEFORE, AFTER = 4, 6
 """Seconds of load before an event begins and after everything is in service again."""
@@ -425,10 +427,19 @@ def format_heading() -> str:
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
+def save_result(result: Result, file: Path) -> None:
+    """Replaces the result of an event in the file of all results."""
+    results: dict[str, Any] = (
+        {entry["event"]: entry for entry in json.loads(file.read_text())} if file.exists() else {}
+    )
+    results[result.event] = asdict(result)
+    known = [event.name for event in EVENTS]
+    file.write_text(json.dumps([results[name] for name in known if name in results]))
+
+
 def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
     deadline = time.monotonic() + LIMIT
     streams = [f"bench{number}" for number in range(1, options.publishers + 1)]
-    results: list[Result] = []
     print(format_heading(), flush=True)
     with Publishers(cluster, streams) as publishers:
         time.sleep(8)
@@ -444,12 +455,10 @@ def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
             except (AssertionError, subprocess.SubprocessError) as error:
                 print(f"{event.name} failed: {error}", file=sys.stderr, flush=True)
                 continue
-            results.append(result)
             print(format_row(result), flush=True)
             if result.reasons:
                 print(f"{event.name}: {result.reasons}", file=sys.stderr, flush=True)
-            if options.json:
-                options.json.write_text(json.dumps([asdict(found) for found in results]))
+            save_result(result, options.json)
 
 
 def main() -> None:
@@ -460,7 +469,7 @@ def main() -> None:
     parser.add_argument("--websockets", type=int, default=1000, help="open WebSockets (default: 1000)")
     parser.add_argument("--publishers", type=int, default=4, help="RTMP publishers (default: 4)")
     parser.add_argument("--events", default="", help="only events whose names match this regular expression")
-    parser.add_argument("--json", type=Path, help="file for the results, with the series of the plots")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the results")
     options = parser.parse_args()
     with own_sandbox() as cluster:
         run_events(cluster, options)

@@ -68,8 +68,9 @@ add_unit_file() {
 # Enables units, also those that were masked or disabled by hand. systemd then knows the present files of all units.
 enable_units() {
   # For a unit that has an init script too, systemctl would read all units again three times.
-  SYSTEMD_OFFLINE=1 systemctl unmask --quiet "$@"
-  SYSTEMD_OFFLINE=1 systemctl enable --quiet "$@"
+  local offline=(env SYSTEMD_OFFLINE=1 SYSTEMD_LOG_LEVEL=warning systemctl --quiet)
+  "${offline[@]}" unmask "$@"
+  "${offline[@]}" enable "$@"
   systemctl daemon-reload
 }
 

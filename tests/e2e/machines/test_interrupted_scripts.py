@@ -115,7 +115,7 @@ INTERRUPTIONS = (
         "set-up-registry-proxy.sh",
         "edge2",
         "kill",
-        "systemctl unmask*",
+        "*unmask*",
         ["edge2-registry-proxy"],
         "systemctl mask --now haproxy; rm /etc/haproxy/haproxy.cfg",
     ),

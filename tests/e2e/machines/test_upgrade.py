@@ -16,6 +16,7 @@ from sandbox.cloud import addresses
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import Client, SandboxInternet
 from tests.e2e.cluster_nodes import BACKENDS_OF_EDGES, wait_until_up
+from tests.e2e.node_registry import hash_panel_password
 from tests.e2e.running_cluster import (
     DOMAIN,
     Cluster,
@@ -52,8 +53,7 @@ class Zips:
 
 
 def list_versions(cluster: Cluster) -> dict[str, str]:
-    password = hashlib.md5(cluster.get_config("panelPassword").encode(), usedforsecurity=False).hexdigest()
-    user = json.dumps({"email": f"admin@{DOMAIN}", "password": password})
+    user = json.dumps({"email": f"admin@{DOMAIN}", "password": hash_panel_password(cluster)})
     return {
         node: json.loads(cluster.run_on(node, "bash", "-c", PRINT_VERSION, input=user).check())["versionName"]
         for node in (*EDGES, *ORIGINS)

@@ -3,7 +3,8 @@
 usage: make bench-live [LIVE="--rate 60 --websockets 100 --publishers 2 --events 'edge:' --json FILE"]
 
 Brings a sandbox of its own up, with two origins and two edges, and takes it down at the end. Prints a table as Markdown, and writes the
-results, with the series of the plots, to bench/results/live-after.json. Events that are not measured keep theirs.
+results, with the series of the plots, to bench/results/live-after.json. Events that are not measured keep theirs. With another load
+than the default, it writes to the file of --json only.
 Each event has a load of its own, so that one event's failures do not count for the next. Measures for 20 minutes at most:
 events for which no time is left are skipped.
 """
@@ -437,9 +438,11 @@ def save_result(result: Result, file: Path) -> None:
     file.write_text(json.dumps([results[name] for name in known if name in results]))
 
 
-def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
+def run_events(cluster: Cluster, options: argparse.Namespace) -> bool:
+    """Measures the events. Returns whether all of them were measured."""
     deadline = time.monotonic() + LIMIT
     streams = [f"bench{number}" for number in range(1, options.publishers + 1)]
+    complete = True
     print(format_heading(), flush=True)
     with Publishers(cluster, streams) as publishers:
         time.sleep(8)
@@ -449,16 +452,20 @@ def run_events(cluster: Cluster, options: argparse.Namespace) -> None:
             # Updates take longest.
             if time.monotonic() > deadline - (300 if event.name.startswith("change") else 60):
                 print(f"No time is left for: {event.name}", file=sys.stderr)
+                complete = False
                 continue
             try:
                 result = measure(cluster, event, options, publishers, streams)
             except (AssertionError, subprocess.SubprocessError) as error:
                 print(f"{event.name} failed: {error}", file=sys.stderr, flush=True)
+                complete = False
                 continue
             print(format_row(result), flush=True)
             if result.reasons:
                 print(f"{event.name}: {result.reasons}", file=sys.stderr, flush=True)
-            save_result(result, options.json)
+            if options.json:
+                save_result(result, options.json)
+    return complete
 
 
 def main() -> None:
@@ -469,10 +476,14 @@ def main() -> None:
     parser.add_argument("--websockets", type=int, default=1000, help="open WebSockets (default: 1000)")
     parser.add_argument("--publishers", type=int, default=4, help="RTMP publishers (default: 4)")
     parser.add_argument("--events", default="", help="only events whose names match this regular expression")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the results")
+    parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args()
+    load = ("rate", "websockets", "publishers")
+    if all(getattr(options, name) == parser.get_default(name) for name in load):
+        options.json = options.json or RESULTS
     with own_sandbox() as cluster:
-        run_events(cluster, options)
+        complete = run_events(cluster, options)
+    sys.exit(not complete)
 
 
 if __name__ == "__main__":

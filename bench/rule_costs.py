@@ -37,7 +37,7 @@ RULES = (
 VALGRIND = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--log-file=/var/log/valgrind"]
 FEW, MANY = 100, 600
 TOLERANCE = 50_000
-"""Instructions between the two lowest counts: 100 for each request of the difference."""
+"""Instructions by which the two lowest counts may differ: 100 for each of the MANY - FEW requests."""
 MOST_COUNTS = 8
 
 

@@ -88,7 +88,7 @@ class NodePlan:
     database_url: SecretStr | None
     """The user's own cluster registry."""
     shared_secret: SecretStr
-    """From which nodes make the keys that they share."""
+    """Nodes derive the keys of their applications from it."""
     applications: tuple[str, ...]
     """A node is ready when these serve."""
     app_settings: AppSettingsPlan | None

@@ -103,8 +103,8 @@ class MediaNodes(pulumi.ComponentResource):
             plan.server_settings.at_start,
         ]
         secrets = [plan.license_key, plan.panel_password, database_url, plan.server_settings.secret]
-        # Changes with everything that replaces the machine or restarts its server. Live settings, the applications and the zip's URL
-        # do not.
+        # Changes with everything that replaces the machine or restarts its server. Live settings, the applications, the zip's URL
+        # and the shared secret do not: another seed replaces the machine.
         # The machine's fingerprint depends on its private host key, so the digest reveals nothing about the secrets.
         digest = short_digest(
             args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster.host_keys import derive_host_key
+from cluster.host_keys import derive_host_key, derive_password
 from cluster.settings.model import SECRETS
 from tests.e2e.running_cluster import Cluster
 
@@ -21,6 +21,10 @@ def list_secret_texts(cluster: Cluster) -> dict[str, list[bytes]]:
     found |= {
         f"host key of {name}": derive_host_key(found["sshHostKeySeed"], name).private_openssh
         for name in cluster.list_machines()
+    }
+    found |= {
+        f"secret {purpose}": derive_password(found["sshHostKeySeed"], purpose)
+        for purpose in ("replication", "shared by nodes")
     }
     # The panel logs in with the MD5 of the password, so the MD5 grants the same access.
     found["MD5 of panelPassword"] = hashlib.md5(found["panelPassword"].encode()).hexdigest()

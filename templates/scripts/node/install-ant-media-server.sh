@@ -102,6 +102,7 @@ $logs/antmedia-error.log $logs/0.0.0.0_access*.log {
     copytruncate
     missingok
     notifempty
+  [[ ! -d /run/systemd/system ]] || start_units logrotate.timer
 }
 END
 }

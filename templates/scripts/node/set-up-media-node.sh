@@ -166,15 +166,20 @@ join_cluster() {
   done
 }
 
-# Gives the applications the keys that their nodes share. Without them each server draws its own and follows the registry. But
+# Gives the installed applications the keys that their nodes share. Without them each server draws its own and follows the registry. But
 # AntMediaApplicationAdapter.updateSettings only compares times, so two new nodes that save theirs in the same millisecond never agree.
 share_keys() {
   local file key
   for file in "$ams"/webapps/*/WEB-INF/red5-web.properties; do
+    # The server copies the file of `root` for an application that is created later, whose keys each node draws.
+    [[ $file != */root/* ]] || continue
+    cp -p "$file" "$file.new"
     for key in clusterCommunicationKey subscriberAuthenticationKey; do
-      grep -q "^$key=" "$file" ||
-        printf '\n%s=%s\n' "$key" "$(printf '%s %s' "$shared_secret" "$file $key" | sha256sum | cut -c 1-32)" >>"$file"
+      # The server reads the last line of a key, and writes an empty one for null.
+      grep -q "^$key=." "$file" ||
+        printf '\n%s=%s\n' "$key" "$(printf '%s %s' "$shared_secret" "$file $key" | sha256sum | cut -c 1-32)" >>"$file.new"
     done
+    mv "$file.new" "$file"
   done
 }
 

@@ -14,7 +14,7 @@ from tests.e2e.cluster_nodes import (
     serves_its_cookie,
     wait_until_no_problems,
 )
-from tests.e2e.node_registry import all_alive, wait_until_registered
+from tests.e2e.node_registry import all_alive, list_registered_nodes, wait_until_registered
 from tests.e2e.running_cluster import DOMAIN, Cluster, recording, wait_until
 from tests.e2e.streams import publishing, wait_for_stream
 from tests.project import PROJECT
@@ -57,6 +57,7 @@ def test_stopped_origin_is_marked_down_and_serves_again_after_its_start(
     account.call("ec2", "stop_instances", InstanceIds=[origin.id])
     wait_until(lambda: cluster.get_server_statistics()["origins/origin1"]["status"] == "DOWN")
     wait_until(lambda: not is_running(cluster, "origin1"))
+    left = origin.private_address not in list_registered_nodes(cluster, operator_client)
     assert cluster.get_server_statistics()["rtmp/origin1"]["status"].startswith("DOWN")
     # An edge answers while HAProxy finds the other origin down.
     origin2 = cluster.list_machines()["origin2"].hostname
@@ -68,6 +69,9 @@ def test_stopped_origin_is_marked_down_and_serves_again_after_its_start(
     restarted = cluster.list_machines()["origin1"]
     assert (restarted.id, restarted.private_address) == (origin.id, origin.private_address)
     cluster.run_on("origin1", "cat", "/root/kept").check()
+    # A server whose machine shuts down leaves the registry, unless systemd kills it first: as the original, it has 10 s to stop.
+    log = ("journalctl", "--boot=-1", "--unit=antmedia", "--no-pager")
+    assert left or "Killing process" in cluster.run_on("origin1", *log).check()
 
 
 def read_server_processes(cluster: Cluster) -> list[str]:

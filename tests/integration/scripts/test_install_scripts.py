@@ -71,7 +71,7 @@ def test_incomplete_bundle_fails_and_leaves_the_scripts_of_the_machine(
 @pytest.mark.parametrize(
     ("exit_code", "output"),
     [(0, ""), (2, ""), (1, "cloud-init failed on this machine:\nstatus: error\n")],
-    ids=["no error", "warnings", "error"],
+    ids=["success", "warnings", "failure"],
 )
 def test_the_command_of_cloud_init_explains_errors_of_the_boot(
     tree: dict[str, str], exit_code: int, output: str

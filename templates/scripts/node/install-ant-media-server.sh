@@ -102,9 +102,9 @@ $logs/antmedia-error.log $logs/0.0.0.0_access*.log {
     copytruncate
     missingok
     notifempty
-  [[ ! -d /run/systemd/system ]] || start_units logrotate.timer
 }
 END
+  [[ ! -d /run/systemd/system ]] || start_units logrotate.timer
 }
 
 # Installs the Java of the unit's JAVA_HOME, or a newer one.

@@ -428,14 +428,18 @@ def format_heading() -> str:
     return f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}"
 
 
+def read_results(file: Path) -> dict[str, Result]:
+    """Returns the results in a file by event; a file that does not exist has none."""
+    return (
+        {entry["event"]: Result(**entry) for entry in json.loads(file.read_text())} if file.exists() else {}
+    )
+
+
 def save_result(result: Result, file: Path) -> None:
     """Replaces the result of an event in the file of all results."""
-    results: dict[str, Any] = (
-        {entry["event"]: entry for entry in json.loads(file.read_text())} if file.exists() else {}
-    )
-    results[result.event] = asdict(result)
+    results = {**read_results(file), result.event: result}
     known = [event.name for event in EVENTS]
-    file.write_text(json.dumps([results[name] for name in known if name in results]))
+    file.write_text(json.dumps([asdict(results[name]) for name in known if name in results]))
 
 
 def run_events(cluster: Cluster, options: argparse.Namespace) -> bool:

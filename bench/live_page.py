@@ -5,9 +5,7 @@ usage: python -m bench.live_page
 Reads bench/results/live-after.json, and live-before.json if it exists.
 """
 
-import json
-
-from bench.live import BIN, Result, format_heading, format_row
+from bench.live import BIN, Result, format_heading, format_row, read_results
 from bench.page import draw_svg, replace_section
 from tests.project import PROJECT
 
@@ -19,13 +17,6 @@ FROM, TO = -4, 40
 """Seconds of a plot, from the event."""
 WIDTH, HEIGHT, LEFT, GAP = 430, 120, 50, 40
 GOOD, BAD, LINE = "#4c956c", "#d1495b", "#20639b"
-
-
-def read_results(name: str) -> dict[str, Result]:
-    file = RESULTS / f"live-{name}.json"
-    return (
-        {entry["event"]: Result(**entry) for entry in json.loads(file.read_text())} if file.exists() else {}
-    )
 
 
 def draw_plot(result: Result | None, left: float, top: float, title: str) -> str:
@@ -84,7 +75,11 @@ def format_table(results: dict[str, Result]) -> str:
 
 
 def main() -> None:
-    columns = {name: results for name in ("before", "after") if (results := read_results(name))}
+    columns = {
+        name: results
+        for name in ("before", "after")
+        if (results := read_results(RESULTS / f"live-{name}.json"))
+    }
     page = PAGE.read_text()
     for name, results in columns.items():
         page = replace_section(page, name, format_table(results))

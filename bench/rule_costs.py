@@ -3,7 +3,7 @@
 usage: unshare --mount .venv/bin/python -m bench.rule_costs [FILE]
 
 Runs HAProxy under Valgrind, which it installs, so the counts do not depend on what else the machine does. They leave out the
-kernel. Writes bench/results/rule-costs.json and prints it, the dearest rules first. Takes 20 minutes.
+kernel. Writes bench/results/rule-costs.json and prints it, the dearest rules first. Takes 15 minutes.
 """
 
 import json

@@ -47,6 +47,10 @@ class SshKeys:
         key = load_ssh_private_key(self.login_key.private_openssh.encode(), password=None)
         return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
+    def derive_password(self, purpose: str) -> SecretStr:
+        """Returns a password of 32 hexadecimal digits that only the program's machines use."""
+        return SecretStr(derive_password(self.host_key_seed.get_secret_value(), purpose))
+
     @cached_property
     def authorized_keys(self) -> tuple[str, str]:
         """Lines of authorized_keys."""

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from cluster import address_plan
 from cluster.address_plan import AddressPlan, plan_addresses
 from cluster.haproxy_config import HAProxyConfig, Server
-from cluster.host_keys import SshKeys, derive_password
+from cluster.host_keys import SshKeys
 from cluster.port_table import PortTable, SecurityGroup, plan_ports
 from cluster.settings.app_settings import SECRET_NAMES, merge_for_each, replaces_addresses
 from cluster.settings.certificate import AcmeSettings, TlsSettings
@@ -87,8 +87,6 @@ class NodePlan:
     panel_password: SecretStr
     database_url: SecretStr | None
     """The user's own cluster registry."""
-    shared_secret: SecretStr
-    """Nodes derive the keys of their applications from it."""
     applications: tuple[str, ...]
     """A node is ready when these serve."""
     app_settings: AppSettingsPlan | None
@@ -207,7 +205,6 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
             settings.panel_email,
             settings.panel_password,
             settings.database_url,
-            SecretStr(derive_password(settings.ssh_host_key_seed.get_secret_value(), "shared by nodes")),
             settings.applications,
             _plan_app_settings(settings),
             plan_server_settings(settings.server_settings),

@@ -7,7 +7,6 @@ from urllib.parse import quote
 import pulumi
 from pydantic import SecretStr
 
-from cluster.host_keys import derive_password
 from cluster.machine_scripts import ScriptFolder
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
@@ -50,7 +49,7 @@ class ClusterDatabase(pulumi.ComponentResource):
         connection = self.machine.connection(self.machine.private_ip, args.balancer.jump_host)
         host = ScriptHost(name, self.machine, ScriptFolder.REGISTRY, connection, child)
         # Derived: the Valkeys need it in clear, and `databasePassword` changes.
-        replication = derive_password(args.machine.ssh.host_key_seed.get_secret_value(), "replication")
+        replication = args.machine.ssh.derive_password("replication")
         self._addresses = self.machine.private_ip, args.balancer.machine.private_ip
 
         def install(role: str, host: ScriptHost, *previous: RemoteScript) -> RemoteScript:
@@ -59,7 +58,7 @@ class ClusterDatabase(pulumi.ComponentResource):
                 "install-valkey.sh",
                 host,
                 args=[role, *self._addresses],
-                secrets=[SecretStr(replication)],
+                secrets=[replication],
                 timeout=600,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=previous),
             )

@@ -128,7 +128,7 @@ class MediaNodes(pulumi.ComponentResource):
             script,
             host,
             args=[*script_args, _format_live_settings(plan, machine), *plan.applications],
-            secrets=[*secrets, plan.zip_url, plan.shared_secret],
+            secrets=[*secrets, plan.zip_url, args.ssh.derive_password("shared by nodes")],
             stdin=pulumi.Output.concat(registry, "\n"),
             # While the registry is unknown, so is standard input: the digest then ties a saved plan to the secrets.
             triggers=[digest],

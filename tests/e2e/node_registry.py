@@ -10,7 +10,7 @@ from tests.e2e.running_cluster import DOMAIN, Cluster, Machine, wait_until
 
 @cache
 def hash_panel_password(cluster: Cluster) -> str:
-    """Returns what the panel sends for its password. Pulumi takes a second of CPU time to read it, too long for a wait."""
+    """Returns what the panel sends for its password. It is read once: each time costs Pulumi half a second of CPU time."""
     return hashlib.md5(cluster.get_config("panelPassword").encode(), usedforsecurity=False).hexdigest()
 
 

@@ -155,9 +155,9 @@ def expire_probe_connections(cluster: Cluster, viewpoint: Viewpoint) -> None:
 
 
 def scan_udp_ports(cluster: Cluster, viewpoint: Viewpoint, target: Machine) -> set[int]:
-    """Returns the UDP ports whose datagrams reach a machine, whether or not a process listens.
+    """Returns the UDP ports whose datagrams reach a machine. No process has to listen there.
 
-    The permitted ports get more than one datagram, as some may get lost on a busy machine.
+    A busy machine may lose datagrams, so the permitted ports get more than one.
     """
     receiver = cluster.network_namespace_command(target, sys.executable, UDP_PROBE, "receive")
     permitted = list_permitted_ports(target, viewpoint.sources, Protocol.UDP)

@@ -1,4 +1,4 @@
-"""Sends a datagram to each UDP port of some ranges at a machine, or records the ports at which they arrive.
+"""Sends datagrams to ranges of UDP ports, or records the ports at which datagrams arrive.
 
 usage: udp_probe.py send ADDRESS SOURCE FIRST-LAST... | udp_probe.py receive
 
@@ -16,7 +16,7 @@ MARK = b"udp_probe"
 
 
 def send_datagram(endpoint: socket.socket, target: tuple[str, int]) -> None:
-    """The kernel refuses a datagram while its table of connections is full. The entries of earlier scans expire in two minutes."""
+    """Sends a datagram. Waits while the kernel's table of connections is full: the entries of earlier scans expire in two minutes."""
     deadline = time.monotonic() + 300
     while True:
         try:

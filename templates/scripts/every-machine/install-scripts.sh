@@ -14,8 +14,8 @@ authorize_keys() {
   mv "$file.new" "$file"
 }
 
-# Waits until cloud-init has ended, and fails if it failed. Its own command takes a third of a second of CPU time while the machine
-# boots, so it runs only if the file does not come within a minute, or reports errors.
+# Waits until cloud-init has ended, and fails if it failed. cloud-init's own command is slow: it takes a third of a second of CPU time.
+# So it runs only if the file reports errors, or if there is no file after a minute.
 wait_for_cloud_init() {
   local result=/run/cloud-init/result.json tries=0 status=0
   until [[ -e $result ]] || ((++tries == 600)); do sleep 0.1; done

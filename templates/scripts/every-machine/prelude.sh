@@ -34,8 +34,8 @@ install_packages() {
 
 apt_install() {
   # Configuration files that were changed keep their content. Without the option dpkg would ask.
-  # Without SYSTEMD_OFFLINE, each package would make systemd read all units again, up to four times, and start services before the
-  # scripts have configured them. So a script has to start what it needs, timers too.
+  # With SYSTEMD_OFFLINE, packages start no services: the scripts configure them first. A script has to start what it needs, timers
+  # too. Without it, systemd would also read all units again, up to four times for each package.
   SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
 }
 

@@ -173,13 +173,13 @@ share_keys() {
   for file in "$ams"/webapps/*/WEB-INF/red5-web.properties; do
     # The server copies the file of `root` for an application that is created later, whose keys each node draws.
     [[ $file != */root/* ]] || continue
-    cp -p "$file" "$file.new"
     for key in clusterCommunicationKey subscriberAuthenticationKey; do
       # The server reads the last line of a key, and writes an empty one for null.
-      grep -q "^$key=." "$file" ||
-        printf '\n%s=%s\n' "$key" "$(printf '%s %s' "$shared_secret" "$file $key" | sha256sum | cut -c 1-32)" >>"$file.new"
+      ! grep -q "^$key=." "$file" || continue
+      cp -p "$file" "$file.new"
+      printf '\n%s=%s\n' "$key" "$(printf '%s %s' "$shared_secret" "$file $key" | sha256sum | cut -c 1-32)" >>"$file.new"
+      mv "$file.new" "$file"
     done
-    mv "$file.new" "$file"
   done
 }
 

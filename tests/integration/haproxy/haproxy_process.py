@@ -44,7 +44,7 @@ KEY_TYPES = {
 
 
 PATIENT_CHECKS = "timeout check 1050ms", "timeout check 20s"
-"""What haproxy.cfg has, and what replaces it where health checks are not tested."""
+"""A text of haproxy.cfg, and its replacement in tests of other things than health checks."""
 
 STRETCH = 4
 

@@ -49,8 +49,8 @@ def get_peer_certificate(connection: ssl.SSLSocket) -> x509.Certificate:
     return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
-TIMEOUT = 30
-"""Seconds. A busy machine may pause a process for many of them. HAProxy leaves a node that hangs after about ten."""
+TIMEOUT = 120
+"""Seconds. A busy machine may pause a process for many of them. HAProxy responds itself after `timeout server`, five minutes."""
 
 
 class SandboxInternet:

@@ -272,7 +272,7 @@ class HAProxy:
 
     def _ask(self, path: str, command: str) -> str:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             try:
                 client.connect(str(self.root / path))
                 client.sendall(command.encode() + b"\n")

@@ -135,7 +135,7 @@ def nginx(balancer: Balancer) -> Iterator[None]:
         time.sleep(0.05)
     yield
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=60)
 
 
 def read_cache(port: int, name: str) -> list[str | None]:

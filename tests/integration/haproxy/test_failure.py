@@ -19,6 +19,8 @@ from tests.integration.haproxy.network_namespace import Network
 LOST = ("edge1", "origin1")
 STICKY = "Cookie: AMS_EDGE=edge1\r\n"
 STREAMS = "/LiveApp/streams"
+PATIENCE = 25
+"""Seconds. HAProxy leaves a lost node within 10, unless the machine is busy. Without the script, tcp-ut ends sessions after 30."""
 
 
 @contextmanager
@@ -125,7 +127,6 @@ def test_lost_nodes_are_left_by_everybody(
         node.targets.clear()
     with ThreadPoolExecutor(32) as pool:
         viewers = Viewers(pool)
-        started = time.monotonic()
         playlist = viewers.request(f"{STREAMS}/a.m3u8?seconds=1")
         segment = viewers.request(f"{STREAMS}/a000000001.ts?seconds=1")
         # Without its delay the request would end before the fault.
@@ -137,23 +138,23 @@ def test_lost_nodes_are_left_by_everybody(
             failed = time.monotonic()
             ends = [viewers.wait_for_end(session) for session in sessions]
             later = [viewers.request(f"{STREAMS}/a.m3u8", headers=headers) for headers in (STICKY, "") * 4]
+            closed = min(end.result() for end in ends)
             for request in (playlist, segment, *later):
                 response, ended = request.result()
                 assert response.status == 200
                 assert response.header("X-Node") != "edge1"
-                assert ended - started < 4
+                assert ended < closed
             wait_for(lambda: {state.split()[0] for state in states(balancer, "edge1", "origin1")} == {"DOWN"})
             for request in (blocking, rest):
                 response, ended = request.result()
                 assert response.status == 200
                 assert response.header("X-Node") == "edge2"
-                # Their second second is that of the other node.
-                assert ended - failed < 11
+                assert ended - failed < PATIENCE
             response, ended = post.result()
             assert response.status == 502
-            assert ended - failed < 10
+            assert ended - failed < PATIENCE
             for end in ends:
-                assert end.result() - failed < 10
+                assert end.result() - failed < PATIENCE
     posts = [target for node in nodes.values() for target in node.targets if target.startswith("POST")]
     assert len(posts) == 1
     wait_for(lambda: states(balancer, *nodes) == {"UP"})

@@ -1,6 +1,6 @@
 """Fixtures of a cluster. The tests in a folder share one; tests that only read run before tests that change it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -59,6 +59,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             f"a run has one cluster: give the tests of one folder of {', '.join(folders)}"
         )
     items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the load balancer's log of a failed test to its report: a failure may not come again, and CI deletes the machine."""
+    report = yield
+    cluster = item.funcargs.get("cluster")
+    if report.failed and isinstance(cluster, Cluster):
+        options = ("--lines=60", "--output=short-precise", "--unit=haproxy", "--unit=close-dead-connections")
+        try:
+            log = cluster.run_on("load-balancer", "journalctl", f"--since=@{call.start:.0f}", *options).output
+        except Exception as error:  # the test may have deleted the machine
+            log = repr(error)
+        report.sections.append(("log of the load balancer", log))
+    return report
 
 
 BringUp = Callable[[Cluster], CommandResult]

@@ -49,7 +49,7 @@ def get_peer_certificate(connection: ssl.SSLSocket) -> x509.Certificate:
     return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
-TIMEOUT = 120
+TIMEOUT = 250
 """Seconds. A busy machine may pause a process for many of them. HAProxy responds itself after `timeout server`, five minutes."""
 
 

@@ -81,7 +81,8 @@ compare_installed_scripts() {
     echo "$installed is missing."
     return
   fi
-  for file in "$deployed"/*.sh; do
+  for file in "$deployed"/*.{sh,py}; do
+    [[ -e $file ]] || continue
     file=$(basename "$file")
     { echo "-rwxr-xr-x root:root" && cat "$deployed/$file"; } >"$deployed/expected-script"
     describe file "$installed/$file" >"$deployed/now"

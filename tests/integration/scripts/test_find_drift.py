@@ -113,6 +113,7 @@ def tree(layers: str, tmp_path: Path) -> Tree:
         folder.mkdir(parents=True)
     scripts = {name: (SCRIPTS / name).read_text() for name in ("find-drift.sh", "prelude.sh")}
     scripts["install-items.sh"] = INSTALL_SCRIPT
+    scripts["keep-items.py"] = "# a service\n"
     for name, text in scripts.items():
         (installed / name).write_text(text)
         (installed / name).chmod(0o755)
@@ -149,12 +150,14 @@ def test_manual_changes_are_reported_as_diffs_without_secrets(tree: Tree) -> Non
         sed -i s/hush-3/hush-5/ etc/settings
         record=var/lib/ant-media-cluster/kept/install-items
         echo 'installed 99' >"$record/package coreutils"; echo 'installed 1.0' >"$record/package no-such-package"
-        echo '# mine' >>usr/local/lib/ant-media-cluster/prelude.sh; touch usr/local/lib/ant-media-cluster/mine.sh
+        scripts=usr/local/lib/ant-media-cluster
+        echo '# mine' >>$scripts/prelude.sh; echo '# mine too' >>$scripts/keep-items.py; touch $scripts/mine.sh
         """
     )
     script_report, item_report = report.split("=== install-items.sh\n")
     assert script_report.startswith("=== install-scripts.sh\n")
     assert "+# mine\n" in script_report
+    assert "+# mine too\n" in script_report
     assert "/usr/local/lib/ant-media-cluster/mine.sh was not deployed.\n" in script_report
     stable = re.sub(r"(?m)^ .*\n|^@@.*\n|^([-+])((?:serial|notAfter)=|installed (?!99)).*\n", "", item_report)
     assert stable == EXPECTED_DIFFS

@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, SecretStr, Str
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, ValidationError
 
+from cluster.port_table import SecurityGroup, ingress_rules
+
 MODEL_CONFIG = ConfigDict(alias_generator=to_camel, extra="forbid", validate_default=True)
 
 ACME_DIRECTORIES = {
@@ -34,8 +36,12 @@ _RESERVED_APPLICATIONS = frozenset(
     {"root", "rest", "openapi", "static", "assets", "metrics", "haproxy_stats"}
 )
 
-# SSH, HAProxy's other ports, certbot's challenge server and node-exporter.
-_LOAD_BALANCER_PORTS = frozenset({22, 80, 443, 1935, 4444, 5080, 5443, 6080, 8888, 9100})
+# Those of every cluster, and local ones: of systemd-resolved, certbot's challenge server and node exporter.
+_LOAD_BALANCER_PORTS = frozenset({53, 8888, 9100}) | {
+    rule.from_port
+    for rule in ingress_rules(rtmps_port=0, srt=False, database=True, monitoring=True)
+    if rule.security_group in (SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP)
+}
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _INSTANCE_TYPE = re.compile(

@@ -215,6 +215,13 @@ def test_all_problems_are_reported_at_once():
     )
 
 
+@pytest.mark.parametrize("port", [53, 443, 6379, 8888])
+def test_rtmps_on_a_port_of_another_service_is_refused(port: int):
+    assert read_error(rtmpsPort=str(port)) == (
+        f'rtmpsPort is "{port}": the load balancer uses this port for something else: give another one, such as 1936'
+    )
+
+
 @pytest.mark.parametrize(
     "name",
     [

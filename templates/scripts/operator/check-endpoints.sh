@@ -7,6 +7,8 @@
 #   RTMP_PORTS     the ports of RTMP and RTMPS, separated by a space; empty: these are not checked
 #   TRUST          the trusted CA certificates: system, any (every certificate is accepted) or a PEM
 set -euo pipefail
+# macOS has bash 3.2, which needs this for patterns in [[ ]], and takes an empty array for an unset variable.
+shopt -s extglob
 failed=0
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -25,7 +27,7 @@ esac
 request() {
   local port=$1
   shift
-  local options=(--silent --output /dev/null --max-time 10 --retry 5 --retry-connrefused --resolve "$DOMAIN:$port:$ADDRESS" "${tls_options[@]}")
+  local options=(--silent --output /dev/null --max-time 10 --retry 5 --retry-connrefused --resolve "$DOMAIN:$port:$ADDRESS" ${tls_options[@]+"${tls_options[@]}"})
   curl "${options[@]}" --write-out '%{http_code} %{redirect_url}' "$@" || echo " (curl exit $?)"
 }
 
@@ -48,16 +50,22 @@ check_applications() {
   done
 }
 
-# An RTMP server answers the first 1537 bytes of a client with version 3.
+# An RTMP server answers the first 1537 bytes of a client with version 3. The curl of Amazon Linux has no telnet.
 check_rtmp() {
-  local port=$1 answer client
-  mkfifo "$folder/answer"
-  curl --silent --no-buffer --max-time 10 "telnet://$ADDRESS:$port" >"$folder/answer" 2>/dev/null \
-    < <(exec 2>/dev/null; printf '\003'; head -c 1536 /dev/zero; sleep 10) &
+  local port=$1 client
+  : >"$folder/answer"
+  {
+    exec 3<>"/dev/tcp/$ADDRESS/$port"
+    { printf '\003' && head -c 1536 /dev/zero; } >&3
+    head -c 1 <&3 | od -An -tu1 | tr -d ' ' >"$folder/answer"
+  } 2>/dev/null &
   client=$!
-  answer=$(head -c 1 "$folder/answer" | od -An -tu1 | tr -d ' ')
+  for _ in {1..100}; do
+    kill -0 "$client" 2>/dev/null || break
+    sleep 0.1
+  done
   kill "$client" 2>/dev/null || true
-  if [[ $answer != 3 ]]; then
+  if [[ $(cat "$folder/answer") != 3 ]]; then
     echo "Port $port (RTMP): no answer from an RTMP server." >&2
     failed=1
   fi

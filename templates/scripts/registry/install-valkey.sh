@@ -13,7 +13,7 @@ config=/etc/valkey/cluster.conf
 IFS= read -r replication_password
 
 configure_valkey() {
-  local new
+  local new restart=yes
   new=$(mktemp /etc/valkey/cluster.XXXXXX)
   chown root:valkey "$new"
   chmod 0640 "$new"
@@ -29,14 +29,24 @@ END
   [[ $role == database ]] || echo "replicaof $database 6379" >>"$new"
   grep -qxF "include $config" /etc/valkey/valkey.conf || echo "include $config" >>/etc/valkey/valkey.conf
   create_users
-  if [[ -z $changed_by_hand ]] && cmp -s "$new" "$config" && systemctl --quiet is-active valkey-server &&
+  if [[ -z $changed_by_hand ]] && runs_with "$new" && systemctl --quiet is-active valkey-server &&
     [[ $(ask_once PING) != NOAUTH* && $users_before == "$(cat "$users")" ]]; then
-    rm "$new"
-  else
-    mv "$new" "$config"
+    restart=
+  fi
+  mv "$new" "$config"
+  if [[ -n $restart ]]; then
     enable_units valkey-server
     restart_valkey
   fi
+}
+
+# True if Valkey runs with the configuration in the file $1. To a standby that leads, the database's address does not matter:
+# keep-registry.py makes it a replica.
+runs_with() {
+  cmp -s "$1" "$config" || {
+    [[ $(ask_valkey <<<ROLE | head -n 1) == master ]] &&
+      cmp -s <(grep -v ^replicaof "$1") <(grep -v ^replicaof "$config")
+  }
 }
 
 # Creates the program's users. Nodes keep the passwords that they have: a new database has them from the standby, which may hand
@@ -98,7 +108,10 @@ standby_leads() { [[ $(printf 'AUTH probe -\nROLE\n' | timeout 5 valkey-cli -h "
 # Sets the id of the registry if it has none. An empty database first gets the data of the standby, if that leads.
 identify_registry() {
   until id=$(ask_once "GET $registry_key" || true) && [[ $id =~ ^[0-9a-f]{32}$ ]]; do
-    if ! standby_leads || ((SECONDS > 120)); then
+    if standby_leads; then
+      # keep-registry.py does this as well, unless the database has another address than before.
+      id=$(ask_once "REPLICAOF $standby 6379")
+    else
       # Refused while the database still is the standby's replica.
       id=$(ask_once "SET $registry_key $(print_random) NX")
     fi

@@ -12,7 +12,7 @@ import pytest
 from operations.new_stack.creation import generate_ssh_private_key
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
-from tests.e2e.running_cluster import STATE, Cluster, wait_until
+from tests.e2e.running_cluster import SCRIPTS, STATE, Cluster, wait_until
 from tests.e2e.small_stack import SmallStack, kill
 from tests.project import PROJECT
 
@@ -84,6 +84,20 @@ def run_on(cluster: Cluster, stack: SmallStack, name: str, *command: str) -> str
     return cluster.run_on(stack.machine(name).id, *command).check()
 
 
+def read_registry(cluster: Cluster, stack: SmallStack) -> str:
+    """Returns the id of the registry's data, as its database has it."""
+    ask = 'source ./prelude.sh && source ./valkey.sh && ask_once "GET $registry_key"'
+    id = run_on(cluster, stack, "database", "bash", "-c", f"cd {SCRIPTS} && {ask}").strip()
+    assert re.fullmatch("[0-9a-f]{32}", id), id
+    return id
+
+
+def is_replica_of(cluster: Cluster, stack: SmallStack, database: str) -> bool:
+    """True if the standby on the load balancer is a replica of the database."""
+    ask = "printf 'AUTH probe -\\nROLE\\n' | valkey-cli"
+    return run_on(cluster, stack, "load-balancer", "bash", "-c", ask).split()[1:3] == ["slave", database]
+
+
 def describe_machine(account: AwsAccount, id: str) -> Any:
     (reservation,) = account.call("ec2", "describe_instances", InstanceIds=[id])["Reservations"]
     return reservation["Instances"][0]
@@ -149,8 +163,17 @@ def test_another_hook_address_and_architecture_reach_the_running_cluster_in_one_
     # The local cloud writes the list of machines a little later.
     wait_until(lambda: stack.machine("load-balancer").public_address == allocated)
 
-    stack.set_settings(loadBalancer={"instanceType": "t4g.micro", "elasticIp": network["address"]})
+    # The database's new machine, at another address, gets its data from the standby.
+    registry = read_registry(cluster, stack)
+    stack.set_settings(
+        database={"instanceType": "t3.micro"},
+        loadBalancer={"instanceType": "t4g.micro", "elasticIp": network["address"]},
+    )
     stack.up()
+    moved = stack.machine("database")
+    assert moved.private_address != replaced.private_address
+    assert read_registry(cluster, stack) == registry
+    wait_until(lambda: is_replica_of(cluster, stack, moved.private_address))
     wait_until(lambda: stack.machine("load-balancer").public_address == network["ip"])
     assert stack.pulumi("preview", "--expect-no-changes").exit_code == 0
 

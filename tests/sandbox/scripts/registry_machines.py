@@ -50,16 +50,16 @@ class Machine:
         assert done.returncode != 0, done.stdout
         return done.stderr
 
-    def install_valkey(self, role: str) -> str:
+    def install_valkey(self, role: str, database: str = DATABASE) -> str:
         """Runs install-valkey.sh and returns its output."""
-        command = f"{INSTALLED}/install-valkey.sh {role} {DATABASE} {BALANCER}"
+        command = f"{INSTALLED}/install-valkey.sh {role} {database} {BALANCER}"
         output = self.shell(command, f"{REPLICATION_PASSWORD}\n")
         assert REPLICATION_PASSWORD not in output
         return output
 
     def install_database(self) -> str:
         """Installs the database and returns the id of the registry."""
-        return self.install_valkey("database").rpartition("Registry ")[2].strip()
+        return self.install_valkey("database", self.address).rpartition("Registry ")[2].strip()
 
     def set_password(self, mode: str, password: str) -> None:
         output = self.shell(f"{INSTALLED}/set-registry-password.sh {mode}", f"{password}\n")

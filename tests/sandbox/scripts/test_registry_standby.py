@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -90,12 +90,22 @@ class Registry:
         """True if everything is as before a failure."""
         roles = self.role(self.database), self.role(self.balancer)
         listening = BALANCER in self.balancer.shell("ss -Hltn sport = 6379")
-        return roles == ("master", "slave") and self.used() == DATABASE and self.is_in_sync() and listening
+        return (
+            roles == ("master", "slave")
+            and self.used() == self.database.address
+            and self.is_in_sync()
+            and listening
+        )
 
     def is_in_sync(self) -> bool:
         return "master_link_status:up" in self.balancer.shell(
             f"cd {INSTALLED} && source ./prelude.sh && source ./valkey.sh && ask_valkey <<<'INFO replication'"
         )
+
+    def lead_to_database(self) -> None:
+        """Runs the scripts that name the database's address on the other machines."""
+        self.node.shell(f"{INSTALLED}/set-up-registry-proxy.sh {self.database.address} {BALANCER}")
+        self.balancer.install_valkey("standby", self.database.address)
 
     @contextmanager
     def writing(self) -> Generator[Callable[[], int]]:
@@ -116,7 +126,9 @@ class Registry:
 
     def count_keys(self, keys: int) -> int:
         """Returns how many of the writer's keys the database has."""
-        return int(ask(PASSWORD, DATABASE, "EXISTS " + " ".join(f"key-{n}" for n in range(keys)))[1:])
+        return int(
+            ask(PASSWORD, self.database.address, "EXISTS " + " ".join(f"key-{n}" for n in range(keys)))[1:]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +141,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
             balancer = Machine(machines, BALANCER, ScriptFolder.BALANCER)
             node = Machine(machines, NODE, ScriptFolder.NODE, haproxy)
             database.install_database()
-            balancer.install_valkey("standby")
+            registry = Registry(machines, database, balancer, node)
+            registry.lead_to_database()
             for machine in (database, balancer):
                 machine.set_password("only", PASSWORD)
-            node.shell(f"{INSTALLED}/set-up-registry-proxy.sh {DATABASE} {BALANCER}")
-            yield Registry(machines, database, balancer, node)
+            yield registry
     finally:
         machines.stop()
 
@@ -188,7 +200,6 @@ def test_hand_over_refuses_no_write_of_a_node_that_checks_late(registry: Registr
     def count_all_keys() -> int:
         return int(ask(PASSWORD, DATABASE, "DBSIZE")[1:])
 
-    set_up = f"{INSTALLED}/set-up-registry-proxy.sh {DATABASE} {BALANCER}"
     rarely = "sed -i 's/check inter 1s/check inter 1h downinter 1s/' /etc/haproxy/haproxy.cfg"
     registry.node.shell(f"{rarely} && systemctl restart haproxy")
     with registry.writing() as stop_writing:
@@ -199,7 +210,7 @@ def test_hand_over_refuses_no_write_of_a_node_that_checks_late(registry: Registr
         before = count_all_keys()
         wait_until("the node writes to the database", lambda: count_all_keys() > before + 4)
         keys = stop_writing()
-    registry.node.shell(set_up)
+    registry.lead_to_database()
     assert registry.count_keys(keys) == keys
 
 
@@ -215,6 +226,22 @@ def test_new_database_gets_data_and_passwords_of_the_standby(registry: Registry)
         keys = stop_writing()
     assert registry.count_keys(keys) == keys
     assert ask(PASSWORD, DATABASE, "STRLEN before") == ":3"
+
+
+def test_new_database_at_another_address_gets_data_and_passwords_too(registry: Registry) -> None:
+    """As with another `database.subnet`."""
+    before = registry.database.install_database()
+    moved = replace(registry, database=Machine(registry.machines, "10.0.0.6", ScriptFolder.REGISTRY))
+    with registry.writing() as stop_writing:
+        stop(registry)
+        wait_until("the standby leads", registry.standby_leads)
+        assert moved.database.install_database() == before
+        moved.lead_to_database()
+        wait_until("the database leads", moved.database_leads)
+        keys = stop_writing()
+    assert moved.count_keys(keys) == keys
+    start(registry)
+    registry.lead_to_database()
 
 
 def test_restored_registry_replaces_that_of_the_standby(registry: Registry) -> None:

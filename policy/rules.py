@@ -402,9 +402,7 @@ def _check_protected_resources(resources: Sequence[Resource], config: Config) ->
 _STRING_LIST = {"type": "array", "items": {"type": "string"}}
 
 RULES: Mapping[str, Rule] = {
-    "admin-ports": Rule(
-        "SSH, the web panel and the statistics are not open to the internet.", _check_admin_ports
-    ),
+    "admin-ports": Rule("SSH and the statistics are not open to the internet.", _check_admin_ports),
     "public-database": Rule(
         "Databases accept connections from security groups only.", _check_public_database
     ),

@@ -94,7 +94,7 @@ class NodePlan:
     announces_address: bool
     """True if applications announce server.name to WebRTC clients. Each node's server.name is then its public address."""
     drain_seconds: int
-    """How long a node's connections may last before it is restarted or replaced."""
+    """How long an update waits for a node's connections before it restarts, replaces or deletes the node."""
     hook: str | None
     """Path in the repository of the user's script. It runs after the set-up of a node."""
 

@@ -158,7 +158,7 @@ END_TO_END := machines certificates serving stacks
 TESTS := $(END_TO_END:%=test-e2e-%) test-sandbox-plugins test-integration test-sandbox-images test-unit test-sandbox-cloud check
 TEST_JOBS ?= 7
 
-test: ## Run every check and test of .ci/run: format, lint, types, unit, integration, end-to-end
+test: ## Run the checks and tests of CI, except the job with the official plugins
 	@sandbox/bin/setup
 	@echo "==> Checks and tests, $(TEST_JOBS) in parallel (17 minutes on two cores); the output of each appears when it ends"
 	@exec tests/with-inotify-instances 1024 $(MAKE) --no-print-directory --keep-going --jobs=$(TEST_JOBS) --output-sync=target \

@@ -18,7 +18,7 @@ def main() -> None:
         for command in missing:
             print(f"  {command}")
     else:
-        print(f"Stack {stack} is ready: pulumi up")
+        print(f"Stack {stack} is ready: make up STACK={stack}")
 
 
 if __name__ == "__main__":

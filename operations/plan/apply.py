@@ -44,7 +44,7 @@ def apply_plan(plan: Path, command: Sequence[str]) -> int:
                 print(line, end="", flush=True)
     remedy = f"Preview and review again: make preview FORMAT=markdown PLAN={plan}"
     if stale:
-        progress = "Part of the update was done." if updating else "Nothing was touched."
+        progress = "Part of the update was done." if updating else "Nothing was changed."
         names = f" Affected: {', '.join(dict.fromkeys(resources))}." if resources else ""
         sys.exit(
             f"\n{progress} The plan is stale: since it was saved, the settings, the program or the cloud have changed.{names}\n"
@@ -53,7 +53,7 @@ def apply_plan(plan: Path, command: Sequence[str]) -> int:
     if up.returncode > 0 and not (updating or error_shown):
         # The engine reports no error when only a stack output violates the plan.
         sys.exit(
-            f"\nNothing was touched. The plan is stale: probably an output of the stack has changed.\n{remedy}"
+            f"\nNothing was changed. The plan is stale: probably an output of the stack has changed.\n{remedy}"
         )
     return up.returncode
 

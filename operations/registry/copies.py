@@ -67,7 +67,7 @@ def _find_database(stack: str) -> tuple[StackState, Machine]:
 def _run_script(state: StackState, database: Machine, script: str, stdin: bytes = b"") -> bytes:
     async def run(machine: Machine, connection: asyncssh.SSHClientConnection) -> bytes:
         if f"=== {script}\n" not in machine.deployed_files:
-            raise CheckError(f"{script} is not deployed yet; pulumi up installs it")
+            raise CheckError(f"{script} is not deployed yet; make up installs it")
         command = f"sudo timeout {TIMEOUT - 10} /usr/local/lib/ant-media-cluster/{script}"
         async with asyncio.timeout(TIMEOUT):
             done = await connection.run(command, input=stdin, encoding=None)

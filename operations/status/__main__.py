@@ -35,7 +35,7 @@ def main() -> int:
     here = Path()
     outputs = json.loads(run_pulumi("stack", "output", "--json", folder=here))
     if "load_balancer_ip" not in outputs:
-        sys.exit("There is no cluster yet: run pulumi up first.")
+        sys.exit("There is no cluster yet: run make up first.")
     configuration = json.loads(run_pulumi("config", "--json", "--show-secrets", folder=here))
     user, password, panel_password = (
         configuration[f"{NAMESPACE}:{key}"]["value"]

@@ -70,7 +70,7 @@ def _describe_key(key: object) -> str:
 def explain_distrust(certificate: Certificate, domain: str, now: datetime, openssl_error: str) -> str:
     """Returns why a certificate failed verification, with a remedy where there is one."""
     if certificate.issuer == PLACEHOLDER:
-        return "it is the placeholder that HAProxy starts with; pulumi up requests the real one"
+        return "it is the placeholder that HAProxy starts with; make up requests the real one"
     if now > certificate.not_after:
         return "it has expired"
     if not certificate.covers(domain):

@@ -88,7 +88,7 @@ class LoadBalancer:
             case 200:
                 return text
             case 401:
-                return Unreachable("the load balancer has another statistics password; pulumi up sets it")
+                return Unreachable("the load balancer has another statistics password; make up sets it")
             case status:
                 return Unreachable(f"{path} answers with status {status}")
 

@@ -37,7 +37,7 @@ call_secrets_manager() {
 }
 
 fail_with_aws_error() {
-  fail "Secrets Manager does not $1 the certificate ($arn). 'pulumi up --refresh' restores the permissions of the load" \
+  fail "Secrets Manager does not $1 the certificate ($arn). 'make up' restores the permissions of the load" \
     "balancer's role, and creates the secret again if it is missing. Secrets Manager reports:"
 }
 

@@ -108,7 +108,7 @@ def test_no_secret_appears_when_all_secrets_change_or_the_plan_is_stale(
     change_secrets(panelPassword="a-password-that-was-not-reviewed")
     refused = cluster.run("make", "up", f"PLAN={plan}")
     assert refused.exit_code != 0
-    assert "Nothing was touched. The plan is stale" in refused.stderr
+    assert "Nothing was changed. The plan is stale" in refused.stderr
     assert cluster.list_machines() == machines
     texts = {
         "comment": preview.stdout,

@@ -144,7 +144,7 @@ def test_second_run_changes_nothing_and_completes_an_interrupted_one(with_stack:
     pairs = [word for key, value in given.items() for word in ("--plaintext", f"{key}={value}")]
     workspace.run("pulumi", "config", "set-all", "--stack", "dev", "--path", *pairs)
     assert workspace.new_stack("dev") == (
-        "generated panelPassword\ntagged stack=dev\nStack dev is ready: pulumi up\n"
+        "generated panelPassword\ntagged stack=dev\nStack dev is ready: make up STACK=dev\n"
     )
     after = workspace.secrets("--stack", "dev")
     assert {key for key in before if before[key] != after[key]} == {"panelPassword"}

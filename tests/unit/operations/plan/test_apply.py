@@ -48,7 +48,7 @@ def test_stale_plan_prints_resources_without_values(tmp_path: Path) -> None:
     ran = apply(tmp_path, f"Previewing update (dev):\n{VIOLATION}", 255)
     assert ran.returncode == 1
     assert ran.stderr == (
-        "\nNothing was touched. The plan is stale: since it was saved, the settings, the program or the cloud have changed. "
+        "\nNothing was changed. The plan is stale: since it was saved, the settings, the program or the cloud have changed. "
         "Affected: edge1-ant-media.\n"
         f"Preview and review again: make preview FORMAT=markdown PLAN={tmp_path}/dev.plan.json\n"
     )
@@ -77,7 +77,7 @@ def test_failure_without_an_error_means_a_changed_output(tmp_path: Path) -> None
     ran = apply(tmp_path, "Previewing update (dev):\n", 1)
     assert (ran.returncode, ran.stderr) == (
         1,
-        "\nNothing was touched. The plan is stale: probably an output of the stack has changed.\n"
+        "\nNothing was changed. The plan is stale: probably an output of the stack has changed.\n"
         f"Preview and review again: make preview FORMAT=markdown PLAN={tmp_path}/dev.plan.json\n",
     )
     assert apply(tmp_path, "error: no stack selected\n", 255).stderr == ""

@@ -1,7 +1,7 @@
 """Reports drift: what differs from a stack's state in the cloud and on its machines.
 
 Changes only the state: taints the steps that restore a machine, and imports rules that were added by hand. The next
-`pulumi up` runs these steps and deletes these rules.
+`make up` runs these steps and deletes these rules.
 """
 
 from operations.command_line import new_parser, run_command

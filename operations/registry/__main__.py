@@ -1,6 +1,6 @@
 """Backs up and restores the cluster registry of a stack, in Valkey on the stack's database machine.
 
-`restore` marks the registry as replaced in the state: the next `pulumi up` drains and restarts the nodes one after the other,
+`restore` marks the registry as replaced in the state: the next `make up` drains and restarts the nodes one after the other,
 so that they register their streams in it.
 """
 

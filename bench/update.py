@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from bench.own_sandbox import own_sandbox
-from tests.e2e.running_cluster import DOMAIN, LOOPBACK, SCRIPTS, Cluster, wait_until
+from cluster.machine_scripts import INSTALLED_SCRIPTS
+from tests.e2e.running_cluster import DOMAIN, LOOPBACK, Cluster, wait_until
 from tests.e2e.small_stack import EXCLUDE_SCRIPTS
 from tests.project import PROJECT
 
@@ -42,7 +43,7 @@ printf '%s\n# %s\n' "$(cat /etc/haproxy/haproxy.cfg)" "$EPOCHREALTIME" >/tmp/hap
 exec 5>/tmp/trace
 bash -c 'PS4="+ \$EPOCHREALTIME \${FUNCNAME[0]:-main} "; BASH_XTRACEFD=5; set -x; source "$0"' SCRIPT </tmp/haproxy.cfg >&2
 grep -a '^+' /tmp/trace
-""".replace("SCRIPT", f"{SCRIPTS}/apply-haproxy-config.sh")
+""".replace("SCRIPT", f"{INSTALLED_SCRIPTS}/apply-haproxy-config.sh")
 PARTS = (
     ("validate", r"validate_new_config haproxy -c"),
     ("rehearse", r"main rehearse_new_config|rehearse_new_config local folder"),

@@ -8,6 +8,8 @@ from cluster.plan import ClusterPlan, MachinePlan
 from cluster.settings.recordings import name_bucket
 from cluster.zones import TooFewZonesError, assign_zones
 
+# Service Quotas: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
+VCPU_QUOTA = "L-1216C47A"
 # The instance families whose vCPUs count towards the quota of standard instances.
 _STANDARD_FAMILY = re.compile(r"[acdhimrtz]\d")
 
@@ -293,7 +295,7 @@ def _check_vcpus(plan: ClusterPlan, account: Account) -> Iterator[str]:
         parts = ", ".join(f"{setting} {vcpus}" for setting, vcpus in needs.items())
         yield (
             f"instanceType: the machines need {sum(needs.values())} vCPUs ({parts}), but this account may run "
-            f"{account.vcpu_quota} (quota L-1216C47A): request more in Service Quotas, or give smaller types or fewer nodes"
+            f"{account.vcpu_quota} (quota {VCPU_QUOTA}): request more in Service Quotas, or give smaller types or fewer nodes"
         )
 
 

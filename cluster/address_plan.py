@@ -20,7 +20,7 @@ _ADDRESSES_RESERVED_PER_SUBNET = _FIRST_NODE_OFFSET + 1
 
 
 class Role(StrEnum):
-    """What a machine does in the cluster."""
+    """What a machine does in the cluster. The load balancer and the database have the name of their role."""
 
     LOAD_BALANCER = "load-balancer"
     DATABASE = "database"
@@ -101,7 +101,7 @@ def plan_addresses(
     def edge(index: int) -> Machine:
         return machine(f"edge{index + 1}", Role.EDGE, index, public[index % len(public)], -2 - index)
 
-    database = machine("database", Role.DATABASE, 0, public[0], _DATABASE_OFFSET)
+    database = machine(Role.DATABASE.value, Role.DATABASE, 0, public[0], _DATABASE_OFFSET)
     if database_subnet:
         private = PlannedSubnet(len(subnets), database_subnet.cidr, database_subnet.id, public=False)
         address = str(IPv4Network(private.cidr)[_DATABASE_OFFSET])
@@ -110,7 +110,9 @@ def plan_addresses(
     return AddressPlan(
         vpc_cidr=network.cidr if isinstance(network, OwnNetwork) else None,
         subnets=subnets,
-        load_balancer=machine("load-balancer", Role.LOAD_BALANCER, 0, public[0], _LOAD_BALANCER_OFFSET),
+        load_balancer=machine(
+            Role.LOAD_BALANCER.value, Role.LOAD_BALANCER, 0, public[0], _LOAD_BALANCER_OFFSET
+        ),
         database=database,
         origins=tuple(map(origin, range(origins))),
         edges=tuple(map(edge, range(edges))),

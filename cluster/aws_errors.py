@@ -1,12 +1,14 @@
 """Explains errors of AWS that only the creation of a resource shows: which setting causes them, and what to do."""
 
+from cluster.account import VCPU_QUOTA
+
 _SETTINGS = {"load-balancer": "loadBalancer", "database": "database", "origin": "origins", "edge": "edges"}
 
 # Codes of the EC2 API ("Error codes for the Amazon EC2 API").
 _REMEDIES = {
     "VcpuLimitExceeded": (
         "ant-media-cluster:{setting}.instanceType: the account's vCPU quota does not allow another machine of this type. "
-        "Request more in Service Quotas (L-1216C47A for most types), or give a smaller type or fewer nodes."
+        f"Request more in Service Quotas ({VCPU_QUOTA} for most types), or give a smaller type or fewer nodes."
     ),
     "InstanceLimitExceeded": (
         "ant-media-cluster:{setting}.instanceType: the account may not run another machine of this type. "

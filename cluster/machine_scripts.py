@@ -10,6 +10,8 @@ from pathlib import Path
 
 _REPOSITORY = Path(__file__).parent.parent
 _FOLDER = _REPOSITORY / "templates" / "scripts"
+INSTALLED_SCRIPTS = "/usr/local/lib/ant-media-cluster"
+"""The folder of the scripts on a machine."""
 
 
 class ScriptFolder(StrEnum):

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pulumi_aws as aws
 
-from cluster.account import Bucket, ElasticIp, Image, InstanceType, Subnet
+from cluster.account import VCPU_QUOTA, Bucket, ElasticIp, Image, InstanceType, Subnet
 from cluster.aws_filters import split_filter_values
 
 T = TypeVar("T")
@@ -21,9 +21,6 @@ _NOT_FOUND = re.compile(
 
 # The states of instances that have their private address.
 _EXISTING = ["pending", "running", "shutting-down", "stopping", "stopped"]
-
-# Service Quotas: "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
-VCPU_QUOTA = "L-1216C47A"
 
 
 class AwsError(Exception):

@@ -8,11 +8,16 @@ import pulumi_command as command
 from pydantic import SecretStr
 
 from cluster import address_plan
-from cluster.machine_scripts import ScriptFolder, pack_scripts, read_hook, read_script, short_digest
+from cluster.machine_scripts import (
+    INSTALLED_SCRIPTS,
+    ScriptFolder,
+    pack_scripts,
+    read_hook,
+    read_script,
+    short_digest,
+)
 from components.machine import Machine
 
-INSTALLED = "/usr/local/lib/ant-media-cluster"
-"""The folder of the scripts on a machine."""
 NODE_EXPORTER = "prometheus-node-exporter"
 """The package that install-node-exporter.sh needs."""
 
@@ -21,7 +26,7 @@ class ScriptHost:
     """A machine that has the scripts of its kind.
 
     Creates one `command.remote.Command`. It waits for cloud-init, authorizes the SSH keys and installs the scripts in
-    `INSTALLED`, so that each `RemoteScript` is one readable line in previews and errors.
+    `INSTALLED_SCRIPTS`, so that each `RemoteScript` is one readable line in previews and errors.
     """
 
     machine: Machine
@@ -47,7 +52,17 @@ class ScriptHost:
             f"{name}-scripts",
             connection=self.connection,
             create=shlex.join(
-                ["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED, *machine.authorized_keys]
+                [
+                    "sudo",
+                    "timeout",
+                    "600",
+                    "bash",
+                    "-c",
+                    install,
+                    "",
+                    INSTALLED_SCRIPTS,
+                    *machine.authorized_keys,
+                ]
             ),
             stdin=pack_scripts(folder),
             triggers=machine.starts,
@@ -95,7 +110,9 @@ class RemoteScript(command.remote.Command):
             connection=host.connection,
             create=pulumi.Output.all(*args).apply(
                 lambda args: (
-                    shlex.join(["sudo", "timeout", "--verbose", str(timeout), f"{INSTALLED}/{script}", *args])
+                    shlex.join(
+                        ["sudo", "timeout", "--verbose", str(timeout), f"{INSTALLED_SCRIPTS}/{script}", *args]
+                    )
                     + f"  # version {version}"
                 )
             ),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.address_plan import Role
 from operations.preview.changes import Step
 from operations.preview.haproxy_cfg import (
     HAProxyCfgChange,
@@ -26,20 +27,20 @@ class PreviewWarning:
 
 
 _NODE_OUTAGE = "its publishers and viewers are disconnected"
-_OUTAGES = {
-    "load-balancer": "nobody can publish, play or administer until it is back",
-    "database": "its standby on the load balancer leads until it is back",
+_OUTAGES: Mapping[str, str] = {
+    Role.LOAD_BALANCER: "nobody can publish, play or administer until it is back",
+    Role.DATABASE: "its standby on the load balancer leads until it is back",
 }
 """By machine; all others are nodes."""
 _NODE_LOSS = ", and its recordings are lost"
 _LOSSES = {
-    "load-balancer": "",
-    "database": (
+    Role.LOAD_BALANCER: "",
+    Role.DATABASE: (
         ", and it gets its data from the standby. If the load balancer is replaced too, the data is lost (make registry-backup "
         "copies it): then every node is drained and restarts, one node of a role at a time, to register its streams again"
     ),
 }
-_DELETIONS = {"database": "its data is lost (make registry-backup copies it)"}
+_DELETIONS: Mapping[str, str] = {Role.DATABASE: "its data is lost (make registry-backup copies it)"}
 """What no replacement follows."""
 
 
@@ -50,7 +51,7 @@ def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> lis
     """
     losses = {**_LOSSES, "": _describe_lost_recordings(before)}
     machines = [step for step in steps if step.type == INSTANCE]
-    machines.sort(key=lambda step: ["load-balancer", "database", step.name].index(step.name))
+    machines.sort(key=lambda step: [Role.LOAD_BALANCER, Role.DATABASE, step.name].index(step.name))
     warnings = [
         warning for step in machines for warning in _check_machine(step, losses.get(step.name, losses[""]))
     ]
@@ -180,7 +181,9 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
             f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}",
         )
     elif script == "install-valkey.sh" and step.tainted and arguments[0] == "database":
-        yield PreviewWarning(("database",), f"restarts if its configuration changes: {_OUTAGES['database']}")
+        yield PreviewWarning(
+            (Role.DATABASE,), f"restarts if its configuration changes: {_OUTAGES[Role.DATABASE]}"
+        )
     elif script == "issue-certificate.sh" and _certificate_request(step.old) != _certificate_request(
         step.new
     ):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import asyncssh
 
+from cluster.address_plan import Role
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from operations.engine import run_pulumi
 from operations.ssh import CheckError, Failed, visit_machines
 from operations.stack_state import Machine, StackState, read_stack_state
 
-DATABASE = "database"
-"""Name of the database machine."""
 INSTALLER = "install-valkey.sh"
 """The step that prints the registry's id."""
 TIMEOUT = 300
@@ -56,7 +56,7 @@ def _find_database(stack: str) -> tuple[StackState, Machine]:
     exported = run_pulumi("stack", "export", "--show-secrets", "--stack", stack, folder=Path())
     state = read_stack_state(exported)
     for machine in state.machines:
-        if machine.name == DATABASE:
+        if machine.name == Role.DATABASE:
             return state, machine
     sys.exit(
         f"The stack {stack} has no database machine. If its databaseUrl is set, use the tools of that database. "
@@ -68,7 +68,7 @@ def _run_script(state: StackState, database: Machine, script: str, stdin: bytes 
     async def run(machine: Machine, connection: asyncssh.SSHClientConnection) -> bytes:
         if f"=== {script}\n" not in machine.deployed_files:
             raise CheckError(f"{script} is not deployed yet; make up installs it")
-        command = f"sudo timeout {TIMEOUT - 10} /usr/local/lib/ant-media-cluster/{script}"
+        command = f"sudo timeout {TIMEOUT - 10} {INSTALLED_SCRIPTS}/{script}"
         async with asyncio.timeout(TIMEOUT):
             done = await connection.run(command, input=stdin, encoding=None)
         output, errors = done.stdout, done.stderr

@@ -13,9 +13,6 @@ from operations.instances import Instance
 from operations.status.certificate import Certificate
 from operations.status.registry import Registry
 
-LOAD_BALANCER = "load-balancer"
-"""Name of the load balancer's machine."""
-
 
 @dataclass(frozen=True)
 class Machine:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
+from cluster.address_plan import Role
 from cluster.settings.model import NAMESPACE
 from operations.access import SSH_PORT
 from operations.preview.haproxy_cfg import read_applications
 from operations.stack_state import StackState
 from operations.status.account import AccountCheck
 from operations.status.certificate import Certificate, explain_distrust, read_certificate
-from operations.status.cluster import LOAD_BALANCER, Cluster, Machine, Unreachable, read_renewal, read_servers
+from operations.status.cluster import Cluster, Machine, Unreachable, read_renewal, read_servers
 from operations.status.problems import PANEL_PORT, STATISTICS_PORT
 from operations.status.registry import check_registry
 from operations.status.servers import PanelLogin, check_media_servers
@@ -151,7 +152,7 @@ def check_cluster(
         domain=domain,
         names=outputs["certificate_names"],
         machines=[
-            Machine(LOAD_BALANCER, "load-balancer", "-", balancer.address),
+            Machine(Role.LOAD_BALANCER, Role.LOAD_BALANCER, "-", balancer.address),
             *(
                 Machine(node["name"], node["role"], node["private_address"], node["public_address"])
                 for node in outputs["nodes"]

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
+from cluster.address_plan import Role
 from operations.instances import Instance, start_command
 from operations.status.certificate import PLACEHOLDER, Certificate
-from operations.status.cluster import LOAD_BALANCER, Cluster, MediaServer, Renewal, Server, Unreachable
+from operations.status.cluster import Cluster, MediaServer, Renewal, Server, Unreachable
 
 PANEL_PORT = 4444
 STATISTICS_PORT = 6080
@@ -16,7 +17,7 @@ def find_problems(cluster: Cluster, now: datetime) -> list[str]:
     stopped = {instance.name for instance in cluster.stopped}
     problems = [*_find_stopped_machines(cluster.stopped)]
     # Nothing else answers while the load balancer is stopped.
-    if LOAD_BALANCER not in stopped:
+    if Role.LOAD_BALANCER not in stopped:
         problems += _find_closed_ports(cluster)
     statistics = cluster.ports.get(STATISTICS_PORT)
     # A closed port is reported already, and an untrusted certificate (acme.directory: staging) may be intended.

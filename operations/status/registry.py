@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import asyncssh
 
+from cluster.address_plan import Role
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from operations.ssh import CheckError, Failed, last_line, visit_machines
 from operations.stack_state import Machine, StackState
 
-SCRIPTS = "/usr/local/lib/ant-media-cluster"
-BALANCER = "load-balancer"
-"""Has the registry's standby."""
 CHECK_TIMEOUT = 40
 """Seconds for one node."""
 SECOND_CHECK_DELAY = 11
@@ -172,7 +171,8 @@ async def _check_registry(state: StackState, nodes: Collection[str]) -> Registry
 
 async def _find_faults(state: StackState, nodes: Collection[str]) -> tuple[list[Finding], Mapping[str, str]]:
     views, unreachable = await _read_views(state, nodes)
-    balancers = [machine for machine in state.machines if machine.name == BALANCER]
+    # It has the standby.
+    balancers = [machine for machine in state.machines if machine.name == Role.LOAD_BALANCER]
     standby = await visit_machines(state.machines, _show_standby, balancers)
     # An unreachable load balancer is reported by every node.
     return [
@@ -219,7 +219,9 @@ async def _run(machine: Machine, connection: asyncssh.SSHClientConnection, scrip
     if f"=== {script}\n" not in machine.deployed_files:
         raise CheckError(f"{script} is not deployed yet; the next update installs it")
     async with asyncio.timeout(CHECK_TIMEOUT):
-        run = await connection.run(f"sudo timeout {CHECK_TIMEOUT - 2} {SCRIPTS}/{script}", errors="replace")
+        run = await connection.run(
+            f"sudo timeout {CHECK_TIMEOUT - 2} {INSTALLED_SCRIPTS}/{script}", errors="replace"
+        )
     if run.exit_status != 0:
         raise CheckError(last_line(run.stderr) or f"{script} failed with {run.exit_status}")
     return str(run.stdout)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import asyncssh
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from operations.ssh import CheckError, Failed, last_line, visit_machines
 from operations.stack_state import Machine, StackState
 from operations.status.cluster import MediaServer, Unreachable
 
 SCRIPT = "show-server.py"
-FOLDER = "/usr/local/lib/ant-media-cluster"
 CHECK_TIMEOUT = 40
 """Seconds for one node."""
 LOGIN_REFUSED = 3
@@ -56,7 +56,9 @@ async def _check_media_servers(
             raise CheckError(f"{SCRIPT} is not deployed yet; the next update installs it")
         async with asyncio.timeout(CHECK_TIMEOUT):
             run = await connection.run(
-                shlex.join(["sudo", "timeout", str(CHECK_TIMEOUT - 2), f"{FOLDER}/{SCRIPT}", login.email]),
+                shlex.join(
+                    ["sudo", "timeout", str(CHECK_TIMEOUT - 2), f"{INSTALLED_SCRIPTS}/{SCRIPT}", login.email]
+                ),
                 input=f"{login.password}\n",
                 errors="replace",
             )

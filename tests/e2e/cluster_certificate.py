@@ -4,13 +4,14 @@ import re
 
 from cryptography import x509
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.e2e.acme_servers import AcmeServer, sandbox_acme_server
 from tests.e2e.clients import Client, basic_auth_header, get_peer_certificate, unverified_tls
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
+from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult
 
 FORCE_RENEWAL = ("certbot", "--quiet", "renew", "--no-random-sleep-on-renew", "--force-renewal")
 RENEWAL_CONFIG = "/etc/letsencrypt/renewal/cluster.conf"
-DEPLOY = f"{SCRIPTS}/deploy-certificate.sh"
+DEPLOY = f"{INSTALLED_SCRIPTS}/deploy-certificate.sh"
 TLS_PORTS = (443, 4444, 5443, 6080)
 
 
@@ -50,7 +51,7 @@ class ClusterCertificate:
     def issue(self, acme_server: AcmeServer | None = None) -> CommandResult:
         """Runs the certificate scripts as `pulumi up` runs them."""
         server = acme_server or self.acme_server
-        scripts = f'{SCRIPTS}/issue-certificate.sh "$@" && {DEPLOY}'
+        scripts = f'{INSTALLED_SCRIPTS}/issue-certificate.sh "$@" && {DEPLOY}'
         return self._cluster.run_on(
             "load-balancer",
             *("bash", "-c", scripts, "issue"),

@@ -1,7 +1,8 @@
 """The state of the cluster's machines, as HAProxy and AWS show it."""
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.e2e.clients import Client, WebSocket
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, Machine, wait_until
+from tests.e2e.running_cluster import DOMAIN, Cluster, Machine, wait_until
 
 NODES = ("origin1", "origin2", "edge1", "edge2")
 BACKENDS_OF_EDGES = ("edges", "origins", "whep", "whip")
@@ -73,7 +74,7 @@ def wait_until_up(cluster: Cluster, *servers: str) -> None:
 
 def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:
     """Returns the last lines of the database's reply."""
-    script = f'cd {SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
+    script = f'cd {INSTALLED_SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
     return cluster.run_on("database", "bash", "-c", script, "ask", command).check()
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import boto3
 import yaml
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from sandbox.cloud import addresses
 from tests.project import PROJECT
 
@@ -31,7 +32,6 @@ DOMAIN = addresses.DOMAIN
 STACK = "ant-media-cluster-sandbox"
 PATIENCE = 600
 """Seconds after which a command or a condition has failed. No test depends on the speed of the machine."""
-SCRIPTS = "/usr/local/lib/ant-media-cluster"
 """Folder of the program's scripts on each machine."""
 
 
@@ -224,7 +224,7 @@ class Cluster:
         return self.run_on("load-balancer", *socat, input=f"{command}\n").check()
 
     def apply_haproxy_config(self, text: str) -> CommandResult:
-        return self.run_on("load-balancer", f"{SCRIPTS}/apply-haproxy-config.sh", input=text)
+        return self.run_on("load-balancer", f"{INSTALLED_SCRIPTS}/apply-haproxy-config.sh", input=text)
 
     def get_status(self) -> dict[str, Any]:
         status: dict[str, Any] = json.loads(self.check_output("sandbox/bin/cloud", "status", "--json"))

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.e2e.clients import Client
 from tests.e2e.cluster_certificate import ClusterCertificate
 from tests.e2e.cluster_nodes import wait_until_no_problems
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, CommandResult
+from tests.e2e.running_cluster import DOMAIN, Cluster, CommandResult
 from tests.e2e.user_certificate import issue_user_certificate
 from tests.project import PROJECT
 
@@ -25,7 +26,7 @@ INJECTION = r"""
 set -T
 trap '[[ $BASH_COMMAND != $AT || -e /run/injected ]] || { touch /run/injected; [[ $HOW == fail ]] && exit 1; kill -KILL $$; }' DEBUG
 """
-DRAIN = f"{SCRIPTS}/drain-server.sh edge1 60 another-setup"
+DRAIN = f"{INSTALLED_SCRIPTS}/drain-server.sh edge1 60 another-setup"
 LOSE_FILES_OF_CERTBOT = "rm -r /etc/letsencrypt/live"
 OTHER_CERTIFICATE = """
 cd /run; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=somebody \\
@@ -61,7 +62,7 @@ def with_rsa_key(step: Step) -> Step:
 
 def with_own_certificate(_: Step) -> Step:
     certificate = issue_user_certificate(DOMAIN)
-    return Step(f"{SCRIPTS}/use-certificate.sh", certificate.chain + certificate.private_key)
+    return Step(f"{INSTALLED_SCRIPTS}/use-certificate.sh", certificate.chain + certificate.private_key)
 
 
 def with_another_setup(_: Step) -> Step:

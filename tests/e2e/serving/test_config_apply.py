@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.e2e.clients import Client, WebSocket
-from tests.e2e.running_cluster import DOMAIN, SCRIPTS, Cluster, wait_until
+from tests.e2e.running_cluster import DOMAIN, Cluster, wait_until
 
 REDIRECT = "    http-request redirect prefix https://%[req.hdr(Host),host_only] code 301 unless acme\n"
 
@@ -79,7 +80,7 @@ def test_killed_apply_is_rolled_back_also_by_a_start_of_haproxy(
     kill = """
         systemd-run() { [[ $REBOOT ]] || command systemd-run "$@"; }
         trap '[[ $BASH_COMMAND != verify_ports* ]] || { kill -KILL $$; }' DEBUG"""
-    apply = f"REBOOT={'1' if reboot else ''} BASH_ENV=<(echo {shlex.quote(kill)}) {SCRIPTS}/apply-haproxy-config.sh"
+    apply = f"REBOOT={'1' if reboot else ''} BASH_ENV=<(echo {shlex.quote(kill)}) {INSTALLED_SCRIPTS}/apply-haproxy-config.sh"
     killed = cluster.run_on("load-balancer", "bash", "-c", apply, input=remove_redirect(config))
     assert killed.exit_code == 137, killed.output
     if reboot:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.project import PROJECT
 
 DOMAIN = "live.example.com"
@@ -22,7 +23,6 @@ CREDENTIALS = f'userlist statistics\n    user {USER} insecure-password "{PASSWOR
 
 # Installed where they are on a machine.
 SCRIPTS = PROJECT / "templates/scripts"
-INSTALLED_SCRIPTS = "/usr/local/lib/ant-media-cluster"
 _ROTATE_SCRIPT = f"{INSTALLED_SCRIPTS}/rotate-ticket-keys.sh"
 
 # Mounts an overlay for this process alone, and /dev/log into the chroot, as the unit does.

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from cluster.haproxy_config import render_haproxy_cfg
+from cluster.machine_scripts import INSTALLED_SCRIPTS
 from tests.integration.haproxy.clients import connect, read_response, request_https
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
-from tests.integration.haproxy.haproxy_process import INSTALLED_SCRIPTS, PATIENT_CHECKS, SCRIPTS
+from tests.integration.haproxy.haproxy_process import PATIENT_CHECKS, SCRIPTS
 
 APPLIED = (0, "HAProxy serves the new configuration\n")
 FAST_CHECKS = dict([("inter 600ms", "inter 50ms"), PATIENT_CHECKS])

@@ -3,8 +3,7 @@
 import socket
 from contextlib import closing
 
-from cluster.machine_scripts import ScriptFolder, bundle_scripts
-from components.remote_script import INSTALLED
+from cluster.machine_scripts import INSTALLED_SCRIPTS, ScriptFolder, bundle_scripts
 from sandbox.cloud.images import Layers
 from tests.sandbox.images.machines import Machines, wait_until
 
@@ -25,7 +24,7 @@ class Machine:
         wait_until("the machine has booted", self._has_booted)
         # Valkey and HAProxy are in the image already: this network has no packages.
         self.shell(
-            f"printf '#!/bin/sh' >/usr/local/sbin/apt-get && chmod +x /usr/local/sbin/apt-get && mkdir {INSTALLED} && cd {INSTALLED} &&"
+            f"printf '#!/bin/sh' >/usr/local/sbin/apt-get && chmod +x /usr/local/sbin/apt-get && mkdir {INSTALLED_SCRIPTS} && cd {INSTALLED_SCRIPTS} &&"
             " awk '/^=== / { file = $2; next } { print > file }' && chmod +x *",
             bundle_scripts(folder),
         )
@@ -52,7 +51,7 @@ class Machine:
 
     def install_valkey(self, role: str, database: str = DATABASE) -> str:
         """Runs install-valkey.sh and returns its output."""
-        command = f"{INSTALLED}/install-valkey.sh {role} {database} {BALANCER}"
+        command = f"{INSTALLED_SCRIPTS}/install-valkey.sh {role} {database} {BALANCER}"
         output = self.shell(command, f"{REPLICATION_PASSWORD}\n")
         assert REPLICATION_PASSWORD not in output
         return output
@@ -62,7 +61,7 @@ class Machine:
         return self.install_valkey("database", self.address).rpartition("Registry ")[2].strip()
 
     def set_password(self, mode: str, password: str) -> None:
-        output = self.shell(f"{INSTALLED}/set-registry-password.sh {mode}", f"{password}\n")
+        output = self.shell(f"{INSTALLED_SCRIPTS}/set-registry-password.sh {mode}", f"{password}\n")
         assert password not in output
 
     def signal(self, signal: str) -> None:

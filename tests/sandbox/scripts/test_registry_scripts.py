@@ -5,8 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from cluster.machine_scripts import ScriptFolder
-from components.remote_script import INSTALLED
+from cluster.machine_scripts import INSTALLED_SCRIPTS, ScriptFolder
 from sandbox.cloud.images import build
 from tests.sandbox.images.machines import Machines, enter_network, wait_until
 from tests.sandbox.scripts.registry_machines import DATABASE, REPLICATION_PASSWORD, Client, Machine
@@ -114,10 +113,10 @@ def test_backup_brings_the_data_back_under_a_new_id(database: Machine) -> None:
     before = database.install_database()
     with closing(Client(FIRST)) as node:
         node.ask("SET user alice")
-        database.shell(f"{INSTALLED}/back-up-registry.sh >/root/backup")
+        database.shell(f"{INSTALLED_SCRIPTS}/back-up-registry.sh >/root/backup")
         assert node.ask("PING") == "+PONG"  # it serves meanwhile
         node.ask("FLUSHALL")
-    assert "keys" in database.shell(f"{INSTALLED}/restore-registry.sh </root/backup")
+    assert "keys" in database.shell(f"{INSTALLED_SCRIPTS}/restore-registry.sh </root/backup")
     with closing(Client(FIRST)) as node:
         assert node.ask("STRLEN user") == ":5"
         assert node.ask("STRLEN ant-media-cluster:registry") == ":32"
@@ -132,10 +131,12 @@ def test_backup_brings_the_data_back_under_a_new_id(database: Machine) -> None:
 def test_incomplete_backup_is_refused_before_anything_stops(database: Machine) -> None:
     with closing(Client(FIRST)) as node:
         node.ask("SET user alice")
-    database.shell(f"{INSTALLED}/back-up-registry.sh >/root/backup; head --bytes 60 /root/backup >/root/cut")
+    database.shell(
+        f"{INSTALLED_SCRIPTS}/back-up-registry.sh >/root/backup; head --bytes 60 /root/backup >/root/cut"
+    )
     process = database.valkey_process
     for file in ("/root/cut", "/etc/passwd", "/dev/null"):
-        assert "Nothing was changed" in database.fail(f"{INSTALLED}/restore-registry.sh <{file}")
+        assert "Nothing was changed" in database.fail(f"{INSTALLED_SCRIPTS}/restore-registry.sh <{file}")
     assert database.valkey_process == process
 
 
@@ -145,7 +146,7 @@ def test_restore_that_was_killed_halfway_leaves_the_old_data_to_the_next_run(dat
     database.shell(
         "systemctl stop valkey-server && mv /var/lib/valkey/appendonlydir /var/lib/valkey/before-restore"
     )
-    database.fail(f"{INSTALLED}/restore-registry.sh </dev/null")
+    database.fail(f"{INSTALLED_SCRIPTS}/restore-registry.sh </dev/null")
     wait_until("Valkey has loaded its data", lambda: admits(FIRST))
     with closing(Client(FIRST)) as node:
         assert node.ask("STRLEN user") == ":5"

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from cluster.machine_scripts import ScriptFolder
-from components.remote_script import INSTALLED
+from cluster.machine_scripts import INSTALLED_SCRIPTS, ScriptFolder
 from sandbox.cloud.images import build
 from tests.sandbox.images.machines import Machines, enter_network, wait_until
 from tests.sandbox.scripts.registry_machines import (
@@ -99,12 +98,12 @@ class Registry:
 
     def is_in_sync(self) -> bool:
         return "master_link_status:up" in self.balancer.shell(
-            f"cd {INSTALLED} && source ./prelude.sh && source ./valkey.sh && ask_valkey <<<'INFO replication'"
+            f"cd {INSTALLED_SCRIPTS} && source ./prelude.sh && source ./valkey.sh && ask_valkey <<<'INFO replication'"
         )
 
     def lead_to_database(self) -> None:
         """Runs the scripts that name the database's address on the other machines."""
-        self.node.shell(f"{INSTALLED}/set-up-registry-proxy.sh {self.database.address} {BALANCER}")
+        self.node.shell(f"{INSTALLED_SCRIPTS}/set-up-registry-proxy.sh {self.database.address} {BALANCER}")
         self.balancer.install_valkey("standby", self.database.address)
 
     @contextmanager
@@ -246,13 +245,15 @@ def test_new_database_at_another_address_gets_data_and_passwords_too(registry: R
 
 def test_restored_registry_replaces_that_of_the_standby(registry: Registry) -> None:
     before = registry.database.install_database()
-    registry.database.shell(f"{INSTALLED}/back-up-registry.sh >/root/backup")
+    registry.database.shell(f"{INSTALLED_SCRIPTS}/back-up-registry.sh >/root/backup")
     ask(PASSWORD, DATABASE, "SET later yes")
     registry.balancer.shell("systemctl stop keep-registry")
     registry.database.shell("systemctl stop valkey-server")
     registry.balancer.shell("systemctl start keep-registry")
     wait_until("the standby leads", registry.standby_leads)
-    registry.database.shell(f"systemctl start valkey-server; {INSTALLED}/restore-registry.sh </root/backup")
+    registry.database.shell(
+        f"systemctl start valkey-server; {INSTALLED_SCRIPTS}/restore-registry.sh </root/backup"
+    )
     wait_until("the database leads", registry.database_leads)
     assert registry.database.install_database() != before
     for address in (DATABASE, BALANCER):

@@ -37,6 +37,7 @@ def find_access_problem(admin_cidrs: Sequence[str], load_balancer: str | None) -
 
 def find_own_address() -> IPv4Address | None:
     """Returns the public IPv4 address of this machine, as AWS sees it."""
+    # operations/access.py has the same function: the two folders share only cluster/, which is without I/O.
     # SSH does not use the proxy of HTTPS, so its address would be another.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -108,6 +108,7 @@ def _read_admin_cidrs(configuration: Mapping[str, Any]) -> Sequence[str]:
 
 def find_own_address() -> IPv4Address | None:
     """Returns the public IPv4 address of this machine, as AWS sees it. Takes at most 5 s."""
+    # components/operator_access.py has the same function: the two folders share only cluster/, which is without I/O.
     # SSH does not use the proxy of HTTPS, so its address would be another.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

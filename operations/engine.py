@@ -1,5 +1,6 @@
 """Pulumi's command line."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,3 +18,9 @@ def run_pulumi(*arguments: str, stdin: str | None = None, folder: Path = ROOT) -
     sys.stderr.write(run.stderr)
     run.check_returncode()
     return run.stdout
+
+
+def ignore_interrupts() -> None:
+    """Keeps this process running on an interrupt, which the engine that it starts receives too."""
+    # Unlike `SIG_IGN`, a handler is not inherited by the engine.
+    signal.signal(signal.SIGINT, lambda number, frame: None)

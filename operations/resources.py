@@ -46,6 +46,18 @@ def find_changed_paths(old: Mapping[str, object], new: Mapping[str, object]) -> 
     return [path for path in {**old, **new} if old.get(path) != new.get(path)]
 
 
+def sort_lists(value: Any) -> Any:
+    """Sorts all lists in a value, because AWS returns most of them in any order."""
+    match value:
+        case dict():
+            return {key: sort_lists(member) for key, member in cast(dict[str, Any], value).items()}
+        case list():
+            items = map(sort_lists, cast(list[Any], value))
+            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+        case _:
+            return value
+
+
 def parse_script(inputs: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Returns the name and arguments of the script that a remote command runs; empty when it runs none."""
     try:

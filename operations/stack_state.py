@@ -8,10 +8,9 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from cluster.machine_scripts import unpack_scripts
-from operations.resources import INSTANCE, parse_script
+from operations.resources import INSTANCE, REMOTE_COMMAND, parse_script
 
 SECURITY_GROUP = "aws:ec2/securityGroup:SecurityGroup"
-REMOTE_COMMAND = "command:remote:Command"
 RULE_TYPES = {
     False: "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
     True: "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",

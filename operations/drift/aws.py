@@ -10,7 +10,7 @@ from operations.drift.findings import CLOUD, AddedRule, Difference
 from operations.drift.redaction import redact_passwords
 from operations.instances import Instance
 from operations.markdown import diff_lines
-from operations.resources import IGNORED_INPUTS, find_changed_paths, flatten, format_type
+from operations.resources import IGNORED_INPUTS, find_changed_paths, flatten, format_type, sort_lists
 from operations.stack_state import RULE_TYPES, StackState
 
 IMPORTED_PREFIX = "by-hand-"
@@ -80,20 +80,8 @@ def _is_ignored(step: Mapping[str, Any]) -> bool:
 
 
 def _diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    texts = (yaml.safe_dump(_sort_lists(value), width=500) if value else "" for value in (old, new))
+    texts = (yaml.safe_dump(sort_lists(value), width=500) if value else "" for value in (old, new))
     return [redact_passwords(line) for line in diff_lines(*texts)]
-
-
-def _sort_lists(value: Any) -> Any:
-    """Sorts all lists, because AWS returns most of them in any order."""
-    match value:
-        case dict():
-            return {key: _sort_lists(member) for key, member in cast(dict[str, Any], value).items()}
-        case list():
-            items = map(_sort_lists, cast(list[Any], value))
-            return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
-        case _:
-            return value
 
 
 def find_stopped(instances: Iterable[Instance]) -> list[Difference]:

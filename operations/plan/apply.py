@@ -2,12 +2,12 @@
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
+
+from operations.engine import ignore_interrupts
 
 _PLAN_VIOLATION = re.compile(
     r"violates plan|not allowed by the plan|no plan for resource|expected resource operations for"
@@ -23,7 +23,7 @@ def apply_plan(plan: Path, command: Sequence[str]) -> int:
     """
     _check_plan(plan)
     # An interrupt reaches the engine too. It stops in good order, and its output must still be read.
-    signal.signal(signal.SIGINT, _ignore_interrupt)
+    ignore_interrupts()
     updating, stale, error_shown, resources = False, False, False, list[str]()
     up = subprocess.Popen(
         [*command, "--yes", "--plan", plan],
@@ -69,10 +69,6 @@ def _check_plan(plan: Path) -> None:
         sys.exit(
             f"PLAN={plan}: the plan is incomplete; save it again with make preview FORMAT=markdown PLAN={plan}"
         )
-
-
-def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
-    """Unlike `SIG_IGN`, a handler is not inherited by the engine."""
 
 
 def _format_resource(package: str, kind: str, name: str) -> str:

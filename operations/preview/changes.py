@@ -9,15 +9,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
-from operations.resources import IGNORED_INPUTS, find_changed_paths, flatten, parse_script
+from operations.resources import (
+    IGNORED_INPUTS,
+    REMOTE_COMMAND,
+    find_changed_paths,
+    flatten,
+    parse_script,
+    sort_lists,
+)
 from policy.resource import UNKNOWN, Resource
 
 _ENGINE_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """What the engine writes for a value that is known only after the update."""
 
-_COMMANDS = ("command:remote:Command", "command:local:Command")
+_COMMANDS = (REMOTE_COMMAND, "command:local:Command")
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ def _find_manual_changes(
     steps_by_urn = {step.get("oldState", {}).get("urn", step["urn"]): step for step in steps}
     for urn, refresh in refreshes.items():
         step = steps_by_urn.get(urn, {})
-        recorded, found = _sort_lists(refresh["oldState"]), _sort_lists(step.get("oldState"))
+        recorded, found = sort_lists(refresh["oldState"]), sort_lists(step.get("oldState"))
         if found is None:
             if step or complete:
                 yield ManualChange(
@@ -193,23 +200,12 @@ def _find_manual_changes(
                 "newState": found,
                 "diffReasons": properties,
             }
-            after = _flatten_inputs(_sort_lists(step.get("newState", {})))
+            after = _flatten_inputs(sort_lists(step.get("newState", {})))
             reverts = all(after.get(path) == before.get(path) for path in paths)
             outcomes = {"replace": "replaces it", "delete": "deletes it", "same": "keeps the change"}
             yield ManualChange(
                 _parse_step(change), outcomes.get(step["op"], "reverts it" if reverts else "changes it")
             )
-
-
-def _sort_lists(value: Any) -> Any:
-    """Sorts all lists, because AWS returns most of them in an order that varies."""
-    match value:
-        case dict():
-            return {key: _sort_lists(member) for key, member in cast(dict[str, Any], value).items()}
-        case list():
-            return sorted(map(_sort_lists, cast(list[Any], value)), key=json.dumps)
-        case _:
-            return value
 
 
 def _flatten_inputs(state: Mapping[str, Any]) -> dict[str, object]:

@@ -5,15 +5,14 @@ of resources, such as the command of a new machine, and compressed scripts.
 """
 
 import re
-import signal
 import subprocess
 import sys
 from argparse import REMAINDER
 from collections.abc import Sequence
-from types import FrameType
 
 from cluster.machine_scripts import BEGIN_OF_PACKED
 from operations.command_line import new_parser, run_command
+from operations.engine import ignore_interrupts
 
 _MAX_LINE_LENGTH = 300
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -42,16 +41,12 @@ def main() -> int:
 def print_preview(command: Sequence[str]) -> int:
     """Runs the preview, prints its shortened output, and returns its exit code."""
     # An interrupt reaches the engine too. Its last lines must still be printed.
-    signal.signal(signal.SIGINT, _ignore_interrupt)
+    ignore_interrupts()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as engine:
         assert engine.stdout
         for line in engine.stdout:
             print(shorten(line.rstrip("\n")), flush=True)
     return engine.returncode
-
-
-def _ignore_interrupt(number: int, frame: FrameType | None) -> None:
-    """Unlike `SIG_IGN`, a handler is not inherited by the engine."""
 
 
 def shorten(line: str) -> str:

@@ -38,7 +38,7 @@ export PATH := $(PATH):$(CURDIR)/.venv/engine
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON_FILES := __main__.py cluster components operations policy sandbox templates tests bench
-SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates sandbox tests bench .ci | grep -v __pycache__)
+SHELL_FILES = $(shell grep -rlE '^\#!/usr/bin/env bash' --include='*' templates operations sandbox tests bench .ci | grep -v __pycache__)
 
 # A preview that fails or violates a policy leaves no plan, so nobody can deploy it by mistake.
 save_plan = $(if $(PLAN),--save-plan "$(PLAN)" || { status=$$?; rm -f "$(PLAN)"; exit $$status; })
@@ -65,8 +65,8 @@ up: ## Create or update the cluster (AMS_ZIP=path: a real Ant Media Server in th
 ifneq ($(PLAN),)
 	$(usable_policies)
 	@$(RECOVER)
-	@sandbox/bin/progress .venv/bin/python -m operations.plan apply "$(PLAN)" $(PULUMI) up $(POLICIES) </dev/null
-	@sandbox/bin/read-outputs $(PULUMI)
+	@operations/bin/progress .venv/bin/python -m operations.plan apply "$(PLAN)" $(PULUMI) up $(POLICIES) </dev/null
+	@operations/bin/read-outputs $(PULUMI)
 	@$(STATUS) --problems
 else ifeq ($(STACK),sandbox)
 	@sandbox/bin/setup
@@ -75,7 +75,7 @@ else
 	$(usable_policies)
 	@$(RECOVER)
 	$(PULUMI) up $(POLICIES)
-	@sandbox/bin/read-outputs $(PULUMI)
+	@operations/bin/read-outputs $(PULUMI)
 	@$(STATUS) --problems
 endif
 

@@ -1,4 +1,4 @@
-"""The output of sandbox/bin/progress off a terminal."""
+"""The output of operations/bin/progress off a terminal."""
 
 import subprocess
 
@@ -15,7 +15,7 @@ local.Command("bad", create="echo some output; echo more output; exit 3")
 
 def run(stack: Stack, *command: str) -> tuple[int, list[str]]:
     done = subprocess.run(
-        [PROJECT / "sandbox/bin/progress", *command],
+        [PROJECT / "operations/bin/progress", *command],
         cwd=stack.folder,
         env=stack.environment,
         stdin=subprocess.DEVNULL,

@@ -583,7 +583,7 @@ def test_read_outputs_stores_the_associated_instance_and_address(aws: Stack) -> 
     stale = aws.preview("--refresh")
     assert "aws:ec2/eip:Eip: (refresh)" in stale
     assert "aws:ec2/instance:Instance: (refresh)" in stale
-    script = PROJECT / "sandbox/bin/read-outputs"
+    script = PROJECT / "operations/bin/read-outputs"
     subprocess.run([script, "pulumi"], cwd=aws.folder, env=aws.environment, check=True)
     preview = aws.preview("--refresh")
     assert "7 unchanged" in preview

@@ -66,6 +66,10 @@ def read_config(stack: str) -> dict[str, Any]:
     return config
 
 
+def _describe(value: Any) -> str:
+    return "not set" if value is None else str(value)
+
+
 # Ingress rules
 
 
@@ -202,36 +206,6 @@ def _check_encrypted_volumes(resources: Sequence[Resource], config: Config) -> F
                 yield resource, f"{path}.encrypted is {_describe(encrypted)}; set it to true"
 
 
-# Buckets
-
-_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
-_PUBLIC_ACCESS_BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
-_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
-
-
-def _check_private_buckets(resources: Sequence[Resource], config: Config) -> Findings:
-    # S3 itself encrypts every object.
-    blocks = [resource for resource in resources if resource.type == _PUBLIC_ACCESS_BLOCK]
-    for block in blocks:
-        for name in _BLOCKS:
-            if block.inputs.get(name) not in (True, UNKNOWN):
-                yield block, f"{name} is {_describe(block.inputs.get(name))}; set it to true"
-    for bucket in resources:
-        if bucket.type in _BUCKETS and not any(
-            bucket.name in block.dependencies.get("bucket", ())
-            or block.inputs.get("bucket") == bucket.inputs.get("bucket")
-            for block in blocks
-        ):
-            yield (
-                bucket,
-                "has no BucketPublicAccessBlock; add one, so that no policy or ACL makes recordings public",
-            )
-
-
-def _describe(value: Any) -> str:
-    return "not set" if value is None else str(value)
-
-
 def _read_volumes(resource: Resource) -> Iterator[tuple[str, Any]]:
     """Yields the path of each volume and its `encrypted` input, None if not set. Every instance has a root volume."""
     inputs = resource.inputs
@@ -256,6 +230,32 @@ def _check_instance_types(resources: Sequence[Resource], config: Config) -> Find
             yield (
                 resource,
                 f"instanceType is {instance_type}; use one of {', '.join(allowed)}, or allow it in policy/config.json",
+            )
+
+
+# Buckets
+
+_BUCKETS = ("aws:s3/bucket:Bucket", "aws:s3/bucketV2:BucketV2")
+_PUBLIC_ACCESS_BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
+_BLOCKS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+
+
+def _check_private_buckets(resources: Sequence[Resource], config: Config) -> Findings:
+    # S3 itself encrypts every object.
+    blocks = [resource for resource in resources if resource.type == _PUBLIC_ACCESS_BLOCK]
+    for block in blocks:
+        for name in _BLOCKS:
+            if block.inputs.get(name) not in (True, UNKNOWN):
+                yield block, f"{name} is {_describe(block.inputs.get(name))}; set it to true"
+    for bucket in resources:
+        if bucket.type in _BUCKETS and not any(
+            bucket.name in block.dependencies.get("bucket", ())
+            or block.inputs.get("bucket") == bucket.inputs.get("bucket")
+            for block in blocks
+        ):
+            yield (
+                bucket,
+                "has no BucketPublicAccessBlock; add one, so that no policy or ACL makes recordings public",
             )
 
 

@@ -1,6 +1,6 @@
 """Renders the cloud-init user data of a machine: the login user and the SSH host key."""
 
-from cluster.host_keys import HostKey
+from cluster.derived_keys import HostKey
 from cluster.templates import TEMPLATES
 
 # The user that the remote scripts log in as.

@@ -12,7 +12,7 @@ import pulumi_command as command
 
 from cluster import address_plan
 from cluster.account import Image
-from cluster.host_keys import HostKey, SshKeys, derive_host_key
+from cluster.derived_keys import HostKey, SshKeys, derive_host_key
 from cluster.user_data import REMOTE_USER, render_user_data
 
 # A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from cluster.host_keys import SshKeys
+from cluster.derived_keys import SshKeys
 from cluster.plan import MachinePlan
 from components.account_facts import AccountFacts
 from components.balancer_identity import BalancerIdentity

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster.host_keys import derive_host_key, derive_password
+from cluster.derived_keys import derive_host_key, derive_password
 from cluster.settings.model import SECRETS
 from tests.e2e.running_cluster import Cluster
 

@@ -113,7 +113,7 @@ def test_an_exception_for_sys_path_is_still_needed(file: str):
         ("__main__.py", "from sandbox.cloud import dns", "__main__ must not import sandbox.cloud"),
         ("policy/rules.py", "from components import site", "policy must not import components"),
         ("operations/engine.py", "import os, components", "operations must not import components"),
-        ("sandbox/cloud/dns.py", "import cluster.host_keys as keys", "sandbox must not import cluster.host_keys"),
+        ("sandbox/cloud/dns.py", "import cluster.derived_keys as keys", "sandbox must not import cluster.derived_keys"),
         ("sandbox/bin/up.py", "def up():\n    import tests", "sandbox must not import tests"),
         ("sandbox/cloud/dns.py", "import sys\nsys.path.insert(0, '..')", "no module may use sys.path"),
         ("tests/project.py", "import sys\nsys.path += ['..']", "no module may use sys.path"),
@@ -129,7 +129,7 @@ def test_a_forbidden_import_is_reported(file: str, source: str, violation: str):
     ("file", "source"),
     [
         ("cluster/plan.py", "import pydantic\nfrom cluster.settings import model"),
-        ("cluster/settings/reader.py", "from . import model\nfrom ..host_keys import HostKey"),
+        ("cluster/settings/reader.py", "from . import model\nfrom ..derived_keys import HostKey"),
         ("components/site.py", "import pulumi\nfrom cluster import plan\nfrom components import machine"),
         ("__main__.py", "import cluster.plan\nimport components.site"),
         ("policy/rules.py", "from cluster.port_table import Source\nfrom policy import resource"),

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pulumi
 import pytest
 
-from cluster.host_keys import extract_public_key
+from cluster.derived_keys import extract_public_key
 from cluster.plan import plan_cluster
 from cluster.settings.reader import read_settings
 from operations.new_stack.creation import generate_ssh_private_key

@@ -1,6 +1,6 @@
 import yaml
 
-from cluster.host_keys import HostKey, derive_host_key
+from cluster.derived_keys import HostKey, derive_host_key
 from cluster.user_data import render_user_data
 
 WHOLE = """\

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.host_keys import derive_host_key
+from cluster.derived_keys import derive_host_key
 from cluster.settings.model import NAMESPACE, REQUIRED_FROM_USER, SECRETS, Settings
 from cluster.settings.network import ExistingSubnets, Subnet
 from cluster.settings.reader import SettingsError, read_settings

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.host_keys import derive_host_key, extract_public_key
+from cluster.derived_keys import derive_host_key, extract_public_key
 
 SEED = "00112233445566778899aabbccddeeff" * 2
 seeds = st.binary(min_size=32, max_size=32).map(bytes.hex)

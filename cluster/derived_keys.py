@@ -1,4 +1,4 @@
-"""Derives the SSH host key of every machine, the key that the program logs in with and the passwords between machines from one seed.
+"""Derives from one seed the machines' SSH host keys, the program's login key and the passwords between machines.
 
 The keys are known before the machines boot, so that the first SSH connection already verifies the host key.
 """
@@ -27,19 +27,19 @@ _CIPHER_BLOCK = 8
 
 @dataclass(frozen=True)
 class SshKeys:
-    """The operator's private key, and the seed of every machine's host key and of the program's login key."""
+    """The operator's private key, and the seed of all derived keys and passwords."""
 
     private_key: SecretStr
     host_key_seed: SecretStr
 
     @cached_property
-    def login_key(self) -> "HostKey":
+    def login_key(self) -> "KeyPair":
         """The key that the program logs in with.
 
         A machine's user data has only this key. The program authorizes the operator's key when it logs in, so a change of
         `sshPrivateKey` replaces no machine.
         """
-        return derive_host_key(self.host_key_seed.get_secret_value(), "login of the program")
+        return derive_key_pair(self.host_key_seed.get_secret_value(), "login of the program")
 
     @cached_property
     def private_login_key(self) -> SecretStr:
@@ -48,7 +48,7 @@ class SshKeys:
         return SecretStr(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
 
     def derive_password(self, purpose: str) -> SecretStr:
-        """Returns a password of 32 hexadecimal digits that only the program's machines use."""
+        """Returns the stack's password for a purpose."""
         return SecretStr(derive_password(self.host_key_seed.get_secret_value(), purpose))
 
     @cached_property
@@ -58,7 +58,7 @@ class SshKeys:
 
 
 @dataclass(frozen=True)
-class HostKey:
+class KeyPair:
     """An ed25519 key pair."""
 
     private_openssh: str = field(repr=False)
@@ -67,8 +67,8 @@ class HostKey:
     """One line in the format of authorized_keys, without comment."""
 
 
-def derive_host_key(seed_hex: str, machine_name: str) -> HostKey:
-    """Returns the ed25519 host key of a machine. The same seed and name always give the same text.
+def derive_key_pair(seed_hex: str, name: str) -> KeyPair:
+    """Returns the ed25519 key pair of a machine, or of the program's login. The same seed and name always give the same text.
 
     `seed_hex` is the stack's `sshHostKeySeed`: 64 hexadecimal digits.
     """
@@ -76,12 +76,13 @@ def derive_host_key(seed_hex: str, machine_name: str) -> HostKey:
         algorithm=SHA256(),
         length=36,
         salt=None,
-        info=b"ant-media-cluster ssh host key " + machine_name.encode(),
+        # Of the login key too. Another label would change the keys of running clusters.
+        info=b"ant-media-cluster ssh host key " + name.encode(),
     ).derive(bytes.fromhex(seed_hex))
     secret, check_number = derived[:32], derived[32:]
     key = Ed25519PrivateKey.from_private_bytes(secret)
     private = _format_private_key(secret, key.public_key().public_bytes_raw(), check_number)
-    return HostKey(private, _format_public_key(key))
+    return KeyPair(private, _format_public_key(key))
 
 
 def derive_password(seed_hex: str, purpose: str) -> str:

@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from cluster import address_plan
 from cluster.address_plan import AddressPlan, plan_addresses
-from cluster.haproxy_config import HAProxyConfig, Server
 from cluster.derived_keys import SshKeys
+from cluster.haproxy_config import HAProxyConfig, Server
 from cluster.port_table import PortTable, SecurityGroup, plan_ports
 from cluster.settings.app_settings import SECRET_NAMES, merge_for_each, replaces_addresses
 from cluster.settings.certificate import AcmeSettings, TlsSettings

@@ -12,7 +12,7 @@ import pulumi_command as command
 
 from cluster import address_plan
 from cluster.account import Image
-from cluster.derived_keys import HostKey, SshKeys, derive_host_key
+from cluster.derived_keys import KeyPair, SshKeys, derive_key_pair
 from cluster.user_data import REMOTE_USER, render_user_data
 
 # A machine that boots refuses connections. 60 attempts of 5 s take about five minutes.
@@ -61,8 +61,8 @@ class MachineArgs:
         return ignored
 
     @cached_property
-    def host_key(self) -> HostKey:
-        return derive_host_key(self.ssh.host_key_seed.get_secret_value(), self.place.name)
+    def host_key(self) -> KeyPair:
+        return derive_key_pair(self.ssh.host_key_seed.get_secret_value(), self.place.name)
 
     @cached_property
     def user_data(self) -> str:

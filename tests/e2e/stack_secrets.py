@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cluster.derived_keys import derive_host_key, derive_password
+from cluster.derived_keys import derive_key_pair, derive_password
 from cluster.settings.model import SECRETS
 from tests.e2e.running_cluster import Cluster
 
@@ -19,7 +19,7 @@ def list_secret_texts(cluster: Cluster) -> dict[str, list[bytes]]:
         if (entry := entries[f"ant-media-cluster:{key}"]).get("secret") and entry["value"]
     }
     found |= {
-        f"host key of {name}": derive_host_key(found["sshHostKeySeed"], name).private_openssh
+        f"host key of {name}": derive_key_pair(found["sshHostKeySeed"], name).private_openssh
         for name in cluster.list_machines()
     }
     found |= {

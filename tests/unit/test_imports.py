@@ -129,7 +129,7 @@ def test_a_forbidden_import_is_reported(file: str, source: str, violation: str):
     ("file", "source"),
     [
         ("cluster/plan.py", "import pydantic\nfrom cluster.settings import model"),
-        ("cluster/settings/reader.py", "from . import model\nfrom ..derived_keys import HostKey"),
+        ("cluster/settings/reader.py", "from . import model\nfrom ..derived_keys import KeyPair"),
         ("components/site.py", "import pulumi\nfrom cluster import plan\nfrom components import machine"),
         ("__main__.py", "import cluster.plan\nimport components.site"),
         ("policy/rules.py", "from cluster.port_table import Source\nfrom policy import resource"),

@@ -4,8 +4,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from cluster.derived_keys import derive_host_key, extract_public_key
+from cluster.derived_keys import SshKeys, derive_key_pair, extract_public_key
 
 SEED = "00112233445566778899aabbccddeeff" * 2
 seeds = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -25,13 +26,24 @@ E53rN0c08SzNw3MYlriMAAAAAAECAwQF
 
 
 def test_the_derived_key_never_changes():
-    assert derive_host_key(SEED, "origin1").public_openssh == ORIGIN1_PUBLIC
-    assert derive_host_key(SEED, "origin1").private_openssh == ORIGIN1_PRIVATE
+    assert derive_key_pair(SEED, "origin1").public_openssh == ORIGIN1_PUBLIC
+    assert derive_key_pair(SEED, "origin1").private_openssh == ORIGIN1_PRIVATE
+
+
+def test_the_login_key_and_the_passwords_never_change():
+    keys = SshKeys(SecretStr(ORIGIN1_PRIVATE), SecretStr(SEED))
+    login = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDJgIL483eryVyeinSLGNulv6nxccMW/1aAUNB79X/m5"
+    assert keys.authorized_keys == (login, ORIGIN1_PUBLIC)
+    passwords = [keys.derive_password(purpose) for purpose in ("replication", "shared by nodes")]
+    assert [password.get_secret_value() for password in passwords] == [
+        "cd926753a242e2da679a887747cc5431",
+        "f25e0d97d8737c5a1dd628d6c54c2460",
+    ]
 
 
 @given(seeds, names)
 def test_the_private_key_file_matches_the_public_key(seed: str, name: str):
-    key = derive_host_key(seed, name)
+    key = derive_key_pair(seed, name)
     parsed = load_ssh_private_key(key.private_openssh.encode(), password=None)
     assert (
         parsed.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -45,16 +57,16 @@ def test_keys_differ_between_machines_and_between_seeds(
     seed: str, other_seed: str, name: str, other_name: str
 ):
     same = (seed, name) == (other_seed, other_name)
-    assert (derive_host_key(seed, name) == derive_host_key(other_seed, other_name)) is same
+    assert (derive_key_pair(seed, name) == derive_key_pair(other_seed, other_name)) is same
 
 
 def test_repr_does_not_show_the_private_key():
-    key = derive_host_key(SEED, "origin1")
+    key = derive_key_pair(SEED, "origin1")
     assert "PRIVATE" not in repr(key)
 
 
 def test_ssh_keygen_reads_the_private_key_file(tmp_path: Path):
-    key = derive_host_key(SEED, "origin1")
+    key = derive_key_pair(SEED, "origin1")
     file = tmp_path / "key"
     file.touch(mode=0o600)
     file.write_text(key.private_openssh)

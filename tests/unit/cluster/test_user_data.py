@@ -1,6 +1,6 @@
 import yaml
 
-from cluster.derived_keys import HostKey, derive_host_key
+from cluster.derived_keys import KeyPair, derive_key_pair
 from cluster.user_data import render_user_data
 
 WHOLE = """\
@@ -58,14 +58,14 @@ HOLD_SERVER = """\
 
 def test_the_whole_user_data_document():
     private = "-----BEGIN OPENSSH PRIVATE KEY-----\nline one\nline two\n-----END OPENSSH PRIVATE KEY-----\n"
-    host_key, client_key = HostKey(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient"
+    host_key, client_key = KeyPair(private, "ssh-ed25519 AAAAhost"), "ssh-ed25519 AAAAclient"
     assert render_user_data(host_key, client_key, runs_server=False) == WHOLE
     of_node = render_user_data(host_key, client_key, runs_server=True)
     assert of_node == WHOLE.replace("\n# The remote steps", HOLD_SERVER + "\n# The remote steps")
 
 
 def test_cloud_init_gets_the_exact_host_key():
-    key = derive_host_key("ab" * 32, "edge1")
+    key = derive_key_pair("ab" * 32, "edge1")
     document = yaml.safe_load(render_user_data(key, "ssh-ed25519 AAAAclient", runs_server=True))
     assert document["ssh_keys"] == {
         "ed25519_private": key.private_openssh,

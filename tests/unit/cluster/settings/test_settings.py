@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.derived_keys import derive_host_key
+from cluster.derived_keys import derive_key_pair
 from cluster.settings.model import NAMESPACE, REQUIRED_FROM_USER, SECRETS, Settings
 from cluster.settings.network import ExistingSubnets, Subnet
 from cluster.settings.reader import SettingsError, read_settings
@@ -35,7 +35,7 @@ REQUIRED: dict[str, object] = {
     "domain": "live.ant-media.test",
     "adminCidrs": '["203.0.113.20/32"]',
     "acme": '{"email":"operator@ant-media.test"}',
-    "sshPrivateKey": derive_host_key("ab" * 32, "operator").private_openssh.rstrip("\n"),
+    "sshPrivateKey": derive_key_pair("ab" * 32, "operator").private_openssh.rstrip("\n"),
     "sshHostKeySeed": "cd" * 32,
     "databasePassword": "databasePassword-0",
     "statisticsPassword": "statistics!Passw0rd",

@@ -48,25 +48,24 @@ def find_hook_problem(path: str) -> str | None:
     return None
 
 
-def bundle_scripts(folder: ScriptFolder) -> str:
-    """Returns all scripts that a kind of machine has, each after a line `=== NAME`."""
-    return _bundle(_read_scripts(folder))
-
-
 @cache
 def pack_scripts(folder: ScriptFolder) -> str:
     """Returns all scripts that a kind of machine has, as install-scripts.sh reads them."""
-    return pack(_read_scripts(folder))
+    paths = sorted(_list_scripts(folder), key=lambda path: path.name)
+    return pack({path.name: path.read_text() for path in paths})
 
 
 def pack(scripts: Mapping[str, str]) -> str:
     """Returns a line `=== NAME VERSION` for each script, and then the compressed bundle on one line.
 
+    The bundle has each script after a line `=== NAME`.
+
     The state has it twice for each machine, and Pulumi writes the whole state after each step. The versions name in previews
     what changes. Every build of bzip2 compresses a text to the same bytes. Those of zlib do not, so scripts would run again.
     """
     versions = [f"=== {name} {short_digest(text)}\n" for name, text in scripts.items()]
-    packed = base64.b64encode(bz2.compress(_bundle(scripts).encode())).decode()
+    bundle = "".join(f"=== {name}\n{text}" for name, text in scripts.items())
+    packed = base64.b64encode(bz2.compress(bundle.encode())).decode()
     return "".join([*versions, packed, "\n"])
 
 
@@ -87,15 +86,6 @@ def unpack_scripts(stdin: str) -> str:
 def short_digest(text: str) -> str:
     """Returns the first 12 hexadecimal digits of the text's SHA-256. As an argument, it runs a script again when the text changes."""
     return sha256(text.encode()).hexdigest()[:12]
-
-
-def _bundle(scripts: Mapping[str, str]) -> str:
-    return "".join(f"=== {name}\n{text}" for name, text in scripts.items())
-
-
-def _read_scripts(folder: ScriptFolder) -> dict[str, str]:
-    paths = sorted(_list_scripts(folder), key=lambda path: path.name)
-    return {path.name: path.read_text() for path in paths}
 
 
 def _list_scripts(folder: ScriptFolder) -> Iterator[Path]:

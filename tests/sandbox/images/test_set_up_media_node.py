@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_scripts import ScriptFolder, bundle_scripts
+from cluster.machine_scripts import ScriptFolder, pack_scripts, unpack_scripts
 from sandbox.cloud import certificates
 from sandbox.cloud.images import build, build_missing
 from tests.sandbox.images.ant_media_archive import write_stand_in_archive
@@ -103,7 +103,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def install_scripts(machines: Machines, root: Path, authority: str) -> None:
     folder = root / SCRIPTS
     machines.run("mkdir", "-p", str(folder))
-    for part in bundle_scripts(ScriptFolder.NODE).split("=== ")[1:]:
+    for part in unpack_scripts(pack_scripts(ScriptFolder.NODE)).split("=== ")[1:]:
         name, _, text = part.partition("\n")
         machines.write_file(folder / name, text)
         machines.run("chmod", "755", str(folder / name))

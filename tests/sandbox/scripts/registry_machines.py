@@ -3,7 +3,7 @@
 import socket
 from contextlib import closing
 
-from cluster.machine_scripts import INSTALLED_SCRIPTS, ScriptFolder, bundle_scripts
+from cluster.machine_scripts import INSTALLED_SCRIPTS, ScriptFolder, pack_scripts, unpack_scripts
 from sandbox.cloud.images import Layers
 from tests.sandbox.images.machines import Machines, wait_until
 
@@ -26,7 +26,7 @@ class Machine:
         self.shell(
             f"printf '#!/bin/sh' >/usr/local/sbin/apt-get && chmod +x /usr/local/sbin/apt-get && mkdir {INSTALLED_SCRIPTS} && cd {INSTALLED_SCRIPTS} &&"
             " awk '/^=== / { file = $2; next } { print > file }' && chmod +x *",
-            bundle_scripts(folder),
+            unpack_scripts(pack_scripts(folder)),
         )
 
     def _has_booted(self) -> bool:

@@ -230,28 +230,32 @@ def find_stopped_instances(prefix: str) -> dict[str, str]:
     return {instance.tags["Name"]: instance.id for instance in found}
 
 
-def find_instance_addresses(names: str, architecture: str | None = None) -> frozenset[str]:
-    """Returns the private addresses of running instances whose `Name` tag matches `names`, of one architecture or of all."""
-    return frozenset(_find_instances(names, "pending", "running", architecture=architecture).private_ips)
+def find_instance_addresses(name_pattern: str, architecture: str | None = None) -> frozenset[str]:
+    """Returns the private addresses of running instances whose `Name` tag matches `name_pattern`, of one architecture or of all."""
+    return frozenset(
+        _find_instances(name_pattern, "pending", "running", architecture=architecture).private_ips
+    )
 
 
-def _find_instances(names: str, *states: str, architecture: str | None = None) -> aws.ec2.GetInstancesResult:
+def _find_instances(
+    name_pattern: str, *states: str, architecture: str | None = None
+) -> aws.ec2.GetInstancesResult:
     # A cluster may have more machines than a filter takes values.
-    filters = [aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[names])]
+    filters = [aws.ec2.GetInstancesFilterArgs(name="tag:Name", values=[name_pattern])]
     if architecture:
         filters.append(aws.ec2.GetInstancesFilterArgs(name="architecture", values=[architecture]))
     return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=filters))
 
 
-def find_elastic_ip(name: str) -> str | None:
-    """Returns the address of the Elastic IP with a `Name` tag, or `None`."""
+def find_public_ip(name: str) -> str | None:
+    """Returns the address of the Elastic IP with this `Name` tag, or `None`."""
     found = _require(
         lambda: aws.ec2.get_eips(filters=[aws.ec2.GetEipsFilterArgs(name="tag:Name", values=[name])])
     )
     return found.public_ips[0] if found.public_ips else None
 
 
-def find_allocation(allocation_id: str) -> ElasticIp | None:
+def find_elastic_ip(allocation_id: str) -> ElasticIp | None:
     """Returns an Elastic IP that exists, or `None`."""
     found = _ask(lambda: aws.ec2.get_elastic_ip(id=allocation_id))
     if found is None:

@@ -77,7 +77,7 @@ class ClusterDatabase(pulumi.ComponentResource):
         self.url = SecretStr(f"redis://:{quote(args.password.get_secret_value(), safe='')}@127.0.0.1:6379")
         self.register_outputs({"private_ip": self.machine.private_ip})
 
-    def reach_from(
+    def set_up_proxy(
         self, node: MachineArgs, host: ScriptHost, opts: pulumi.ResourceOptions
     ) -> list[RemoteScript]:
         """Sets up a node's proxy. Returns what must be complete before the node's server starts: not the standby."""

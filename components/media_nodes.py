@@ -122,7 +122,7 @@ class MediaNodes(pulumi.ComponentResource):
         machine = Machine(node, args, self._after(*([drained] if running else [])))
         connection = machine.connection(machine.private_ip, setup.balancer.jump_host)
         host = ScriptHost(node, machine, ScriptFolder.NODE, connection, self._after())
-        reachable = database.reach_from(args, host, self._after()) if database else []
+        reachable = database.set_up_proxy(args, host, self._after()) if database else []
         set_up = RemoteScript(
             f"{node}-ant-media",
             script,

@@ -9,7 +9,7 @@ import yaml
 
 from operations.command_line import PULUMI_FAILED, new_parser, run_command
 from operations.test_clusters import lifecycle
-from operations.test_clusters.settings import RefusedError
+from operations.test_clusters.settings import CommandError
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def main() -> None:
                 print(lifecycle.list_clusters())
             case _:
                 lifecycle.delete_expired_test_clusters()
-    except RefusedError as refused:
-        sys.exit(str(refused))
+    except CommandError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

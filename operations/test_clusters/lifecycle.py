@@ -20,7 +20,7 @@ from operations.engine import ROOT
 from operations.recovery.locks import cancel_locks, current_backend
 from operations.test_clusters.expiry import Cluster, format_clusters, format_expiry, read_cluster
 from operations.test_clusters.settings import (
-    RefusedError,
+    CommandError,
     check_name,
     create_settings,
     is_test_cluster,
@@ -36,7 +36,7 @@ def bring_up(name: str, ttl: str, source: str) -> None:
     settings = settings_for(name, ttl, source)
     if name in _list_stacks():
         if _is_other_stack(name):
-            raise RefusedError(f"NAME is {name}, which is not a test cluster: give another, such as pr-123")
+            raise CommandError(f"NAME is {name}, which is not a test cluster: give another, such as pr-123")
         _restore_settings_file(name)
     file = _settings_file(name)
     stack_file.write(file, stack_file.add_secrets(settings, stack_file.read(file)))
@@ -48,7 +48,7 @@ def bring_up(name: str, ttl: str, source: str) -> None:
 def settings_for(name: str, ttl: str, source: str) -> Mapping[str, Any]:
     """Returns the settings of a test cluster, without its secrets. Changes nothing.
 
-    Raises `RefusedError` if the name, TTL or source is not possible.
+    Raises `CommandError` if the name, TTL or source is not possible.
     """
     files = {
         path.name.split(".")[1]: path for folder in (Path(), ROOT) for path in folder.glob("Pulumi.*.yaml")
@@ -57,7 +57,7 @@ def settings_for(name: str, ttl: str, source: str) -> Mapping[str, Any]:
     check_name(name, other_stacks)
     expiry = f"{datetime.now(UTC) + read_ttl(ttl):%Y-%m-%dT%H:%M:%SZ}"
     if source not in files:
-        raise RefusedError(
+        raise CommandError(
             f"STACK is {source}, but there is no Pulumi.{source}.yaml: give one of {', '.join(sorted(files))}"
         )
     return create_settings(stack_file.read(files[source]), source, name, expiry)
@@ -72,7 +72,7 @@ def delete_test_cluster(name: str) -> None:
         print(f"There is no test cluster {name}: nothing to do.")
         return
     if _is_other_stack(name):
-        raise RefusedError(f"NAME is {name}, which is not a test cluster: use make down STACK={name}")
+        raise CommandError(f"NAME is {name}, which is not a test cluster: use make down STACK={name}")
     _destroy(name)
 
 
@@ -93,7 +93,7 @@ def list_clusters() -> str:
 def delete_expired_test_clusters() -> None:
     """Deletes all expired test clusters. One that fails does not stop the others.
 
-    Raises `RefusedError` in the end if any failed.
+    Raises `CommandError` in the end if any failed.
     """
     expired: list[str] = []
     failed: list[str] = []
@@ -107,7 +107,7 @@ def delete_expired_test_clusters() -> None:
     if not expired and not failed:
         print("No test cluster has expired.")
     if failed:
-        raise RefusedError(
+        raise CommandError(
             f"These stacks could not be checked, or have expired and could not be deleted: {', '.join(failed)}."
         )
 
@@ -117,7 +117,7 @@ def _explain(error: Exception) -> str:
         return explain_aws_error(error)
     if isinstance(error, subprocess.CalledProcessError):
         return f"{' '.join(map(str, error.cmd))} failed with exit code {error.returncode}"
-    return str(error) if isinstance(error, RefusedError) else repr(error)
+    return str(error) if isinstance(error, CommandError) else repr(error)
 
 
 def _delete_if_expired(name: str) -> bool:
@@ -215,7 +215,7 @@ def _query_pulumi(*arguments: str, name: str = "") -> Any:
         result = run()
     sys.stderr.write(result.stderr)
     if result.returncode and (failure := find_aws_failure(result.stderr)):
-        raise RefusedError(str(failure))
+        raise CommandError(str(failure))
     result.check_returncode()
     return json.loads(result.stdout)
 

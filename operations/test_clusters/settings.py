@@ -33,8 +33,8 @@ _OF_THE_STACK_ALONE = (
 """Paths of the settings that a test cluster does not take over."""
 
 
-class RefusedError(ValueError):
-    """A command is refused. The message holds the argument, its value and the remedy."""
+class CommandError(Exception):
+    """A command is refused, or failed. Of a refused argument, the message holds the value and the remedy."""
 
 
 def read_ttl(text: str) -> timedelta:
@@ -42,21 +42,21 @@ def read_ttl(text: str) -> timedelta:
     match = _TTL.fullmatch(text)
     ttl = int(match[1]) * _UNITS[match[2]] if match else None
     if ttl is None or not _SHORTEST <= ttl <= _LONGEST:
-        raise RefusedError(
+        raise CommandError(
             f"TTL is {text or 'not given'}: give a time from 15m to 7d in minutes, hours or days, such as 4h"
         )
     return ttl
 
 
 def check_name(name: str, other_stacks: Collection[str] = ()) -> None:
-    """Raises `RefusedError` for an invalid name, or one of the stacks that are not test clusters."""
+    """Raises `CommandError` for an invalid name, or one of the stacks that are not test clusters."""
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
-        raise RefusedError(
+        raise CommandError(
             f"NAME is {name or 'not given'}: give lower-case letters, digits and single dashes, a letter first, "
             f"at most {_LONGEST_NAME} characters, such as pr-123"
         )
     if name in other_stacks:
-        raise RefusedError(f"NAME is {name}, which is not a test cluster: give another, such as pr-123")
+        raise CommandError(f"NAME is {name}, which is not a test cluster: give another, such as pr-123")
 
 
 def choose_network(name: str) -> str:
@@ -81,7 +81,7 @@ def create_settings(source: Mapping[str, Any], stack: str, name: str, expiry: st
             f"  {line.replace('pulumi config set', f'pulumi config set --stack {stack}')}"
             for line in problems
         )
-        raise RefusedError("\n".join([f"A test cluster cannot use the settings of {stack}:", *lines]))
+        raise CommandError("\n".join([f"A test cluster cannot use the settings of {stack}:", *lines]))
 
     for path in _OF_THE_STACK_ALONE:
         config = _without(config, _key(path[0]), *path[1:])

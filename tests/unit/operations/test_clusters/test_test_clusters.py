@@ -20,7 +20,7 @@ from operations import stack_file
 from operations.test_clusters.expiry import Cluster, format_clusters, read_cluster
 from operations.test_clusters.settings import (
     NETWORKS,
-    RefusedError,
+    CommandError,
     check_name,
     choose_network,
     create_settings,
@@ -74,7 +74,7 @@ def test_ttl_is_given_in_minutes_hours_or_days(text: str, ttl: timedelta) -> Non
     "text", ["", "4", "h", "-4h", "04h", "4 h", "4h30m", "1w", "14m", "8d", "99999d", "٤h"]
 )
 def test_invalid_ttl_is_refused(text: str) -> None:
-    with pytest.raises(RefusedError, match=r"^TTL is .*: give a time from 15m to 7d"):
+    with pytest.raises(CommandError, match=r"^TTL is .*: give a time from 15m to 7d"):
         read_ttl(text)
 
 
@@ -82,12 +82,12 @@ def test_invalid_ttl_is_refused(text: str) -> None:
     "name", ["", "PR-1", "pr_1", "-pr", "pr-", "pr--1", "1pr", "pr.1", "../dev", "pr 1", "p" * 32]
 )
 def test_name_that_is_no_host_name_label_is_refused(name: str) -> None:
-    with pytest.raises(RefusedError, match=r"^NAME is .*: give lower-case letters"):
+    with pytest.raises(CommandError, match=r"^NAME is .*: give lower-case letters"):
         check_name(name)
 
 
 def test_name_of_another_stack_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"^NAME is prod, which is not a test cluster"):
+    with pytest.raises(CommandError, match=r"^NAME is prod, which is not a test cluster"):
         check_name("prod", ("dev", "prod"))
 
 
@@ -185,7 +185,7 @@ def test_update_keeps_the_secrets_of_a_test_cluster() -> None:
     ],
 )  # fmt: skip
 def test_unsuitable_stack_is_refused(source: dict[str, Any], problem: str) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(CommandError) as refused:
         create_settings(source, "dev", "pr-123", EXPIRY)
     heading, line = str(refused.value).splitlines()
     assert heading == "A test cluster cannot use the settings of dev:"

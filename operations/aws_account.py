@@ -14,7 +14,7 @@ from operations.stack_state import StackState
 _LIMITS = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
 
 
-class Account:
+class AwsClients:
     """Creates boto3 clients with the region, credentials and endpoints of an AWS provider's inputs."""
 
     def __init__(self, provider: Mapping[str, Any]) -> None:
@@ -30,29 +30,29 @@ class Account:
         )
         self._clients: dict[str, Any] = {}
 
-    def __call__(self, service: str) -> Any:
+    def client(self, service: str) -> Any:
         if service not in self._clients:
             endpoint = self._endpoints.get(service)
             self._clients[service] = self._session.client(service, endpoint_url=endpoint, config=_LIMITS)
         return self._clients[service]
 
 
-def describe_instances(account: Account, state: StackState) -> list[Mapping[str, Any]]:
+def describe_instances(aws: AwsClients, state: StackState) -> list[Mapping[str, Any]]:
     """Returns what AWS knows of the stack's instances. Terminated ones disappear after an hour."""
-    found = _describe(account, "describe_instances", "instance-id", state.instances, "Reservations")
+    found = _describe(aws, "describe_instances", "instance-id", state.instances, "Reservations")
     return [instance for reservation in found for instance in reservation["Instances"]]
 
 
-def describe_rules(account: Account, state: StackState) -> list[Mapping[str, Any]]:
+def describe_rules(aws: AwsClients, state: StackState) -> list[Mapping[str, Any]]:
     """Returns the rules of the stack's security groups."""
     groups = state.security_groups
-    return _describe(account, "describe_security_group_rules", "group-id", groups, "SecurityGroupRules")
+    return _describe(aws, "describe_security_group_rules", "group-id", groups, "SecurityGroupRules")
 
 
 def _describe(
-    account: Account, operation: str, filter: str, ids: Iterable[str], key: str
+    aws: AwsClients, operation: str, filter: str, ids: Iterable[str], key: str
 ) -> list[Mapping[str, Any]]:
-    ec2 = account("ec2")
+    ec2 = aws.client("ec2")
     found: list[Mapping[str, Any]] = []
     for values in split_filter_values(ids):
         pages = ec2.get_paginator(operation).paginate(Filters=[{"Name": filter, "Values": values}])

@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.access import SSH_PORT, find_own_address, read_access
-from operations.aws_account import Account, describe_instances, describe_rules
+from operations.aws_account import AwsClients, describe_instances, describe_rules
 from operations.aws_failures import explain_aws_error, find_aws_failure
 from operations.drift.aws import find_stopped, read_refresh, read_rules
 from operations.drift.findings import CLOUD, STATE, AddedRule, Difference, Drift, Unreachable
@@ -85,9 +85,9 @@ class _Account:
 
 def _check_account(state: StackState) -> _Account | Unreachable:
     try:
-        account = Account(state.provider)
-        instances = read_instances(state, describe_instances(account, state))
-        return _Account(instances, describe_rules(account, state))
+        aws = AwsClients(state.provider)
+        instances = read_instances(state, describe_instances(aws, state))
+        return _Account(instances, describe_rules(aws, state))
     except (BotoCoreError, ClientError) as error:
         return Unreachable(CLOUD, explain_aws_error(error))
 

@@ -54,12 +54,12 @@ def _resolve_pending_operations(stack: str) -> None:
 
 def _find_created_resources(stack: str, pending: Sequence[Resource]) -> dict[str, list[str]]:
     """Returns the ids of what pending create operations created, by URN. Waits until AWS lists it."""
-    from operations.aws_account import Account
+    from operations.aws_account import AwsClients
     from operations.recovery.untracked_resources import find_ids
 
     # The provider's credentials are needed in plain text. This copy of the state is not written to any file.
     state: dict[str, Any] = _export(stack, "--show-secrets")["deployment"]
-    accounts: dict[str, Account] = {}
+    aws: dict[str, AwsClients] = {}
     for resource in pending:
         provider = find_provider(state, resource)
         if provider is None:
@@ -68,13 +68,13 @@ def _find_created_resources(stack: str, pending: Sequence[Resource]) -> dict[str
                 "state: delete the resource at AWS if it exists there, and then run "
                 f"pulumi refresh --clear-pending-creates --stack {stack}"
             )
-        if resource["provider"] not in accounts:
-            accounts[resource["provider"]] = Account(_decrypt(provider["inputs"]))
+        if resource["provider"] not in aws:
+            aws[resource["provider"]] = AwsClients(_decrypt(provider["inputs"]))
     deadline = datetime.fromisoformat(state["manifest"]["time"]).timestamp() + VISIBLE_WITHIN
     while True:
         created_ids: dict[str, list[str]] = {}
         for resource in pending:
-            found = find_ids(accounts[resource["provider"]], resource["type"], resource["inputs"])
+            found = find_ids(aws[resource["provider"]], resource["type"], resource["inputs"])
             created_ids[resource["urn"]] = drop_tracked_ids(state, resource["type"], found)
         if all(created_ids.values()) or time.time() > deadline:
             return created_ids

@@ -6,18 +6,18 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from operations.aws_account import Account
+from operations.aws_account import AwsClients
 from operations.aws_failures import is_not_found
 
 Inputs = Mapping[str, Any]
 
 
-def find_ids(account: Account, type: str, inputs: Inputs) -> list[str]:
+def find_ids(aws: AwsClients, type: str, inputs: Inputs) -> list[str]:
     """Returns the ids of matching resources, in the provider's format. Empty for a type without a finder."""
     if type not in FINDERS:
         return []
     try:
-        return FINDERS[type](account, inputs)
+        return FINDERS[type](aws, inputs)
     except ClientError as error:
         if is_not_found(error):
             return []
@@ -38,32 +38,32 @@ def _tag_filters(inputs: Inputs) -> list[dict[str, Any]]:
 
 def _find_tagged(
     describe: str, key: str, id: str, *filters: tuple[str, str]
-) -> Callable[[Account, Inputs], list[str]]:
+) -> Callable[[AwsClients, Inputs], list[str]]:
     """Returns a finder by tags, which a resource has from its creation on, and by inputs with an EC2 filter."""
 
-    def finder(account: Account, inputs: Inputs) -> list[str]:
+    def finder(aws: AwsClients, inputs: Inputs) -> list[str]:
         tags = _tag_filters(inputs)
         by_input = [{"Name": name, "Values": [str(inputs[own])]} for own, name in filters if own in inputs]
         if not tags:
             return []
-        found = getattr(account("ec2"), describe)(Filters=[*tags, *by_input])[key]
+        found = getattr(aws.client("ec2"), describe)(Filters=[*tags, *by_input])[key]
         return [str(one[id]) for one in found]
 
     return finder
 
 
-def _find_instances(account: Account, inputs: Inputs) -> list[str]:
+def _find_instances(aws: AwsClients, inputs: Inputs) -> list[str]:
     exists = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
-    found = account("ec2").describe_instances(Filters=[*_tag_filters(inputs), *exists])["Reservations"]
+    found = aws.client("ec2").describe_instances(Filters=[*_tag_filters(inputs), *exists])["Reservations"]
     return [str(one["InstanceId"]) for reservation in found for one in reservation["Instances"]]
 
 
-def _find_rules(egress: bool) -> Callable[[Account, Inputs], list[str]]:
+def _find_rules(egress: bool) -> Callable[[AwsClients, Inputs], list[str]]:
     """Returns a finder by protocol, ports and peer, because all rules of a stack have the same tags."""
 
-    def finder(account: Account, inputs: Inputs) -> list[str]:
+    def finder(aws: AwsClients, inputs: Inputs) -> list[str]:
         of_group = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
-        found = account("ec2").describe_security_group_rules(Filters=of_group)["SecurityGroupRules"]
+        found = aws.client("ec2").describe_security_group_rules(Filters=of_group)["SecurityGroupRules"]
         return [
             str(rule["SecurityGroupRuleId"])
             for rule in found
@@ -77,17 +77,17 @@ def _find_rules(egress: bool) -> Callable[[Account, Inputs], list[str]]:
     return finder
 
 
-def _find_route(account: Account, inputs: Inputs) -> list[str]:
+def _find_route(aws: AwsClients, inputs: Inputs) -> list[str]:
     table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
-    for found in account("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]:
+    for found in aws.client("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]:
         if any(route.get("DestinationCidrBlock") == destination for route in found["Routes"]):
             return [f"r-{table}{zlib.crc32(destination.encode())}"]
     return []
 
 
-def _find_route_table_association(account: Account, inputs: Inputs) -> list[str]:
+def _find_route_table_association(aws: AwsClients, inputs: Inputs) -> list[str]:
     of_subnet = [{"Name": "association.subnet-id", "Values": [inputs["subnetId"]]}]
-    found = account("ec2").describe_route_tables(Filters=of_subnet)["RouteTables"]
+    found = aws.client("ec2").describe_route_tables(Filters=of_subnet)["RouteTables"]
     return [
         str(association["RouteTableAssociationId"])
         for table in found
@@ -96,15 +96,15 @@ def _find_route_table_association(account: Account, inputs: Inputs) -> list[str]
     ]
 
 
-def _find_address_association(account: Account, inputs: Inputs) -> list[str]:
-    found = account("ec2").describe_addresses(AllocationIds=[inputs["allocationId"]])["Addresses"]
+def _find_address_association(aws: AwsClients, inputs: Inputs) -> list[str]:
+    found = aws.client("ec2").describe_addresses(AllocationIds=[inputs["allocationId"]])["Addresses"]
     return [str(one["AssociationId"]) for one in found if one.get("InstanceId") == inputs["instanceId"]]
 
 
-def _find_record(account: Account, inputs: Inputs) -> list[str]:
+def _find_record(aws: AwsClients, inputs: Inputs) -> list[str]:
     """Ignores a record with other values: it existed before, and Route 53 refuses to create another."""
     zone, name, type = inputs["zoneId"], str(inputs["name"]).rstrip(".").lower(), inputs["type"]
-    found = account("route53").list_resource_record_sets(
+    found = aws.client("route53").list_resource_record_sets(
         HostedZoneId=zone, StartRecordName=name, StartRecordType=type, MaxItems="1"
     )["ResourceRecordSets"]
     return [
@@ -120,23 +120,23 @@ def _has_tags(inputs: Inputs, tags: list[dict[str, str]]) -> bool:
     return get_tags(inputs).items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
 
 
-def _find_role(account: Account, inputs: Inputs) -> list[str]:
-    role = account("iam").get_role(RoleName=inputs["name"])["Role"]
+def _find_role(aws: AwsClients, inputs: Inputs) -> list[str]:
+    role = aws.client("iam").get_role(RoleName=inputs["name"])["Role"]
     return [str(role["RoleName"])] if _has_tags(inputs, role.get("Tags", [])) else []
 
 
-def _find_role_policy(account: Account, inputs: Inputs) -> list[str]:
-    found = account("iam").get_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
+def _find_role_policy(aws: AwsClients, inputs: Inputs) -> list[str]:
+    found = aws.client("iam").get_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
     return [f"{found['RoleName']}:{found['PolicyName']}"]
 
 
-def _find_instance_profile(account: Account, inputs: Inputs) -> list[str]:
-    profile = account("iam").get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]
+def _find_instance_profile(aws: AwsClients, inputs: Inputs) -> list[str]:
+    profile = aws.client("iam").get_instance_profile(InstanceProfileName=inputs["name"])["InstanceProfile"]
     return [str(profile["InstanceProfileName"])] if _has_tags(inputs, profile.get("Tags", [])) else []
 
 
-def _find_secret(account: Account, inputs: Inputs) -> list[str]:
-    found = account("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [inputs["name"]]}])
+def _find_secret(aws: AwsClients, inputs: Inputs) -> list[str]:
+    found = aws.client("secretsmanager").list_secrets(Filters=[{"Key": "name", "Values": [inputs["name"]]}])
     return [
         str(one["ARN"])
         for one in found["SecretList"]
@@ -144,23 +144,23 @@ def _find_secret(account: Account, inputs: Inputs) -> list[str]:
     ]
 
 
-def _find_user(account: Account, inputs: Inputs) -> list[str]:
-    user = account("iam").get_user(UserName=inputs["name"])["User"]
+def _find_user(aws: AwsClients, inputs: Inputs) -> list[str]:
+    user = aws.client("iam").get_user(UserName=inputs["name"])["User"]
     return [str(user["UserName"])] if _has_tags(inputs, user.get("Tags", [])) else []
 
 
-def _find_user_policy(account: Account, inputs: Inputs) -> list[str]:
-    found = account("iam").get_user_policy(UserName=inputs["user"], PolicyName=inputs["name"])
+def _find_user_policy(aws: AwsClients, inputs: Inputs) -> list[str]:
+    found = aws.client("iam").get_user_policy(UserName=inputs["user"], PolicyName=inputs["name"])
     return [f"{found['UserName']}:{found['PolicyName']}"]
 
 
-def _find_bucket(account: Account, inputs: Inputs) -> list[str]:
+def _find_bucket(aws: AwsClients, inputs: Inputs) -> list[str]:
     """Ignores a bucket without the stack's tags: an update gives them after the creation, and another stack may have kept it."""
-    found = account("s3").get_bucket_tagging(Bucket=inputs["bucket"])
+    found = aws.client("s3").get_bucket_tagging(Bucket=inputs["bucket"])
     return [str(inputs["bucket"])] if _has_tags(inputs, found["TagSet"]) else []
 
 
-FINDERS: Mapping[str, Callable[[Account, Inputs], list[str]]] = {
+FINDERS: Mapping[str, Callable[[AwsClients, Inputs], list[str]]] = {
     "aws:ec2/vpc:Vpc": _find_tagged("describe_vpcs", "Vpcs", "VpcId"),
     "aws:ec2/subnet:Subnet": _find_tagged(
         "describe_subnets", "Subnets", "SubnetId", ("cidrBlock", "cidr-block")

@@ -6,7 +6,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.access import AccessProblem, find_own_address, read_access
-from operations.aws_account import Account, describe_instances, describe_rules
+from operations.aws_account import AwsClients, describe_instances, describe_rules
 from operations.aws_failures import explain_aws_error
 from operations.instances import Instance, read_instances
 from operations.stack_state import StackState
@@ -21,8 +21,8 @@ class AccountCheck:
 
     def read_instances(self) -> Sequence[Instance] | Unreachable:
         try:
-            account = Account(self._state.provider)
-            return read_instances(self._state, describe_instances(account, self._state))
+            aws = AwsClients(self._state.provider)
+            return read_instances(self._state, describe_instances(aws, self._state))
         except (BotoCoreError, ClientError) as error:
             return Unreachable(explain_aws_error(error))
 
@@ -31,7 +31,7 @@ class AccountCheck:
     ) -> AccessProblem | None:
         """Returns why AWS does not admit this machine to ports, or None if AWS admits this machine, or does not answer."""
         try:
-            rules = describe_rules(Account(self._state.provider), self._state)
+            rules = describe_rules(AwsClients(self._state.provider), self._state)
         except (BotoCoreError, ClientError):
             return None  # `read_instances` reports it
         access = read_access(self._state, configuration, rules, ports)

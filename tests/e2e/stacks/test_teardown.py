@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from operations.aws_account import Account as ProviderAccount
+from operations.aws_account import AwsClients
 from operations.recovery.untracked_resources import find_ids
 from tests.e2e.aws_account import EC2_KINDS, IAM_KINDS, AwsAccount, Resource
 from tests.e2e.clients import SandboxInternet
@@ -88,12 +88,11 @@ def test_recovery_finds_every_resource_of_a_stack_in_aws(
 ) -> None:
     resources = resumed.result().list_resources()
     provider = next(resource for resource in resources if resource["type"] == "pulumi:providers:aws")
-    provider_account = ProviderAccount(provider["inputs"])
+    aws = AwsClients(provider["inputs"])
     aws_resources = [resource for resource in resources if resource["type"].startswith("aws:")]
     found = internet.call(
         lambda: {
-            resource["urn"]: find_ids(provider_account, resource["type"], resource["inputs"])
-            for resource in aws_resources
+            resource["urn"]: find_ids(aws, resource["type"], resource["inputs"]) for resource in aws_resources
         }
     )
     assert found == {resource["urn"]: [resource["id"]] for resource in aws_resources}

@@ -316,7 +316,7 @@ def test_calls_of_operations_are_allowed() -> None:
     allowed = {action.lower() for document in PERMISSIONS for _, action in allowed_actions(document)}
     text = "".join(path.read_text() for path in (FOLDER.parents[1] / "operations").rglob("*.py"))
     calls = [
-        *re.findall(r'account\("(\w+)"\)\.(\w+)\(', text),
+        *re.findall(r'aws\.client\("(\w+)"\)\.(\w+)\(', text),
         *(("ec2", name) for name in re.findall(r'"(describe_\w+)"', text)),
     ]
     assert len(calls) > 10

@@ -42,8 +42,8 @@ class PlannedSubnet:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """A machine with its name and its planned address."""
+class MachinePlace:
+    """A machine's name, role and place in the network."""
 
     name: str
     """`load-balancer`, `database`, `origin1`, `edge1`, …"""
@@ -65,11 +65,11 @@ class AddressPlan:
     vpc_cidr: str | None
     """None if the subnets already exist."""
     subnets: tuple[PlannedSubnet, ...]
-    load_balancer: Machine
-    database: Machine
+    load_balancer: MachinePlace
+    database: MachinePlace
     """Has an address even if the cluster needs no database machine."""
-    origins: tuple[Machine, ...]
-    edges: tuple[Machine, ...]
+    origins: tuple[MachinePlace, ...]
+    edges: tuple[MachinePlace, ...]
 
 
 class AddressPlanError(ValueError):
@@ -89,19 +89,19 @@ def plan_addresses(
 
     public = subnets
 
-    def machine(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> Machine:
+    def place(name: str, role: Role, index: int, subnet: PlannedSubnet, offset: int) -> MachinePlace:
         address = str(IPv4Network(subnet.cidr)[offset])
         addresses = frozenset(str(block[offset]) for block in blocks)
-        return Machine(name, role, index, address, addresses, subnet.index)
+        return MachinePlace(name, role, index, address, addresses, subnet.index)
 
-    def origin(index: int) -> Machine:
+    def origin(index: int) -> MachinePlace:
         subnet = public[index % len(public)]
-        return machine(f"origin{index + 1}", Role.ORIGIN, index, subnet, _FIRST_NODE_OFFSET + index)
+        return place(f"origin{index + 1}", Role.ORIGIN, index, subnet, _FIRST_NODE_OFFSET + index)
 
-    def edge(index: int) -> Machine:
-        return machine(f"edge{index + 1}", Role.EDGE, index, public[index % len(public)], -2 - index)
+    def edge(index: int) -> MachinePlace:
+        return place(f"edge{index + 1}", Role.EDGE, index, public[index % len(public)], -2 - index)
 
-    database = machine(Role.DATABASE.value, Role.DATABASE, 0, public[0], _DATABASE_OFFSET)
+    database = place(Role.DATABASE.value, Role.DATABASE, 0, public[0], _DATABASE_OFFSET)
     if database_subnet:
         private = PlannedSubnet(len(subnets), database_subnet.cidr, database_subnet.id, public=False)
         address = str(IPv4Network(private.cidr)[_DATABASE_OFFSET])
@@ -110,7 +110,7 @@ def plan_addresses(
     return AddressPlan(
         vpc_cidr=network.cidr if isinstance(network, OwnNetwork) else None,
         subnets=subnets,
-        load_balancer=machine(
+        load_balancer=place(
             Role.LOAD_BALANCER.value, Role.LOAD_BALANCER, 0, public[0], _LOAD_BALANCER_OFFSET
         ),
         database=database,

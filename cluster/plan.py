@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from cluster import address_plan
-from cluster.address_plan import AddressPlan, plan_addresses
+from cluster.address_plan import AddressPlan, MachinePlace, plan_addresses
 from cluster.derived_keys import SshKeys
 from cluster.haproxy_config import HAProxyConfig, Server
 from cluster.port_table import PortTable, SecurityGroup, plan_ports
@@ -22,7 +21,7 @@ from cluster.settings.server_settings import ServerSettingsPlan, plan_server_set
 class MachinePlan:
     """A machine to create."""
 
-    place: address_plan.Machine
+    place: MachinePlace
     """Name, role, subnet and private address."""
     image: str
     """An image as the settings name it: `debian-13` or an AMI id, for example."""
@@ -163,7 +162,7 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
     linux, media = settings.linux_image, settings.media_image
 
     def machine(
-        place: address_plan.Machine,
+        place: MachinePlace,
         size: LoadBalancerSettings | DatabaseSettings | MediaNodeSettings,
         image: str,
         *groups: SecurityGroup,
@@ -174,10 +173,10 @@ def plan_cluster(name: str, settings: Settings) -> ClusterPlan:
         size_of = size.instance_type, size.volume_size
         return MachinePlan(place, image, *size_of, groups, protect, monitored, public)
 
-    def origin(place: address_plan.Machine) -> MachinePlan:
+    def origin(place: MachinePlace) -> MachinePlan:
         return machine(place, settings.origins, media, SecurityGroup.NODES, SecurityGroup.ORIGINS)
 
-    def edge(place: address_plan.Machine) -> MachinePlan:
+    def edge(place: MachinePlace) -> MachinePlan:
         return machine(place, settings.edges, media, SecurityGroup.NODES)
 
     database = machine(
@@ -246,7 +245,7 @@ def plan_haproxy(settings: Settings, addresses: AddressPlan, memory_mib: int) ->
     )
 
 
-def _servers(nodes: Sequence[address_plan.Machine]) -> tuple[Server, ...]:
+def _servers(nodes: Sequence[MachinePlace]) -> tuple[Server, ...]:
     return tuple(Server(node.name, node.address) for node in nodes)
 
 

@@ -10,8 +10,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_command as command
 
-from cluster import address_plan
 from cluster.account import Image
+from cluster.address_plan import MachinePlace, Role
 from cluster.derived_keys import KeyPair, SshKeys, derive_key_pair
 from cluster.user_data import REMOTE_USER, render_user_data
 
@@ -25,7 +25,7 @@ class MachineArgs:
 
     cluster: str
     """First part of the `Name` tag."""
-    place: address_plan.Machine
+    place: MachinePlace
     """Name, role and private address."""
     image: Image
     instance_type: str
@@ -67,7 +67,7 @@ class MachineArgs:
     @cached_property
     def user_data(self) -> str:
         """Contains the machine's private host key."""
-        runs_server = self.place.role in (address_plan.Role.ORIGIN, address_plan.Role.EDGE)
+        runs_server = self.place.role in (Role.ORIGIN, Role.EDGE)
         return render_user_data(self.host_key, self.ssh.login_key.public_openssh, runs_server=runs_server)
 
     @property

@@ -13,7 +13,7 @@ from cluster.account import (
     find_account_problems,
     plan_recordings,
 )
-from cluster.address_plan import Machine
+from cluster.address_plan import MachinePlace
 from cluster.plan import ClusterPlan, MachinePlan
 from components import aws_queries
 from components.account_facts import AccountFacts, EntryFacts
@@ -105,7 +105,7 @@ def _read_account(plan: ClusterPlan) -> Account:
         bucket=aws_queries.find_bucket(plan.recordings.bucket)
         if plan.recordings and not plan.recordings.creates_bucket
         else None,
-        elastic_ip=aws_queries.find_allocation(plan.entry.elastic_ip) if plan.entry.elastic_ip else None,
+        elastic_ip=aws_queries.find_elastic_ip(plan.entry.elastic_ip) if plan.entry.elastic_ip else None,
     )
 
 
@@ -135,7 +135,7 @@ def _find_replaced(plan: ClusterPlan, account: Account, running: frozenset[str])
 
 def _find_load_balancer_ip(name: str, own: ElasticIp | None) -> str | None:
     """Returns the Elastic IP of the load balancer of this name. The user's own leads to it only if it is associated."""
-    return own.public_ip if own and own.user == name else aws_queries.find_elastic_ip(name)
+    return own.public_ip if own and own.user == name else aws_queries.find_public_ip(name)
 
 
 def _read_subnets(plan: ClusterPlan, zones: Collection[str]) -> tuple[list[Subnet], dict[str, Subnet | None]]:
@@ -151,7 +151,7 @@ def _list_machines(plan: ClusterPlan) -> list[MachinePlan]:
     return [machine for group in plan.machines.values() for machine in group]
 
 
-def _list_places(plan: ClusterPlan) -> list[Machine]:
+def _list_places(plan: ClusterPlan) -> list[MachinePlace]:
     return [machine.place for machine in _list_machines(plan)]
 
 

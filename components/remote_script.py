@@ -7,7 +7,7 @@ import pulumi
 import pulumi_command as command
 from pydantic import SecretStr
 
-from cluster import address_plan
+from cluster.address_plan import MachinePlace
 from cluster.machine_scripts import (
     INSTALLED_SCRIPTS,
     ScriptFolder,
@@ -138,7 +138,7 @@ def run_hook(
     name: str,
     path: str,
     host: ScriptHost,
-    machine: address_plan.Machine,
+    place: MachinePlace,
     set_up: RemoteScript,
     opts: pulumi.ResourceOptions,
 ) -> RemoteScript:
@@ -147,7 +147,7 @@ def run_hook(
         name,
         "run-hook.sh",
         host,
-        args=[machine.name, machine.role],
+        args=[place.name, place.role],
         stdin=read_hook(path),
         triggers=[set_up.id],
         timeout=900,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.address_plan import AddressPlan, AddressPlanError, Machine, plan_addresses
+from cluster.address_plan import AddressPlan, AddressPlanError, MachinePlace, plan_addresses
 from cluster.settings.network import ExistingSubnets, OwnNetwork, Subnet
 
 own_networks = st.builds(
@@ -20,7 +20,7 @@ existing_subnets = st.lists(st.integers(22, 28), min_size=1, max_size=5).map(
 networks = own_networks | existing_subnets
 
 
-def list_machines(addresses: AddressPlan) -> list[Machine]:
+def list_machines(addresses: AddressPlan) -> list[MachinePlace]:
     return [addresses.load_balancer, addresses.database, *addresses.origins, *addresses.edges]
 
 

@@ -95,21 +95,20 @@ class MediaNodes(pulumi.ComponentResource):
         # Without a registry, a single node runs in standalone mode.
         database_url = database.url if database else plan.database_url
         registry = database.registry if database else ""
-        script = "set-up-media-node.sh"
-        script_args = [
-            plan.source,
-            "cluster" if database_url else "standalone",
-            plan.panel_email,
-            plan.server_settings.at_start,
-        ]
-        secrets = [plan.license_key, plan.panel_password, database_url, plan.server_settings.secret]
-        # Changes with everything that replaces the machine or restarts its server. Live settings, the applications, the zip's URL
-        # and the shared secret do not: another seed replaces the machine.
-        # The machine's fingerprint depends on its private host key, so the digest reveals nothing about the secrets.
-        digest = short_digest(
-            args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, script_args, secrets)
+        script, mode = "set-up-media-node.sh", "cluster" if database_url else "standalone"
+        at_start = plan.server_settings.at_start
+        # Changes with everything that replaces the machine or restarts its server. The panel's user, live settings, the applications,
+        # the zip's URL and the shared secret do not: another seed replaces the machine.
+        restarts = fingerprint_script(
+            ScriptFolder.NODE,
+            script,
+            [plan.source, mode, at_start],
+            [plan.license_key, database_url, plan.server_settings.secret],
         )
+        # The machine's fingerprint depends on its private host key, so a digest with it reveals nothing about the secrets.
+        digest = short_digest(args.fingerprint + restarts)
         served_with = pulumi.Output.concat(digest, "-", registry)
+        secrets = [plan.license_key, plan.panel_password, database_url, plan.server_settings.secret]
         drained = RemoteScript(
             f"{node}-drain",
             "drain-server.sh",
@@ -127,11 +126,20 @@ class MediaNodes(pulumi.ComponentResource):
             f"{node}-ant-media",
             script,
             host,
-            args=[*script_args, _format_live_settings(plan, machine), *plan.applications],
+            args=[
+                plan.source,
+                mode,
+                plan.panel_email,
+                at_start,
+                _format_live_settings(plan, machine),
+                *plan.applications,
+            ],
             secrets=[*secrets, plan.zip_url, args.ssh.derive_password("shared by nodes")],
             stdin=pulumi.Output.concat(registry, "\n"),
-            # While the registry is unknown, so is standard input: the digest then ties a saved plan to the secrets.
-            triggers=[digest],
+            # While the registry is unknown, so is standard input: this digest then ties a saved plan to the secrets.
+            triggers=[
+                short_digest(args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, [], secrets))
+            ],
             timeout=1200,
             opts=self._after(drained, *reachable),
         )

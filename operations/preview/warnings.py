@@ -51,6 +51,7 @@ def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> lis
     """
     losses = {**_LOSSES, "": _describe_lost_recordings(before)}
     machines = [step for step in steps if step.type == INSTANCE]
+    drained, seconds = _find_drained(steps)
     machines.sort(key=lambda step: [Role.LOAD_BALANCER, Role.DATABASE, step.name].index(step.name))
     warnings = [
         warning for step in machines for warning in _check_machine(step, losses.get(step.name, losses[""]))
@@ -61,9 +62,14 @@ def find_warnings(steps: Sequence[Step], before: Sequence[Resource] = ()) -> lis
         warning
         for step in steps
         if step.type != INSTANCE
-        for warning in (_check_command(step) if step.is_command else _check_resource(step))
+        for warning in (_check_command(step, drained) if step.is_command else _check_resource(step))
     ]
-    warnings += _find_waits(steps)
+    warnings += _check_removals(steps)
+    if drained:
+        total = seconds * len(drained)
+        in_all = f" ({total} s in all)" if total > seconds else ""
+        message = "drained before it restarts or is replaced, one node of a role after the other"
+        warnings.append(PreviewWarning(tuple(drained), f"{message}: {_describe_wait(seconds)}{in_all}"))
     return _merge(warnings)
 
 
@@ -131,6 +137,11 @@ def _restarts(arguments: Sequence[str]) -> Sequence[str]:
     return [*arguments[1:2], *arguments[3:4]]
 
 
+def _panel_user(inputs: Mapping[str, Any]) -> str:
+    """Returns the argument of set-up-media-node.sh that names the user of the web panel."""
+    return parse_script(inputs)[1][2]
+
+
 def _is_upgrade(step: Step) -> bool:
     script, arguments = step.script
     return (
@@ -160,11 +171,10 @@ def _check_haproxy_cfg(change: HAProxyCfgChange | None) -> Iterable[PreviewWarni
             )
 
 
-def _check_command(step: Step) -> Iterable[PreviewWarning]:
+def _check_command(step: Step, drained: Sequence[str]) -> Iterable[PreviewWarning]:
     if step.op not in ("update", "replace"):
         return
     script, arguments = step.script
-    stdin_changes = "stdin" in step.changed
     if script == "set-up-media-node.sh" and step.new.get("stdin") == UNKNOWN:
         # The registry's id, which install-valkey.sh prints.
         yield PreviewWarning(
@@ -174,11 +184,23 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
         )
     elif script == "set-up-media-node.sh" and (
         not _is_upgrade(step)
-        and (stdin_changes or step.tainted or _restarts(arguments) != _restarts(parse_script(step.old)[1]))
+        and (
+            step.tainted
+            or ("stdin" in step.changed and step.name.removesuffix("-ant-media") in drained)
+            or _restarts(arguments) != _restarts(parse_script(step.old)[1])
+        )
     ):
         yield PreviewWarning(
             (step.name.removesuffix("-ant-media"),),
             f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}",
+        )
+    elif script == "set-up-media-node.sh" and (old := _panel_user(step.old)) != (
+        new := _panel_user(step.new)
+    ):
+        yield PreviewWarning(
+            (step.name.removesuffix("-ant-media"),),
+            f"the program logs in to the web panel as {new} instead of {old}. The panel keeps its users: create this one there, "
+            "or set panelEmail to one that it has",
         )
     elif script == "install-valkey.sh" and step.tainted and arguments[0] == "database":
         yield PreviewWarning(
@@ -193,9 +215,9 @@ def _check_command(step: Step) -> Iterable[PreviewWarning]:
         )
 
 
-def _find_waits(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
-    """Yields who is drained, and how long the update waits for it at most."""
-    restarting: list[str] = []
+def _find_drained(steps: Sequence[Step]) -> tuple[list[str], int]:
+    """Returns the nodes that are drained before they restart or are replaced, and for how many seconds at most."""
+    drained: list[str] = []
     seconds = 0
     for step in steps:
         script, arguments = parse_script(step.old)
@@ -203,22 +225,21 @@ def _find_waits(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
             # After a new database the new arguments are unknown.
             new = step.script[1] or arguments
             if step.tainted or not step.script[0] or new[2:] != arguments[2:]:
-                restarting.append(step.name.removesuffix("-drain"))
+                drained.append(step.name.removesuffix("-drain"))
                 seconds = int(new[1])
-        elif script == "drain-removed-servers.sh" and step.script[0] == script:
+    return drained, seconds
+
+
+def _check_removals(steps: Sequence[Step]) -> Iterable[PreviewWarning]:
+    for step in steps:
+        script, arguments = parse_script(step.old)
+        if script == "drain-removed-servers.sh" and step.script[0] == script:
             wait, *staying = step.script[1]
             removed = [name for name in arguments[1:] if name not in staying]
             if removed:
                 yield PreviewWarning(
                     tuple(removed), f"drained before its machine is deleted: {_describe_wait(int(wait))}"
                 )
-    if restarting:
-        total = seconds * len(restarting)
-        in_all = f" ({total} s in all)" if total > seconds else ""
-        yield PreviewWarning(
-            tuple(restarting),
-            f"drained before it restarts or is replaced, one node of a role after the other: {_describe_wait(seconds)}{in_all}",
-        )
 
 
 def _describe_wait(seconds: int) -> str:

@@ -37,7 +37,7 @@ def log_in(email: str) -> bool:
 def explain_refused_login(email: str, names: str) -> str:
     """Returns why the settings with these names were not set, and the remedy."""
     return (
-        f"{email} cannot log in to the web panel with panelPassword, so {names} were not set. "
-        "If the password was changed in the panel, set panelPassword to it. After some failed logins Ant Media Server "
-        "refuses all for five minutes."
+        f"{email} cannot log in to the web panel with panelPassword, which is needed to set {names}. "
+        "Set panelEmail and panelPassword to a user of the panel: it keeps its first user when they, or the domain in the default "
+        "panelEmail, change. After some failed logins Ant Media Server refuses all for five minutes."
     )

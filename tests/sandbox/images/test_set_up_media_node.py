@@ -279,7 +279,7 @@ def test_log_level_and_server_name_change_without_a_restart(node: Node) -> None:
     )
     assert refused.returncode == 1
     assert (
-        "cannot log in to the web panel with panelPassword, so logLevel and server.name were not set"
+        "cannot log in to the web panel with panelPassword, which is needed to set logLevel and server.name."
         in refused.stderr
     )
     assert "Changed logLevel, server.name without" in set_up({})

@@ -57,6 +57,11 @@ def test_new_domain_deletes_dns_record_and_requests_certificate() -> None:
             ("service-certificate",),
             "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
         ),
+        (
+            ("edge1", "edge2", "origin1", "origin2"),
+            "the program logs in to the web panel as admin@tv.ant-media.test instead of admin@live.ant-media.test. The panel keeps "
+            "its users",
+        ),
     ]
 
 
@@ -188,10 +193,6 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
             f"role after the other, so that live streams are registered again: {OUTAGE}",
         ),
         (
-            command("set-up-media-node.sh", {}, {}, "stdin", "edge1-ant-media"),
-            f"Ant Media Server restarts if its mode, licence, database or settings change: {OUTAGE}",
-        ),
-        (
             command(
                 "apply-haproxy-config.sh",
                 {"stdin": "    server edge1 10.0.0.1:5080\n"},
@@ -213,6 +214,25 @@ def command(script: str, old: dict[str, Any], new: dict[str, Any], changed: str,
 )
 def test_interruption_causes_warning(step: Step, message: str) -> None:
     assert [warning.message for warning in find_warnings([step])] == [message]
+
+
+def test_server_restarts_only_on_a_node_that_is_drained() -> None:
+    """A change of standard input alone may be another panelPassword."""
+    arguments = {"arguments": "installed cluster a@b.org {} {}"}
+    step = command("set-up-media-node.sh", {**arguments}, {**arguments}, "stdin", "edge1-ant-media")
+    assert find_warnings([step]) == []
+    restarts = f"Ant Media Server restarts if its mode, licence, database or settings change: {OUTAGE}"
+    steps = [step, drain("edge1", "edge1 60 aaa", "edge1 60 bbb")]
+    assert PreviewWarning(("edge1",), restarts) in find_warnings(steps)
+
+
+def test_another_panel_user_is_announced() -> None:
+    arguments = (
+        {"arguments": "installed cluster a@b.org {} {}"},
+        {"arguments": "installed cluster c@b.org {} {}"},
+    )
+    [warning] = find_warnings([command("set-up-media-node.sh", *arguments, "create", "edge1-ant-media")])
+    assert "as c@b.org instead of a@b.org" in warning.message
 
 
 def test_upgrade_warns_of_its_order() -> None:
@@ -258,8 +278,8 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
         ),
         command(
             "set-up-media-node.sh",
-            {"arguments": "zip:a b c@d.org"},
-            {"arguments": "zip:a b e@f.org"},
+            {"arguments": "zip:a b c@d.org {} {}"},
+            {"arguments": "zip:a b c@d.org {} {} live"},
             "create",
         ),
         command(

@@ -10,7 +10,13 @@ from pydantic import SecretStr
 from cluster.machine_scripts import ScriptFolder
 from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
-from components.remote_script import NODE_EXPORTER, RemoteScript, ScriptHost, install_node_exporter
+from components.remote_script import (
+    INSTALLATION_TIMEOUT,
+    NODE_EXPORTER,
+    RemoteScript,
+    ScriptHost,
+    install_node_exporter,
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class ClusterDatabase(pulumi.ComponentResource):
                 host,
                 args=[role, *self._addresses],
                 secrets=[replication],
-                timeout=600,
+                timeout=INSTALLATION_TIMEOUT,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=previous),
             )
 
@@ -87,6 +93,7 @@ class ClusterDatabase(pulumi.ComponentResource):
             host,
             # One installation of packages is quicker than two.
             args=[*self._addresses, *([NODE_EXPORTER] if node.monitored else [])],
+            timeout=INSTALLATION_TIMEOUT,
             opts=opts,
         )
         return [proxy, self.ready[0]]

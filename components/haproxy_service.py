@@ -13,7 +13,7 @@ from cluster.settings.rules import ACME_DIRECTORIES
 from components.balancer_identity import BalancerIdentity
 from components.load_balancer import HAProxyLoadBalancer
 from components.media_nodes import MediaNodes, NodeSetup, drain_removed_nodes
-from components.remote_script import RemoteScript, run_again_after_failure
+from components.remote_script import INSTALLATION_TIMEOUT, RemoteScript, run_again_after_failure
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class HAProxyService(pulumi.ComponentResource):
             balancer.host,
             args=[*order, "--address", balancer.public_ip, *certificate.names],
             stdin=acme.root or "",
-            timeout=600,
+            timeout=INSTALLATION_TIMEOUT + 300,
             opts=self._after(self.configuration, *balancer.records),
         )
         # A resource of its own: if it fails, the state still records the certificate that certbot has.

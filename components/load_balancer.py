@@ -10,7 +10,7 @@ from cluster.machine_scripts import ScriptFolder
 from cluster.plan import EntryPlan
 from components.account_facts import EntryFacts
 from components.machine import Machine, MachineArgs
-from components.remote_script import RemoteScript, ScriptHost, run_hook
+from components.remote_script import INSTALLATION_TIMEOUT, RemoteScript, ScriptHost, run_hook
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class HAProxyLoadBalancer(pulumi.ComponentResource):
             self.host,
             # One installation of packages is quicker than two.
             args=[args.entry.domain, *(["valkey-server", "valkey-tools"] if args.has_standby else [])],
-            timeout=600,
+            timeout=INSTALLATION_TIMEOUT,
             opts=child,
         )
         self.ready = RemoteScript(

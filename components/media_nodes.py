@@ -15,6 +15,7 @@ from components.load_balancer import HAProxyLoadBalancer
 from components.machine import Machine, MachineArgs
 from components.recordings import Recordings
 from components.remote_script import (
+    INSTALLATION_TIMEOUT,
     RemoteScript,
     ScriptHost,
     fingerprint_script,
@@ -140,11 +141,11 @@ class MediaNodes(pulumi.ComponentResource):
             triggers=[
                 short_digest(args.fingerprint + fingerprint_script(ScriptFolder.NODE, script, [], secrets))
             ],
-            timeout=1200,
+            timeout=INSTALLATION_TIMEOUT + 900,
             opts=self._after(drained, *reachable),
         )
         if args.monitored:
-            # After the set-up: Ant Media's installer does not wait for another apt.
+            # After the set-up: the `apt-get update` of Ant Media's installer does not wait for another one.
             install_node_exporter(host, "antmedia.service", self._after(set_up))
         # On one node, from which the others in the cluster get them, and before viewers reach it: they may protect streams.
         if args.place.role == Role.ORIGIN and node == self._first and (settings := setup.app_settings):

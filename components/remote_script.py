@@ -20,6 +20,8 @@ from components.machine import Machine
 
 NODE_EXPORTER = "prometheus-node-exporter"
 """The package that install-node-exporter.sh needs."""
+INSTALLATION_TIMEOUT = 900
+"""Of a script that installs packages: it may wait 600 s for automatic updates (configure-system.sh)."""
 
 
 class ScriptHost:
@@ -130,7 +132,12 @@ class RemoteScript(command.remote.Command):
 def install_node_exporter(host: ScriptHost, unit: str, opts: pulumi.ResourceOptions) -> None:
     """Makes a machine serve its metrics to the load balancer. The state of a systemd unit is among them."""
     RemoteScript(
-        f"{host.machine.name}-node-exporter", "install-node-exporter.sh", host, args=[unit], opts=opts
+        f"{host.machine.name}-node-exporter",
+        "install-node-exporter.sh",
+        host,
+        args=[unit],
+        timeout=INSTALLATION_TIMEOUT,
+        opts=opts,
     )
 
 

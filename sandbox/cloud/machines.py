@@ -96,7 +96,12 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                env={
+                    **os.environ,
+                    "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
+                    # As on a real machine, root may set the parameters of its network (sysctl).
+                    "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network",
+                },
             )
         self._deadline = None
         threading.Thread(target=self._watch, args=(self.process,), daemon=True).start()

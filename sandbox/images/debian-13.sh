@@ -67,7 +67,9 @@ YAML
 }
 
 disable_background_jobs() {
-  # They are of use only on long-lived machines, or to people who log in.
+  # They are of use only on long-lived machines, or to people who log in. Without apt's timers no automatic update holds dpkg's lock or
+  # the lock of the package lists while a script installs packages, and none replaces a library under a service, as on EC2. In their
+  # place test_configure_system.py holds dpkg's lock. Debian's images have no needrestart, so nothing here restarts services either.
   local unit
   sed -i /pam_motd/d "$target/etc/pam.d/sshd"
   for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \

@@ -247,6 +247,31 @@ def test_remote_scripts_verify_the_host_key_and_have_a_time_limit(two_and_two: R
         ), name
 
 
+def test_scripts_that_install_packages_may_wait_for_automatic_updates() -> None:
+    folder = PROJECT / "templates/scripts"
+    texts = {path.name: path.read_text() for path in folder.glob("*/*.sh")}
+    (lock,) = re.findall(r'Lock::Timeout "(\d+)"', texts["configure-system.sh"])
+    cluster = run(
+        mediaImage="ubuntu",
+        monitoringCidrs=["203.0.113.30/32"],
+        hooks={"node": "sandbox/images/haproxy.sh"},
+        route53Zone="ant-media.test",
+    )
+    limits = {
+        script: int(limit)
+        for inputs in cluster.of_type(REMOTE).values()
+        for limit, script in re.findall(r"timeout --verbose (\d+) /\S+/(\S+)", inputs["create"])
+    }
+    installing = {
+        name for name, text in texts.items() if re.search(r"(?m)^[^#]*\binstall_packages [^(]", text)
+    } - {"prelude.sh", "install-ant-media-server.sh"}  # which set-up-media-node.sh runs
+    assert {
+        name
+        for name in installing | {"set-up-media-node.sh", "run-hook.sh"}
+        if limits[name] < int(lock) + 300
+    } == set()
+
+
 def runs_on_load_balancer(script: str) -> bool:
     return script.startswith(("load-balancer", "standby", "service")) or script.endswith(
         ("-drain", "-in-service")

@@ -98,7 +98,8 @@ report_drift() {
   local file
   if [[ $1 == install-scripts.sh ]]; then
     compare_installed_scripts
-    return
+    # Its last step.
+    set -- configure-system.sh
   fi
   if [[ ! -d $records/${1%.sh} ]]; then
     echo "This machine has no record of the script's last run."

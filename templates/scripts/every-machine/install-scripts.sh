@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Waits for cloud-init, then sets the public keys that may log in as this user and installs scripts into a directory. Standard input
-# holds a line "=== NAME VERSION" for each script, and then all scripts, each after a line "=== NAME", compressed with bzip2 in base64.
+# Waits for cloud-init, then sets the public keys that may log in as this user, installs scripts into a directory and runs
+# configure-system.sh. Standard input holds a line "=== NAME VERSION" for each script, and then all scripts, each after a line "=== NAME", compressed with bzip2 in base64.
 # usage: sudo install-scripts.sh DIRECTORY KEY... < scripts
 set -euo pipefail
 directory=$1
@@ -44,4 +44,6 @@ for file in "$directory"/*; do
   [[ -e ${file##*/} ]] || rm -rf "$file"
 done
 mv ./* "$directory"
+cd "$directory"
 rmdir "$directory.new"
+./configure-system.sh

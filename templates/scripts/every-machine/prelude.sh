@@ -23,7 +23,7 @@ install_packages() {
   # With lists that an earlier script fetched, an installation may fail. It is then repeated with new ones.
   if ! {
     { [[ $(find "$updated" -mmin -60 2>/dev/null) ]] && apt_install "$@"; } || {
-      # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait.
+      # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait (configure-system.sh).
       until apt-get update || ((SECONDS > 120)); do sleep 3; done
       apt_install "$@" && touch "$updated"
     }
@@ -36,7 +36,7 @@ apt_install() {
   # Configuration files that were changed keep their content. Without the option dpkg would ask.
   # With SYSTEMD_OFFLINE, packages start no services: the scripts configure them first. A script has to start what it needs, timers
   # too. Without it, systemd would also read all units again, up to four times for each package.
-  SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
+  SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Options::=--force-confold install -y --no-install-recommends "$@"
 }
 
 # Runs certbot and prints its output. Retries for two minutes while another certbot process, such as its timer's, is running.

@@ -97,6 +97,14 @@ CERTIFICATE = ("service-kept-certificate", "service-certificate", "service-certi
 INTERRUPTIONS = (
     Interruption("install-scripts.sh", "edge2", "kill", "mv *", ["edge2-scripts"]),
     Interruption(
+        "configure-system.sh",
+        "edge2",
+        "kill",
+        "sysctl *",
+        ["edge2-scripts"],
+        "rm -r /etc/needrestart /etc/sysctl.d/90-ant-media-cluster.conf /etc/apt/apt.conf.d/90ant-media-cluster",
+    ),
+    Interruption(
         "install-node-exporter.sh",
         "edge2",
         "kill",

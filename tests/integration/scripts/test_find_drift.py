@@ -36,6 +36,8 @@ umask 022
 echo v1 >etc/plain; echo here >etc/gone; echo hush-1 >etc/secret; cat "$FOLDER/pem-1" >etc/pem
 printf 'ours 1\\ntheirs 1\\n' >etc/lines
 printf 'db.host=redis://:hush-2@h:1\\ndb.user=hush-3\\nother=1\\n' >etc/settings; echo db.host=x >etc/deleted
+mount -t proc proc proc
+chroot . bash "$SCRIPTS/configure-system.sh"
 chroot . bash "$SCRIPTS/install-items.sh"
 eval "$CHANGES"
 chroot . bash -c "$(cat "$FOLDER/find-drift.sh")" find-drift.sh install-scripts.sh install-items.sh <"$FOLDER/deployed"
@@ -89,7 +91,7 @@ class Tree:
     def find_drift(self, changes: str = "") -> str:
         """Runs both scripts, with the shell commands `changes` in between, and returns the report."""
         run = subprocess.run(
-            ["unshare", "--mount", "bash", "-c", RUN_IN_TREE],
+            ["unshare", "--mount", "--net", "bash", "-c", RUN_IN_TREE],
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "LAYERS": self.layers,
@@ -111,7 +113,9 @@ def tree(layers: str, tmp_path: Path) -> Tree:
     installed = tmp_path / "upper/usr/local/lib/ant-media-cluster"
     for folder in (installed, tmp_path / "work", tmp_path / "root"):
         folder.mkdir(parents=True)
-    scripts = {name: (SCRIPTS / name).read_text() for name in ("find-drift.sh", "prelude.sh")}
+    scripts = {
+        name: (SCRIPTS / name).read_text() for name in ("configure-system.sh", "find-drift.sh", "prelude.sh")
+    }
     scripts["install-items.sh"] = INSTALL_SCRIPT
     scripts["keep-items.py"] = "# a service\n"
     for name, text in scripts.items():
@@ -148,6 +152,7 @@ def test_manual_changes_are_reported_as_diffs_without_secrets(tree: Tree) -> Non
         echo v2 >etc/plain; chmod 600 etc/plain; rm etc/gone; echo hush-4 >etc/secret; cat "$FOLDER/pem-2" >etc/pem
         sed -i s/ours/mine/ etc/lines
         sed -i s/hush-3/hush-5/ etc/settings
+        sed -i s/60/7200/ etc/sysctl.d/90-ant-media-cluster.conf; rm etc/apt/apt.conf.d/90ant-media-cluster
         record=var/lib/ant-media-cluster/kept/install-items
         echo 'installed 99' >"$record/package coreutils"; echo 'installed 1.0' >"$record/package no-such-package"
         scripts=usr/local/lib/ant-media-cluster
@@ -159,6 +164,8 @@ def test_manual_changes_are_reported_as_diffs_without_secrets(tree: Tree) -> Non
     assert "+# mine\n" in script_report
     assert "+# mine too\n" in script_report
     assert "/usr/local/lib/ant-media-cluster/mine.sh was not deployed.\n" in script_report
+    assert "/etc/apt/apt.conf.d/90ant-media-cluster is missing.\n" in script_report
+    assert "+net.ipv4.tcp_keepalive_time = 7200\n" in script_report
     stable = re.sub(r"(?m)^ .*\n|^@@.*\n|^([-+])((?:serial|notAfter)=|installed (?!99)).*\n", "", item_report)
     assert stable == EXPECTED_DIFFS
     assert "hush" not in report
@@ -166,6 +173,7 @@ def test_manual_changes_are_reported_as_diffs_without_secrets(tree: Tree) -> Non
 
 
 def test_missing_record_is_reported(tree: Tree) -> None:
+    missing = "This machine has no record of the script's last run.\n"
     assert tree.find_drift("rm -r var/lib/ant-media-cluster") == (
-        "=== install-items.sh\nThis machine has no record of the script's last run.\n"
+        f"=== install-scripts.sh\n{missing}=== install-items.sh\n{missing}"
     )

@@ -17,6 +17,7 @@ chroot "$FOLDER/root" env SUDO_USER=root bash -c "$SCRIPT" "" /opt/scripts "ssh-
 # As cloud-init 22 to 25 write it.
 RESULT = '{\n "v1": {\n  "datasource": "DataSourceEc2Local",\n  "errors": [%s]\n }\n}\n'
 SCRIPTS = {
+    "configure-system.sh": "#!/bin/sh\necho configured >>/configured\n",
     "first.sh": "#!/bin/sh\necho 'one  two' \\\\ $0\n",
     "second.py": "print('ä')\n\n",
     "without-end.sh": "#!/bin/sh\n",
@@ -55,6 +56,7 @@ def test_exactly_the_scripts_of_the_bundle_are_installed(tree: dict[str, str]) -
         0o755
     }
     assert (folder / "root/.ssh/authorized_keys").read_text() == "ssh-ed25519 AAAA\nssh-ed25519 BBBB\n"
+    assert (folder / "configured").read_text() == "configured\n"
 
 
 @pytest.mark.parametrize(
@@ -63,9 +65,10 @@ def test_exactly_the_scripts_of_the_bundle_are_installed(tree: dict[str, str]) -
 def test_incomplete_bundle_fails_and_leaves_the_scripts_of_the_machine(
     tree: dict[str, str], stdin: str
 ) -> None:
-    assert install(tree, pack({"first.sh": "former\n"})).returncode == 0
+    former = {**SCRIPTS, "first.sh": "former\n"}
+    assert install(tree, pack(former)).returncode == 0
     assert install(tree, stdin).returncode != 0
-    assert read_installed(tree) == {"first.sh": "former\n"}
+    assert read_installed(tree) == former
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ check_port() {
   # shellcheck disable=SC2053 # a pattern
   if [[ $answer != $expected ]]; then
     echo "Port $port ($purpose): $url returned '$answer', expected '$expected'." >&2
+    [[ $port/$answer != "4444/403 " ]] ||
+      echo "The public address of this machine is not in ant-media-cluster:adminCidrs, the networks that HAProxy serves the panel. Add it ('curl https://checkip.amazonaws.com' prints it), or run the update from an address that is in the list." >&2
     failed=1
   fi
 }

@@ -43,6 +43,15 @@ def test_ports_of_a_cluster_pass(certificate: Path) -> None:
     assert checked.stdout == f"All ports of {DOMAIN} passed their checks\n"
 
 
+def test_machine_that_is_not_in_admin_cidrs_is_told_so(certificate: Path, balancer: Balancer) -> None:
+    balancer.haproxy.reload(render_haproxy_cfg(replace(CLUSTER, admin_cidrs=("192.0.2.0/24",))))
+    checked = check_endpoints(certificate)
+    assert checked.returncode == 1
+    answer, remedy = checked.stderr.splitlines()
+    assert answer.startswith("Port 4444 (panel): ")
+    assert remedy.startswith("The public address of this machine is not in ant-media-cluster:adminCidrs,")
+
+
 def test_ports_of_nodes_that_do_not_serve_are_named(certificate: Path, balancer: Balancer) -> None:
     for node in balancer.nodes.values():
         node.stop()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Applies a new haproxy.cfg: validates and rehearses it, swaps the file, reloads HAProxy and verifies the ports.
+# Applies a new haproxy.cfg: validates it, checks its ports, rehearses it, swaps the file, reloads HAProxy and verifies the ports.
 # Restores the last good configuration if any of these fails. If this script is killed, restore-haproxy-config.sh does.
 # usage: apply-haproxy-config.sh < haproxy.cfg
 source "$(dirname "$0")/prelude.sh"
@@ -30,6 +30,24 @@ validate_new_config() {
   local message
   message=$(haproxy -c -f "$new" -f /etc/haproxy/credentials.cfg 2>&1) ||
     tail -n 20 <<<"$message" | reject "HAProxy rejected the new configuration." "HAProxy reports"
+}
+
+# Refuses a port that another process has. In a reload, HAProxy would refuse viewers for 2 s while it tries to bind it.
+check_ports() {
+  local taken
+  # With the options of HAProxy's own sockets, which therefore do not conflict. Without listen(), the socket gets no connection.
+  taken=$(list_ports "$new" | python3 -c '
+import socket, sys
+for port in sys.stdin.read().split():
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            bound.bind(("", int(port)))
+        except OSError as error:
+            sys.exit(f"{port} {error.strerror}")' 2>&1) ||
+    { ss -Htanp exclude time-wait "sport = :${taken%% *}" || true; } | head -n 20 |
+    reject "Port ${taken%% *} of the new configuration cannot be bound: ${taken#* }." "Its sockets and their processes"
 }
 
 # Prints the backends of a table of `show stat` with a server that is up and that HAProxy checks itself. Backup servers do not count.
@@ -124,6 +142,7 @@ systemd-run --quiet --collect "$(dirname "$0")/restore-haproxy-config.sh" ||
   echo "Nothing will restore the last good configuration if this update is killed: systemd-run failed." >&2
 write_new_config
 validate_new_config
+check_ports
 rehearse_new_config
 [[ -e $last_good || ! -e $current ]] || ln "$current" "$last_good"
 mv "$current.staged" "$current"

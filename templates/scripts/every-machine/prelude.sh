@@ -127,8 +127,8 @@ describe() {
   esac
 }
 
-# Prints the ports that haproxy.cfg binds.
-list_ports() { sed -n 's/^ *bind  *[*]\{0,1\}:\([0-9][0-9]*\).*/\1/p' /etc/haproxy/haproxy.cfg; }
+# Prints the ports that haproxy.cfg, or another file, binds.
+list_ports() { sed -n 's/^ *bind  *[*]\{0,1\}:\([0-9][0-9]*\).*/\1/p' "${1:-/etc/haproxy/haproxy.cfg}"; }
 
 # Prints those that accept TLS: all but HTTP's and RTMP's.
 list_tls_ports() { list_ports | grep -vxE '80|1935'; }

@@ -1,7 +1,9 @@
 """apply-haproxy-config.sh: whatever stops it, HAProxy serves the last good configuration. The tests share one HAProxy."""
 
+import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import replace
@@ -11,7 +13,7 @@ import pytest
 
 from cluster.haproxy_config import render_haproxy_cfg
 from cluster.machine_scripts import INSTALLED_SCRIPTS
-from tests.integration.haproxy.clients import connect, read_response, request_https
+from tests.integration.haproxy.clients import connect, echoes, open_rtmp, read_response, request_https
 from tests.integration.haproxy.conftest import CLUSTER, Balancer
 from tests.integration.haproxy.haproxy_process import PATIENT_CHECKS, SCRIPTS
 
@@ -218,6 +220,40 @@ def test_configuration_with_which_no_server_of_a_backend_comes_up_reaches_no_vie
     assert "With the new configuration no server of edges, origins passes its health checks." in output
     assert re.search(r"(?m)^edges\tedge1\tDOWN\t(\* )?L7STS", output)
     assert (target.version, target.worker) == before
+
+
+def test_port_of_another_process_is_refused_before_viewers_notice(target: Target) -> None:
+    """A reload that cannot bind pauses the ports of the old worker while it tries."""
+    before = target.version, target.worker
+    text = render(27, **{"bind :1935": "bind :2935"})
+    failures: list[str] = []
+
+    def ask(port: int) -> None:
+        try:
+            status = request_https(port, "/LiveApp/").status
+            if status != 200:
+                failures.append(f"{port}: {status}")
+        except OSError as error:
+            failures.append(f"{port}: {error}")
+
+    with socket.create_server(("127.0.0.1", 2935)):
+        process = target.start(text)
+        while process.poll() is None:
+            for port in (443, 5443):
+                ask(port)
+        output = process.communicate()[0]
+    assert (process.returncode, failures) == (1, []), output
+    assert (
+        "Port 2935 of the new configuration cannot be bound: Address already in use. HAProxy still serves the previous one."
+        in output
+    )
+    assert f'users:(("pytest",pid={os.getpid()},' in output
+    assert (target.version, target.worker) == before
+    # The port of a connection that an old worker still has is free.
+    publisher, _ = open_rtmp()
+    with publisher:
+        assert [target.apply(text), target.apply(render(28))] == [APPLIED, APPLIED]
+        assert echoes(publisher)
 
 
 def test_backend_that_is_down_already_does_not_stop_a_new_configuration(target: Target) -> None:

@@ -50,7 +50,7 @@ service = HAProxyService(
     "service",
     HAProxyServiceArgs(setup, [origins, edges], haproxy_cfg, plan.certificate, identity, plan.endpoint_check),
 )
-groups.open_guarded_ports(service.configuration)
+groups.open_late_ports(service.configuration)
 
 for name, value in {**plan.outputs, **account.outputs}.items():
     pulumi.export(name, value)

@@ -45,8 +45,8 @@ class IngressRule:
     to_port: int
     source: Source
     description: str
-    guarded: bool = False
-    """Whether haproxy.cfg restricts what the source gets: the rule opens the ports only when it is applied."""
+    late: bool = False
+    """Whether it opens the ports only when haproxy.cfg is applied, which restricts what the source gets or moves the port."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,10 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
     load_balancer, rtmp = SecurityGroup.LOAD_BALANCER, SecurityGroup.RTMP
     nodes, origins = SecurityGroup.NODES, SecurityGroup.ORIGINS
 
-    def tcp(name: str, group: SecurityGroup, port: int, source: Source, description: str) -> IngressRule:
-        return IngressRule(name, group, Protocol.TCP, port, port, source, description)
+    def tcp(
+        name: str, group: SecurityGroup, port: int, source: Source, description: str, *, late: bool = False
+    ) -> IngressRule:
+        return IngressRule(name, group, Protocol.TCP, port, port, source, description, late)
 
     def udp(
         name: str, group: SecurityGroup, ports: tuple[int, int], source: Source, description: str
@@ -108,14 +110,13 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
         tcp("play", load_balancer, 5443, Source.WORLD, "Play, from the edges"),
         tcp("rtmp", rtmp, 1935, Source.PUBLISHERS, "RTMP, to the origins"),
         tcp("panel", load_balancer, 4444, Source.ADMINS, "Ant Media web panel"),
-        IngressRule(
+        tcp(
             "panel-links",
             load_balancer,
-            Protocol.TCP,
-            *(4444, 4444),
+            4444,
             Source.WORLD,
             "Links that the panel makes, redirected to 5443",
-            guarded=True,
+            late=True,
         ),
         tcp("statistics", load_balancer, 6080, Source.MONITORS, "HAProxy statistics and metrics"),
         tcp("ssh", load_balancer, 22, Source.ADMINS, "SSH, and the jump to every other machine"),
@@ -127,7 +128,9 @@ def ingress_rules(rtmps_port: int, srt: bool, database: bool, monitoring: bool) 
         tcp("rtmp", origins, 1935, Source.LOAD_BALANCER, "RTMP from HAProxy"),
     ]
     if rtmps_port:
-        table += [tcp("rtmps", rtmp, rtmps_port, Source.PUBLISHERS, "RTMP over TLS, to the origins")]
+        table += [
+            tcp("rtmps", rtmp, rtmps_port, Source.PUBLISHERS, "RTMP over TLS, to the origins", late=True)
+        ]
     if srt:
         table += [udp("srt", origins, (4200, 4200), Source.PUBLISHERS, "SRT, past HAProxy")]
     if database:

@@ -55,7 +55,7 @@ class SecurityGroups(pulumi.ComponentResource):
         }
         self._name, self._ports, self._groups = name, args.ports, groups
         for rule in args.ports.ingress:
-            if not rule.guarded:
+            if not rule.late:
                 self._open(rule)
         for rule in args.ports.egress:
             group = groups[rule.security_group]
@@ -70,10 +70,10 @@ class SecurityGroups(pulumi.ComponentResource):
         self.ids = {group: resource.id for group, resource in groups.items()}
         self.register_outputs({"ids": {str(group): id for group, id in self.ids.items()}})
 
-    def open_guarded_ports(self, haproxy_cfg: pulumi.Resource) -> None:
-        """Creates the rules of ports that haproxy.cfg guards, when `haproxy_cfg` is applied."""
+    def open_late_ports(self, haproxy_cfg: pulumi.Resource) -> None:
+        """Creates or changes the late rules when `haproxy_cfg` is applied."""
         for rule in self._ports.ingress:
-            if rule.guarded:
+            if rule.late:
                 self._open(rule, haproxy_cfg)
 
     def _open(self, rule: IngressRule, *after: pulumi.Resource) -> None:

@@ -1,4 +1,4 @@
-"""Finds the change of haproxy.cfg in a preview and reads servers and applications from the file."""
+"""Finds the change of haproxy.cfg in a preview and reads servers, applications and the port of RTMPS from the file."""
 
 import re
 from collections.abc import Iterable
@@ -33,3 +33,9 @@ def read_applications(haproxy_cfg: str) -> list[str]:
     """Returns the applications that the media frontends serve, in the order of the setting."""
     rules = re.findall(r"deny_status 404 unless \{ path,field\(2,/\) -m str ([^}]*)\}", haproxy_cfg)
     return list(dict.fromkeys(name for rule in rules for name in rule.split()))
+
+
+def read_rtmps_port(haproxy_cfg: str) -> str | None:
+    """Returns the port of RTMPS, or `None` if it is closed."""
+    bind = re.search(r"^frontend rtmps .*\n\s*bind :(\d+)", haproxy_cfg, re.MULTILINE)
+    return bind and bind[1]

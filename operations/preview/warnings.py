@@ -11,6 +11,7 @@ from operations.preview.haproxy_cfg import (
     HAProxyCfgChange,
     find_haproxy_cfg_change,
     read_applications,
+    read_rtmps_port,
     read_servers,
 )
 from operations.resources import INSTANCE, REMOTE_COMMAND, format_type, parse_script
@@ -168,6 +169,14 @@ def _check_haproxy_cfg(change: HAProxyCfgChange | None) -> Iterable[PreviewWarni
         for name in sorted({*read_applications(change.old)} - {*read_applications(change.new)}):
             yield PreviewWarning(
                 (name,), "is removed from the applications: its publishers and viewers get 404"
+            )
+        old_port, port = read_rtmps_port(change.old), read_rtmps_port(change.new)
+        if old_port and not port:
+            yield PreviewWarning(("RTMPS",), f"port {old_port} is closed: its publishers cannot connect")
+        elif old_port and old_port != port:
+            yield PreviewWarning(
+                ("RTMPS",),
+                f"moves from port {old_port} to {port}: publishers that use {old_port} cannot connect. Give them the new port",
             )
 
 

@@ -115,9 +115,17 @@ def test_security_groups_open_exactly_the_port_table(two_and_two: Run) -> None:
     assert all(rule["description"] for rule in two_and_two.of_type(INGRESS).values())
 
 
-def test_port_that_haproxy_guards_opens_when_its_configuration_is_applied(two_and_two: Run) -> None:
-    (links,) = (name for name in two_and_two.of_type(INGRESS) if "panel-links" in name)
-    assert "service-configuration" in two_and_two.dependencies[f"{INGRESS} {links}"]
+def test_ports_that_haproxy_guards_or_moves_open_when_its_configuration_is_applied(two_and_two: Run) -> None:
+    """If haproxy.cfg is refused, the security group has the port that HAProxy still serves."""
+    late = {
+        name
+        for name in two_and_two.of_type(INGRESS)
+        if "service-configuration" in two_and_two.dependencies[f"{INGRESS} {name}"]
+    }
+    assert late == {
+        "firewall-load-balancer-panel-links-from-0.0.0.0/0",
+        "firewall-rtmp-rtmps-from-0.0.0.0/0",
+    }
     stdin = two_and_two.of_type(REMOTE)["service-configuration"]["stdin"]
     assert "http-request deny deny_status 403 unless { src 203.0.113.20/32 }" in stdin
 

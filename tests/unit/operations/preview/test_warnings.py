@@ -268,6 +268,36 @@ def test_removed_application_causes_warning_and_added_one_does_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "messages"),
+    [
+        (
+            1936,
+            2936,
+            ["moves from port 1936 to 2936: publishers that use 1936 cannot connect. Give them the new port"],
+        ),
+        (2936, 0, ["port 2936 is closed: its publishers cannot connect"]),
+        (0, 1936, []),
+    ],
+)
+def test_port_of_rtmps_that_moves_or_closes_causes_warning(old: int, new: int, messages: list[str]) -> None:
+    def listening(port: int) -> dict[str, Any]:
+        config = HAProxyConfig(
+            "a.org",
+            (Server("origin1", "10.0.0.8"),),
+            (),
+            ("live",),
+            ("192.0.2.0/24",),
+            port,
+            1024,
+            hsts_max_age=0,
+        )
+        return {"stdin": render_haproxy_cfg(config)}
+
+    step = command("apply-haproxy-config.sh", listening(old), listening(new), "stdin")
+    assert find_warnings([step]) == [PreviewWarning(("RTMPS",), message) for message in messages]
+
+
+@pytest.mark.parametrize(
     "step",
     [
         command(

@@ -36,6 +36,7 @@ SECRET_NAMES = frozenset(
 )
 
 _KINDS: Mapping[str, str] = json.loads(Path(__file__).with_name("app_settings.json").read_text())
+NAMES = frozenset(_KINDS)
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
@@ -72,13 +73,14 @@ def find_problems(
     """
     for application, values in settings.items():
         if application != ALL and application not in applications:
-            known = ", ".join(sorted(applications))
-            message = f"applications does not list this application: give {known}, or {ALL} for all of them"
-            yield Problem((application,), values, message)
+            listed = ", ".join(sorted(applications))
+            message = f"applications does not list this application: give {listed}, or {ALL} for all of them"
+            yield Problem((application,), None, message)
         for name, value in values.items():
             message = "recordings sets it: leave it out" if name in managed else _find_mistake(name, value)
             if message:
-                yield Problem((application, name), value, message)
+                known = name in NAMES or name in _REFUSED
+                yield Problem((application, name), value if known else None, message)
         for name, message in _find_conflicts(values, settings.get(ALL, {})):
             yield Problem((application, name), values[name], message)
 

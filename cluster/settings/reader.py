@@ -109,11 +109,18 @@ def _format_problem(detail: ErrorDetails, hidden_keys: Collection[str]) -> str:
             similar = difflib.get_close_matches(str(path[-1]), known_keys, n=1)
             remedy = f"did you mean {similar[0]}?" if similar else f"the settings are {', '.join(known_keys)}"
             return f"{key} is not a setting: {remedy}"
+        case "dict_type" if path[0] == "applicationSettings" and path[-1] in app_settings.NAMES:
+            return (
+                f"{key} is not valid: put it under an application, or under {app_settings.ALL} for all of them: "
+                f"pulumi config set --path {NAMESPACE}:applicationSettings.{app_settings.ALL}.{path[-1]} VALUE"
+            )
         case "value_error":
             message = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
         case kind:
             message = _TYPE_REMEDIES.get(kind, detail["msg"]).format(key=key, **detail.get("ctx", {}))
-    value = "" if str(path[0]) in hidden_keys else _format_value(detail["input"])
+    # A text in place of an application's settings may be a secret without its application.
+    misplaced = path[0] == "applicationSettings" and detail["type"] == "dict_type"
+    value = "" if misplaced or str(path[0]) in hidden_keys else _format_value(detail["input"])
     return f"{key} is {value}: {message}" if value else f"{key} is not valid: {message}"
 
 
@@ -147,11 +154,11 @@ def _format_path(path: Iterable[str | int]) -> str:
 
 
 def _format_value(value: object) -> str:
-    """Returns a value as JSON of at most 100 characters, or an empty text if it contains a PEM block."""
+    """Returns a value as JSON of at most 100 characters, or an empty text if it must not be shown."""
     if isinstance(value, str) and value.startswith(("{", "[")):
         value = parse_json(value)
     text = json.dumps(value, ensure_ascii=False, default=dataclasses.asdict)
-    if "-----BEGIN" in text:
+    if value is None or "-----BEGIN" in text:
         return ""
     return text if len(text) <= 100 else f"{text[:99]}…"
 

@@ -58,6 +58,7 @@ class Problem:
     path: tuple[str | int, ...]
     """Keys and indexes that lead to the wrong value, empty for the checked value itself."""
     value: object
+    """None: errors do not show it. Under a name that nobody knows, it may be a secret."""
     message: str
     """What is wrong if it is not obvious, and the remedy."""
 

@@ -129,7 +129,7 @@ def find_problems(settings: ServerSettings, applications: Collection[str] | None
         message = "it is given twice: give it once" if name in given else _find_mistake(name, value)
         given.add(name)
         if message:
-            yield Problem(path, value, message)
+            yield Problem(path, value if name in _RULES or name in _REFUSED else None, message)
     values = flatten(settings)
     if values.get("server.jwtServerControlEnabled") is True and not (
         {"server.jwtServerSecretKey", "server.jwksURL"} & {*values}

@@ -58,6 +58,8 @@ def _find_database(stack: str) -> tuple[StackState, Machine]:
     for machine in state.machines:
         if machine.name == Role.DATABASE:
             return state, machine
+    if not state.machines:
+        sys.exit("There is no cluster yet: run make up first.")
     sys.exit(
         f"The stack {stack} has no database machine. If its databaseUrl is set, use the tools of that database. "
         "A single node without one has no cluster registry."

@@ -63,17 +63,17 @@ def test_every_mistake_is_reported_with_its_remedy() -> None:
             },
         }
     ) == [
-        "Live is {}: applications does not list this application: give LiveApp, WebRTCAppEE, live, or * for all of them",
+        "Live is not valid: applications does not list this application: give LiveApp, WebRTCAppEE, live, or * for all of them",
         'live.allowedPublisherCIDR is "203.0.113.0/24": Ant Media Server would compare it with the load balancer\'s '
         "address: list the networks in publisherCidrs",
-        'live.color is "red": Ant Media Server 3 has no application setting of this name: '
+        "live.color is not valid: Ant Media Server 3 has no application setting of this name: "
         "cluster/settings/app_settings.json lists them",
         "live.encoderSettings is {}: give a list",
         "live.gopSize is true: give a number",
-        "live.hlsMuxingEnable is true: Ant Media Server 3 has no application setting of this name: did you mean hlsMuxingEnabled?",
+        "live.hlsMuxingEnable is not valid: Ant Media Server 3 has no application setting of this name: did you mean hlsMuxingEnabled?",
         'live.mp4MuxingEnabled is "yes": give true or false',
         "live.webRTCPortRangeMin is 40000: nodes accept WebRTC media on 50000 to 60000: give a port in this range",
-        'live["settings.remoteAllowedCIDR"] is "127.0.0.1": Ant Media Server 3 has no application setting of this name: '
+        'live["settings.remoteAllowedCIDR"] is not valid: Ant Media Server 3 has no application setting of this name: '
         "did you mean remoteAllowedCIDR?",
     ]
 
@@ -94,8 +94,12 @@ def test_secret_in_plain_text_is_refused_and_not_shown() -> None:
 
 def test_values_of_another_shape_are_refused() -> None:
     assert read_problems({"live": "fast"}) == [
-        'live is "fast": give an object: set each of its keys with '
+        "live is not valid: give an object: set each of its keys with "
         "pulumi config set --path ant-media-cluster:applicationSettings.live.NAME VALUE"
+    ]
+    assert read_problems({"jwtSecretKey": "hunter2"}) == [
+        "jwtSecretKey is not valid: put it under an application, or under * for all of them: "
+        "pulumi config set --path ant-media-cluster:applicationSettings.*.jwtSecretKey VALUE"
     ]
 
 

@@ -82,16 +82,16 @@ def test_every_mistake_is_reported_with_its_remedy() -> None:
     ) == [
         'appIngestsSrtStreamsWithoutStreamId is "Other": applications does not list this application: '
         "give one of LiveApp, WebRTCAppEE, live",
-        "cpu_limit is 80: Ant Media Server 3 has no server setting of this name: did you mean server.cpu_limit?",
+        "cpu_limit is not valid: Ant Media Server 3 has no server setting of this name: did you mean server.cpu_limit?",
         'logLevel is "verbose": give one of ALL, TRACE, DEBUG, INFO, WARN, ERROR, OFF',
         'nodeGroup is "a b": give letters, digits, . _ or -',
-        "rtmp.max_inactivity is 1: Ant Media Server 3 has no server setting of this name: the settings are "
+        "rtmp.max_inactivity is not valid: Ant Media Server 3 has no server setting of this name: the settings are "
         "appIngestsSrtStreamsWithoutStreamId, logLevel, nativeLogLevel, nodeGroup, prometheus.enabled, proxy.address, server.cpu_limit, "
         "server.cpu_measurement_period_ms, server.cpu_measurement_window_size, server.heartbeatEnabled, server.jwksURL, "
         "server.jwtServerControlEnabled, server.jwtServerSecretKey, server.kafka_brokers, server.localLicenceServerIp, "
         "server.memory_limit_percentage, server.name, server.statusWebHookURL",
         "server.cpu_limit is 5: it is given twice: give it once",
-        "server.cpu_limt is 80: Ant Media Server 3 has no server setting of this name: did you mean server.cpu_limit?",
+        "server.cpu_limt is not valid: Ant Media Server 3 has no server setting of this name: did you mean server.cpu_limit?",
         "server.cpu_measurement_window_size is 0: give a whole number from 1 to 100",
         "server.jwtServerControlEnabled is true: every token would be refused: also set the secret "
         "server.jwtServerSecretKey, or server.jwksURL",

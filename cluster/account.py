@@ -73,6 +73,15 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """The root volume of an instance."""
+
+    name: str
+    """The `Name` tag. It is that of the instance."""
+    gib: int
+
+
+@dataclass(frozen=True)
 class RecordingsPlan:
     """Where the applications upload recordings."""
 
@@ -129,6 +138,21 @@ def find_account_problems(plan: ClusterPlan, account: Account) -> list[str]:
             *_check_elastic_ip(plan, account),
         )
     ]
+
+
+def find_volume_problems(plan: ClusterPlan, existing: Sequence[Volume]) -> list[str]:
+    """Returns which volumes the plan would make smaller, one line for each setting. AWS refuses that in the middle of an update."""
+    problems: list[str] = []
+    for setting, machines in plan.machines.items():
+        size, names = machines[0].volume_size, {f"{plan.name}-{machine.place.name}" for machine in machines}
+        own = [volume for volume in existing if volume.name in names]
+        largest = max(own, key=lambda volume: volume.gib, default=None)
+        if largest and largest.gib > size:
+            problems.append(
+                f"ant-media-cluster:{setting}.volumeSize is {size}: the volume of {largest.name} has {largest.gib} GiB, "
+                f"and AWS does not make a volume smaller; give {largest.gib} or more"
+            )
+    return problems
 
 
 def plan_recordings(plan: ClusterPlan, account: Account) -> RecordingsPlan | None:

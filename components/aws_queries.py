@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pulumi_aws as aws
 
-from cluster.account import VCPU_QUOTA, Bucket, ElasticIp, Image, InstanceType, Subnet
+from cluster.account import VCPU_QUOTA, Bucket, ElasticIp, Image, InstanceType, Subnet, Volume
 from cluster.aws_filters import split_filter_values
 
 T = TypeVar("T")
@@ -21,6 +21,9 @@ _NOT_FOUND = re.compile(
 
 # The states of instances that have their private address.
 _EXISTING = ["pending", "running", "shutting-down", "stopping", "stopped"]
+
+# The names of root devices: Debian's and Amazon's images have the first, Ubuntu's the second.
+_ROOT_DEVICES = ["/dev/xvda", "/dev/sda1"]
 
 
 class AwsError(Exception):
@@ -245,6 +248,37 @@ def _find_instances(
     if architecture:
         filters.append(aws.ec2.GetInstancesFilterArgs(name="architecture", values=[architecture]))
     return _require(lambda: aws.ec2.get_instances(instance_state_names=list(states), filters=filters))
+
+
+def find_other_volumes(groups: Collection[Collection[str]], gib: int) -> list[Volume]:
+    """Returns root volumes of another size: of each group of machines one volume of each size.
+
+    A group has the `Name` tags of its machines.
+    """
+    names = [name for group in groups for name in group]
+    others = _find_volumes(names)
+    if others:
+        others -= _find_volumes(names, gib)
+    found: list[Volume] = []
+    while others:
+        of_id = aws.ebs.GetVolumeFilterArgs(name="volume-id", values=[min(others)])
+        volume = _require(lambda of_id=of_id: aws.ebs.get_volume(filters=[of_id]))
+        found.append(Volume(volume.tags["Name"], volume.size))
+        group = next(group for group in groups if found[-1].name in group)
+        others -= {volume.volume_id, *_find_volumes(group, volume.size)}
+    return found
+
+
+def _find_volumes(names: Collection[str], gib: int | None = None) -> set[str]:
+    """Returns the ids of the root volumes of instances with these `Name` tags, of one size or of all."""
+    filters = [aws.ebs.GetEbsVolumesFilterArgs(name="attachment.device", values=_ROOT_DEVICES)]
+    if gib:
+        filters.append(aws.ebs.GetEbsVolumesFilterArgs(name="size", values=[str(gib)]))
+    found: set[str] = set()
+    for chunk in split_filter_values(names):
+        tagged = aws.ebs.GetEbsVolumesFilterArgs(name="tag:Name", values=chunk)
+        found.update(_require(lambda tagged=tagged: aws.ebs.get_ebs_volumes(filters=[*filters, tagged])).ids)
+    return found
 
 
 def find_public_ip(name: str) -> str | None:

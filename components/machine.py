@@ -103,6 +103,8 @@ class Machine(pulumi.ComponentResource):
     """Public keys that may log in."""
     instance: aws.ec2.Instance
     """The instance. Remote scripts are replaced and deleted with it."""
+    volume_size: int
+    """Planned size of the root volume in GiB."""
     private_ip: str
     """The planned private address."""
     public_ip: pulumi.Output[str]
@@ -117,6 +119,7 @@ class Machine(pulumi.ComponentResource):
         self._host_key = args.host_key
         self._role = args.place.role
         self.name = args.place.name
+        self.volume_size = args.volume_size
         self.private_ip = args.place.address
         tags = {"Name": f"{args.cluster}-{args.place.name}"}
         self.instance = aws.ec2.Instance(

@@ -9,8 +9,10 @@ from cluster.account import (
     ElasticIp,
     InstanceType,
     Subnet,
+    Volume,
     assign_subnet_zones,
     find_account_problems,
+    find_volume_problems,
     plan_recordings,
 )
 from cluster.address_plan import MachinePlace
@@ -37,6 +39,7 @@ def check_account(plan: ClusterPlan, hosted_zone: str | None, admin_cidrs: Seque
         stopped = {name: instance_id for name, instance_id in found.items() if name in names}
         addresses = aws_queries.find_instance_addresses(f"{plan.name}-*")
         replaced = _find_replaced(plan, account, addresses)
+        problems += find_volume_problems(plan, _find_other_volumes(plan, replaced) if addresses else [])
         # Without its machine, the address leads nowhere: this update creates the machine.
         load_balancer_runs = bool(plan.load_balancer.place.addresses & addresses)
         load_balancer_ip = (
@@ -131,6 +134,15 @@ def _find_replaced(plan: ClusterPlan, account: Account, running: frozenset[str])
         if addresses - plan.database.place.addresses:
             replaced.add(plan.database.place.name)
     return frozenset(replaced)
+
+
+def _find_other_volumes(plan: ClusterPlan, replaced: Collection[str]) -> list[Volume]:
+    """Returns volumes of another size than planned, of machines that this update keeps."""
+    groups: dict[int, list[list[str]]] = {}
+    for machines in plan.machines.values():
+        kept = [f"{plan.name}-{m.place.name}" for m in machines if m.place.name not in replaced]
+        groups.setdefault(machines[0].volume_size, []).append(kept)
+    return [volume for gib, names in groups.items() for volume in aws_queries.find_other_volumes(names, gib)]
 
 
 def _find_load_balancer_ip(name: str, own: ElasticIp | None) -> str | None:

@@ -27,8 +27,9 @@ INSTALLATION_TIMEOUT = 900
 class ScriptHost:
     """A machine that has the scripts of its kind.
 
-    Creates one `command.remote.Command`. It waits for cloud-init, authorizes the SSH keys and installs the scripts in
-    `INSTALLED_SCRIPTS`, so that each `RemoteScript` is one readable line in previews and errors.
+    Creates one `command.remote.Command`. It waits for cloud-init, grows the file system to the volume, authorizes the SSH
+    keys and installs the scripts in `INSTALLED_SCRIPTS`, so that each `RemoteScript` is one readable line in previews
+    and errors.
     """
 
     machine: Machine
@@ -54,19 +55,11 @@ class ScriptHost:
             f"{name}-scripts",
             connection=self.connection,
             create=shlex.join(
-                [
-                    "sudo",
-                    "timeout",
-                    "600",
-                    "bash",
-                    "-c",
-                    install,
-                    "",
-                    INSTALLED_SCRIPTS,
-                    *machine.authorized_keys,
-                ]
+                ["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED_SCRIPTS]
+                + [str(machine.volume_size), *machine.authorized_keys]
             ),
             stdin=pack_scripts(folder),
+            # Outputs of the instance: the command waits for an update of the instance, which enlarges its volume.
             triggers=machine.starts,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions.merge(_command_options(machine), opts),

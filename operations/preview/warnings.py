@@ -115,6 +115,17 @@ def _check_machine(step: Step, loss: str) -> Iterable[PreviewWarning]:
             yield PreviewWarning(
                 (step.name,), f"the machine stops and starts: {outage}", tuple(sorted(reasons))
             )
+        old, new = (_volume_size(inputs) for inputs in (step.old, step.new))
+        if old != new:
+            yield PreviewWarning(
+                (step.name,),
+                f"the volume and its file system grow from {old} to {new} GiB while the machine runs. AWS does not make a volume "
+                "smaller",
+            )
+
+
+def _volume_size(instance: Mapping[str, Any]) -> Any:
+    return instance.get("rootBlockDevice", {}).get("volumeSize")
 
 
 def _check_upgrade(steps: Sequence[Step]) -> Iterable[PreviewWarning]:

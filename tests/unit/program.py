@@ -57,6 +57,8 @@ class Run(mocks.Mocks):
     """Those of them that are arm64."""
     running_database: tuple[str, ...] = ()
     """Private address of the database, if it runs."""
+    volumes: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Sizes of the root volumes of the machines that run already, in GiB, by the machine's name."""
     elastic_ips: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     """Elastic IPs by allocation id, with instanceId, networkInterfaceId and the tag Name."""
     registry: str = "5eed"
@@ -210,6 +212,21 @@ class Run(mocks.Mocks):
             case "aws:ec2/getInstance:getInstance":
                 name = args.args["instanceId"].removeprefix("i-")
                 return {"id": f"i-{name}", "tags": {"Name": f"ant-media-cluster-unit-{name}"}}, []
+            case "aws:ebs/getEbsVolumes:getEbsVolumes":
+                given = {entry["name"]: entry["values"] for entry in args.args["filters"]}
+                return {
+                    "ids": [
+                        f"vol-{name}"
+                        for name, gib in self.volumes.items()
+                        if f"ant-media-cluster-unit-{name}" in given["tag:Name"]
+                        and str(gib) in given.get("size", [str(gib)])
+                    ]
+                }, []
+            case "aws:ebs/getVolume:getVolume":
+                ((id,),) = (entry["values"] for entry in args.args["filters"])
+                name = id.removeprefix("vol-")
+                tags = {"Name": f"ant-media-cluster-unit-{name}"}
+                return {"volumeId": id, "size": self.volumes[name], "tags": tags}, []
             case "aws:ec2/getElasticIp:getElasticIp" if args.args["id"] in self.elastic_ips:
                 found = self.elastic_ips[args.args["id"]]
                 ids = {key: found.get(key, "") for key in ("instanceId", "networkInterfaceId")}

@@ -366,6 +366,32 @@ def test_another_ssh_key_restarts_nothing_and_runs_only_the_installation_of_scri
         assert extract_public_key(key) in cloud.of_type(REMOTE)[name]["create"]
 
 
+def test_larger_volumes_restart_nothing_and_run_only_the_installation_of_scripts_which_grows_them(
+    two_and_two: Run,
+) -> None:
+    cloud = run(
+        route53Zone="ant-media.test",
+        **{setting: {"volumeSize": 40} for setting in ("origins", "edges", "loadBalancer", "database")},
+    )
+    for name, inputs in cloud.of_type(INSTANCE).items():
+        before = two_and_two.of_type(INSTANCE)[name]
+        volume = before["rootBlockDevice"]
+        assert revealed(inputs) == revealed({**before, "rootBlockDevice": {**volume, "volumeSize": 40}})
+        command = f"{name}-scripts"
+        # A trigger is an output of the instance, so that the command waits until its volume is enlarged.
+        assert name in cloud.dependencies[f"{REMOTE} {command}"]
+        old, new = (of.of_type(REMOTE)[command]["create"] for of in (two_and_two, cloud))
+        assert (
+            old.replace("/usr/local/lib/ant-media-cluster 16 ", "/usr/local/lib/ant-media-cluster 40 ") == new
+        )
+    changed = {
+        name
+        for name, inputs in cloud.of_type(REMOTE).items()
+        if revealed(inputs) != revealed(two_and_two.of_type(REMOTE)[name])
+    }
+    assert changed == {f"{name}-scripts" for name in cloud.of_type(INSTANCE)}
+
+
 def test_nodes_are_drained_and_restarted_when_the_data_of_the_registry_is_another(two_and_two: Run) -> None:
     emptied = run(Run(registry="another"))
     commands, before = emptied.of_type(REMOTE), two_and_two.of_type(REMOTE)
@@ -700,6 +726,30 @@ def test_settings_that_the_account_contradicts_are_refused_before_any_resource_i
         run(cloud, **settings)
     assert f"  ant-media-cluster:{message}" in cloud.errors[0]
     assert not cloud.resources
+
+
+def test_smaller_volumes_are_refused_with_the_size_that_aws_keeps() -> None:
+    cloud = Run(
+        running_addresses=("10.0.0.8",),
+        volumes={"edge1": 40, "edge2": 64, "origin1": 64, "origin2": 20, "edge7": 99, "load-balancer": 16},
+    )
+    with pytest.raises(SystemExit):
+        run(cloud, origins={"volumeSize": 20}, edges={"volumeSize": 20})
+    assert [line for line in cloud.errors[0].splitlines() if "volumeSize" in line] == [
+        f"  ant-media-cluster:{setting}.volumeSize is 20: the volume of ant-media-cluster-unit-{name} has 64 GiB, "
+        "and AWS does not make a volume smaller; give 64 or more"
+        for setting, name in (("origins", "origin1"), ("edges", "edge2"))
+    ]
+    assert not cloud.resources
+
+
+def test_smaller_volume_of_a_machine_that_is_replaced_is_accepted() -> None:
+    database = {"instanceType": "t4g.small", "volumeSize": 20}
+    (address,) = {
+        inputs["privateIp"] for name, inputs in run().of_type(INSTANCE).items() if name == "database"
+    }
+    cloud = Run(running_addresses=(address,), volumes={"database": 40, "edge1": 8})
+    assert run(cloud, database=database).of_type(INSTANCE)["database"]["rootBlockDevice"]["volumeSize"] == 20
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,36 @@ def _get_instance(client: AwsClient, arguments: Properties) -> Properties:
     }
 
 
+def _get_ebs_volumes(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading EC2 EBS Volumes"):
+        found = client.ec2.describe_volumes(Filters=_filters(arguments))["Volumes"]
+    return {"id": client.region, "ids": [volume["VolumeId"] for volume in found]}
+
+
+def _get_volume(client: AwsClient, arguments: Properties) -> Properties:
+    with translate_errors("reading EBS Volumes"):
+        volumes = client.ec2.describe_volumes(Filters=_filters(arguments))["Volumes"]
+    if not volumes:
+        raise ProviderError(NOTHING)
+    if len(volumes) > 1:
+        raise ProviderError(f"{TOO_MANY}, or set `most_recent` attribute to true.")
+    (found,) = volumes
+    return {
+        "availabilityZone": found["AvailabilityZone"],
+        "encrypted": found["Encrypted"],
+        "id": found["VolumeId"],
+        "iops": found.get("Iops", 0),
+        "kmsKeyId": found.get("KmsKeyId", ""),
+        "multiAttachEnabled": found.get("MultiAttachEnabled", False),
+        "size": found["Size"],
+        "snapshotId": found.get("SnapshotId", ""),
+        "tags": get_tags(found),
+        "throughput": found.get("Throughput", 0),
+        "volumeId": found["VolumeId"],
+        "volumeType": found["VolumeType"],
+    }
+
+
 def _get_eips(client: AwsClient, arguments: Properties) -> Properties:
     with translate_errors("reading EC2 EIPs"):
         found = client.ec2.describe_addresses(Filters=_filters(arguments))["Addresses"]
@@ -463,6 +493,8 @@ def _get_bucket(client: AwsClient, arguments: Properties) -> Properties:
 
 
 FUNCTIONS: Mapping[str, tuple[Callable[[AwsClient, Properties], Properties], frozenset[str]]] = {
+    "aws:ebs/getEbsVolumes:getEbsVolumes": (_get_ebs_volumes, frozenset({"filters"})),
+    "aws:ebs/getVolume:getVolume": (_get_volume, frozenset({"filters"})),
     "aws:ec2/getAmi:getAmi": (_get_ami, frozenset({"filters", "includeDeprecated", "mostRecent", "owners"})),
     "aws:ec2/getEips:getEips": (_get_eips, frozenset({"filters"})),
     "aws:ec2/getElasticIp:getElasticIp": (_get_elastic_ip, frozenset({"id"})),

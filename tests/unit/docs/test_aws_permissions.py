@@ -220,6 +220,7 @@ READS: dict[str, str] = {
     "getRouteTable": "ec2:DescribeRouteTables",
     "getNetworkInterface and getNetworkInterfaces": "ec2:DescribeNetworkInterfaces",
     "getInstance": "ec2:DescribeInstances DescribeInstanceTypes DescribeInstanceAttribute DescribeVolumes DescribeInstanceCreditSpecifications",
+    "getEbsVolumes and getVolume": "ec2:DescribeVolumes",
     "getEips and getElasticIp": "ec2:DescribeAddresses",
     "getServiceQuota": "servicequotas:GetAWSDefaultServiceQuota GetServiceQuota",
     "getBucket": "s3:ListBucket GetBucketLocation",

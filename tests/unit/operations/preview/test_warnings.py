@@ -40,6 +40,19 @@ def test_new_instance_type_stops_edges() -> None:
     ]
 
 
+def test_larger_volumes_grow_without_a_restart_and_for_good() -> None:
+    def resize(name: str) -> Step:
+        old, new = ({"rootBlockDevice": {"volumeSize": gib, "encrypted": True}} for gib in (16, 40))
+        return Step("update", INSTANCE, name, "", old, new, ("rootBlockDevice",))
+
+    assert find_warnings([resize("edge1"), resize("edge2")]) == [
+        PreviewWarning(
+            ("edge1", "edge2"),
+            "the volume and its file system grow from 16 to 40 GiB while the machine runs. AWS does not make a volume smaller",
+        )
+    ]
+
+
 def test_new_load_balancer_type_stops_all_traffic() -> None:
     outage = "nobody can publish, play or administer until it is back"
     assert find_recorded_warnings("larger-balancer") == [

@@ -12,7 +12,18 @@ from typing import Any
 from sandbox.cloud import addresses, host
 
 AMIS = host.SANDBOX / "images/amis.json"
-MODULES = ("images", "instances", "addresses", "security_groups", "network", "iam", "route53", "quotas", "s3")
+MODULES = (
+    "images",
+    "volumes",
+    "instances",
+    "addresses",
+    "security_groups",
+    "network",
+    "iam",
+    "route53",
+    "quotas",
+    "s3",
+)
 
 
 def apply() -> None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.elastic_block_store import Volume
 from moto.ec2.responses.instances import InstanceResponse
@@ -55,14 +54,6 @@ def merge_root_device(parse: Any, response: Any) -> list[dict[str, Any]]:
     for mapping, specified in zip(mappings, given, strict=True):
         mapping["Ebs"]["Throughput"] = specified.get("Ebs", {}).get("Throughput")
     return mappings
-
-
-@correct(Volume, "modify")
-def refuse_smaller_size(modify: Any, volume: Volume, *args: Any, **target: Any) -> None:
-    """A volume cannot shrink: InvalidParameterValue (EC2 API, ModifyVolume)."""
-    if (target.get("target_size") or volume.size) < volume.size:
-        raise EC2ClientError("InvalidParameterValue", "New size cannot be smaller than existing size")
-    modify(volume, *args, **target)
 
 
 @correct(Volume, "__init__")

@@ -357,15 +357,14 @@ def test_instance_changes_metadata_options_and_volume(api: Api, instance: str) -
     assert (options["HttpPutResponseHopLimit"], options["HttpTokens"]) == (2, "required")
     volume = read_instance(api, instance)["volume"]["VolumeId"]
     api.ec2.modify_volume(VolumeId=volume, Size=20)
-    wait_for(
-        lambda: api.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"][-1][
-            "ModificationState"
-        ],
-        "completed",
-    )
+    (modification,) = api.ec2.describe_volumes_modifications(VolumeIds=[volume])["VolumesModifications"]
+    assert modification["ModificationState"] == "optimizing"
     assert read_instance(api, instance)["volume"]["Size"] == 20
     with refused("InvalidParameterValue"):
         api.ec2.modify_volume(VolumeId=volume, Size=16)
+    with refused("IncorrectModificationState"):
+        api.ec2.modify_volume(VolumeId=volume, Size=24)
+    assert read_instance(api, instance)["volume"]["Size"] == 20
 
 
 def test_instance_changes_its_profile(api: Api, network: Network, group: str) -> None:

@@ -1,4 +1,4 @@
-"""Explains errors of AWS that only the creation of a resource shows: which setting causes them, and what to do."""
+"""Explains errors of AWS that only the creation or update of a resource shows: which setting causes them, and what to do."""
 
 from cluster.account import VCPU_QUOTA
 
@@ -17,6 +17,13 @@ _REMEDIES = {
     "InsufficientInstanceCapacity": (
         "ant-media-cluster:{setting}.instanceType: AWS has no free capacity for this type in this zone. "
         "Run the update again later, or give another type."
+    ),
+    "IncorrectModificationState": (
+        "ant-media-cluster:{setting}.volumeSize: AWS has not yet completed the previous modification of this volume, which takes "
+        "minutes to hours. Run make up again later."
+    ),
+    "VolumeModificationRateExceeded": (
+        "ant-media-cluster:{setting}.volumeSize: AWS modifies a volume at most four times in 24 hours. Run make up again later."
     ),
     "OptInRequired": (
         "ant-media-cluster:{image}: this account is not subscribed to the image. Accept its terms in AWS Marketplace "
@@ -46,7 +53,7 @@ _REMEDIES = {
 
 
 def explain_creation_error(resource: str, error: str) -> str | None:
-    """Returns setting and remedy for an error in the creation of a machine, an Elastic IP or a bucket, or `None` if it explains itself.
+    """Returns setting and remedy for an error in the creation or update of a machine, an Elastic IP or a bucket, or `None` if it explains itself.
 
     `resource` is the resource's name in the program: `edge3` or `load-balancer-ip`, for example.
     """

@@ -51,13 +51,11 @@ class ScriptHost:
         self.folder = folder
         self.connection = pulumi.Output.from_input(connection)
         install = read_script(ScriptFolder.EVERY_MACHINE, "install-scripts.sh")
+        args = [INSTALLED_SCRIPTS, str(machine.volume_size), *machine.authorized_keys]
         self.scripts = command.remote.Command(
             f"{name}-scripts",
             connection=self.connection,
-            create=shlex.join(
-                ["sudo", "timeout", "600", "bash", "-c", install, "", INSTALLED_SCRIPTS]
-                + [str(machine.volume_size), *machine.authorized_keys]
-            ),
+            create=shlex.join(["sudo", "timeout", "600", "bash", "-c", install, "", *args]),
             stdin=pack_scripts(folder),
             # Outputs of the instance: the command waits for an update of the instance, which enlarges its volume.
             triggers=machine.starts,

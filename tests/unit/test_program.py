@@ -369,9 +369,9 @@ def test_another_ssh_key_restarts_nothing_and_runs_only_the_installation_of_scri
 def test_larger_volumes_restart_nothing_and_run_only_the_installation_of_scripts_which_grows_them(
     two_and_two: Run,
 ) -> None:
+    larger = {"volumeSize": 40}
     cloud = run(
-        route53Zone="ant-media.test",
-        **{setting: {"volumeSize": 40} for setting in ("origins", "edges", "loadBalancer", "database")},
+        route53Zone="ant-media.test", origins=larger, edges=larger, loadBalancer=larger, database=larger
     )
     for name, inputs in cloud.of_type(INSTANCE).items():
         before = two_and_two.of_type(INSTANCE)[name]

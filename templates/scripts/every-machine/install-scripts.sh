@@ -44,7 +44,7 @@ grow_root() {
   until (($(<"$disk/size") >= volume_gib * gib)); do
     if ((++tries == 600)); then
       echo "The disk ${disk##*/} has $(($(<"$disk/size") / gib)) GiB, and volumeSize is $volume_gib: AWS has not enlarged the volume." \
-        "Run pulumi refresh, then update again." >&2
+        "Run make up again." >&2
       exit 1
     fi
     sleep 0.1

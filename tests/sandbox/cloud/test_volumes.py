@@ -1,6 +1,7 @@
 """ModifyVolume over a day."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from moto.ec2.exceptions import EC2ClientError
@@ -19,7 +20,7 @@ def enlarge(volume: Volume) -> None:
 
 
 def test_volume_is_modified_four_times_a_day_and_only_after_the_previous_modification_is_complete() -> None:
-    volume = Volume(None, "vol-1", 8, None)
+    volume: Any = Volume(None, "vol-1", 8, None)
     for number in range(volumes.LIMIT):
         enlarge(volume)
         assert volume.modifications[-1].modification_state == "optimizing"

@@ -1019,7 +1019,9 @@ def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -
     subnet: Properties = {"vpcId": vpc["VpcId"], "cidrBlock": "172.31.96.0/24"}
     with (
         existing(client, BY_TOKEN["aws:ec2/subnet:Subnet"], {**subnet, **tags}) as subnet_id,
-        existing(client, INSTANCE, machine(amazon, **tags)) as instance,
+        existing(
+            client, INSTANCE, machine(amazon, **tags, rootBlockDevice={"volumeSize": 16, **tags})
+        ) as instance,
         existing(client, EIP, {"domain": "vpc", **tags}) as address,
     ):
         cidr: Value = {"name": "cidr-block", "values": ["172.31.96.0/24"]}
@@ -1033,6 +1035,21 @@ def test_functions_find_instances_subnets_addresses_and_offers(amazon: Amazon) -
         assert call(client, function("ec2/getInstances"), stopped)["ids"] == [instance]
         read = call(client, function("ec2/getInstance"), {"instanceId": instance})
         assert read["tags"] == {"Name": "found", "project": "ant-media"}
+        root: Value = {"name": "attachment.device", "values": ["/dev/sda1", "/dev/xvda"]}
+        sizes = {
+            gib: call(
+                client,
+                function("ebs/getEbsVolumes"),
+                {"filters": [named, root, {"name": "size", "values": [gib]}]},
+            )["ids"]
+            for gib in ("15", "16")
+        }
+        (volume,) = as_list(sizes["16"])
+        assert sizes["15"] == []
+        by_id: Value = {"name": "volume-id", "values": [volume]}
+        described = call(client, function("ebs/getVolume"), {"filters": [by_id]})
+        assert (described["volumeId"], described["size"]) == (volume, 16)
+        assert described["tags"] == {"Name": "found", "project": "ant-media"}
         addresses = call(client, function("ec2/getEips"), {"filters": [named]})
         assert addresses["allocationIds"] == [address]
         (public,) = amazon.ec2.describe_addresses(AllocationIds=[address])["Addresses"]

@@ -27,6 +27,16 @@ RUN_INSTANCES = "creating EC2 Instance: operation error EC2: RunInstances, https
             "VpcLimitExceeded",
             "ant-media-cluster:network: the account may not have another VPC ",
         ),
+        (
+            "edge1",
+            "IncorrectModificationState",
+            "ant-media-cluster:edges.volumeSize: AWS has not yet completed ",
+        ),
+        (
+            "database",
+            "VolumeModificationRateExceeded",
+            "ant-media-cluster:database.volumeSize: AWS modifies ",
+        ),
         ("load-balancer-ip", "AddressLimitExceeded", "The load balancer needs an Elastic IP, "),
     ],
 )

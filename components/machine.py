@@ -37,7 +37,7 @@ class MachineArgs:
     security_group_ids: Sequence[pulumi.Input[str]]
     ssh: SshKeys
     hooks: pulumi.ResourceHookBinding
-    """Run when AWS does not create the instance."""
+    """Run when AWS does not create or change the instance."""
     instance_profile: pulumi.Input[str] | None
     """Name of the IAM instance profile."""
     protect: bool

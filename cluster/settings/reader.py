@@ -118,8 +118,8 @@ def _format_problem(detail: ErrorDetails, hidden_keys: Collection[str]) -> str:
             message = str(detail["ctx"]["error"]) if "ctx" in detail else detail["msg"]
         case kind:
             message = _TYPE_REMEDIES.get(kind, detail["msg"]).format(key=key, **detail.get("ctx", {}))
-    # A text in place of an application's settings may be a secret without its application.
-    misplaced = path[0] == "applicationSettings" and detail["type"] == "dict_type"
+    # A text in place of an object of settings may be, or contain, a secret.
+    misplaced = path[0] in _SECRETS_INSIDE and detail["type"] == "dict_type"
     value = "" if misplaced or str(path[0]) in hidden_keys else _format_value(detail["input"])
     return f"{key} is {value}: {message}" if value else f"{key} is not valid: {message}"
 

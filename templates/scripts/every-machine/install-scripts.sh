@@ -68,7 +68,7 @@ run_cloud_init() { cloud-init single --name "$1" --frequency always </dev/null >
 count_free_sectors() { echo $(($(<"$disk/size") - $(<"$partition/start") - $(<"$partition/size"))); }
 
 wait_for_cloud_init
-# First, because the disk may be full.
+# First, because the disk may be full. growpart itself needs some kilobytes, which ext4 reserves for root.
 grow_root
 authorize_keys "$@"
 rm -rf "$directory.new"

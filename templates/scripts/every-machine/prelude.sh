@@ -13,7 +13,7 @@ is_installed() { [[ $(describe package "$1") == installed* ]]; }
 
 # Installs packages that are not installed yet. It upgrades none: an upgrade restarts their services.
 install_packages() {
-  local log=/var/log/install-packages.log updated=/run/ant-media-cluster-apt-updated package missing=()
+  local log=/var/log/install-packages.log updated=/run/ant-media-cluster-apt-updated package missing=() end
   for package in "$@"; do
     is_installed "$package" || missing+=("$package")
   done
@@ -24,7 +24,8 @@ install_packages() {
   if ! {
     { [[ $(find "$updated" -mmin -60 2>/dev/null) ]] && apt_install "$@"; } || {
       # `apt-get update` does not wait for another apt process, so it is retried. `apt-get install` does wait (configure-system.sh).
-      until apt-get update || ((SECONDS > 120)); do sleep 3; done
+      end=$((SECONDS + 120))
+      until apt-get update || ((SECONDS > end)); do sleep 3; done
       apt_install "$@" && touch "$updated"
     }
   } >"$log" 2>&1; then

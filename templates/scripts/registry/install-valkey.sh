@@ -107,6 +107,7 @@ standby_leads() { [[ $(printf 'AUTH probe -\nROLE\n' | timeout 5 valkey-cli -h "
 
 # Sets the id of the registry if it has none. An empty database first gets the data of the standby, if that leads.
 identify_registry() {
+  local end=$((SECONDS + 200))
   until id=$(ask_once "GET $registry_key" || true) && [[ $id =~ ^[0-9a-f]{32}$ ]]; do
     if standby_leads; then
       # keep-registry.py does this as well, unless the database has another address than before.
@@ -115,7 +116,7 @@ identify_registry() {
       # Refused while the database still is the standby's replica.
       id=$(ask_once "SET $registry_key $(print_random) NX")
     fi
-    ((SECONDS < 200)) || fail "Valkey does not store the registry's id: $id" </dev/null
+    ((SECONDS < end)) || fail "Valkey does not store the registry's id: $id" </dev/null
     sleep 0.5
   done
 }

@@ -56,8 +56,9 @@ restart_valkey() {
 
 # Waits until Valkey has loaded its data.
 wait_for_valkey() {
+  local end=$((SECONDS + 250))
   until [[ $(ask_once PING) == PONG ]]; do
-    if ((SECONDS > 250)); then
+    if ((SECONDS > end)); then
       tail -n 10 /var/log/valkey/valkey-server.log | fail "Valkey does not answer ($(ask_once PING)). The end of its log:"
     fi
     sleep 0.5

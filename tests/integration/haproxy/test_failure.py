@@ -19,8 +19,6 @@ from tests.integration.haproxy.network_namespace import Network
 LOST = ("edge1", "origin1")
 STICKY = "Cookie: AMS_EDGE=edge1\r\n"
 STREAMS = "/LiveApp/streams"
-PATIENCE = 25
-"""Seconds. HAProxy leaves a lost node within 10, unless the machine is busy. Without the script, tcp-ut ends sessions after 30."""
 
 
 @contextmanager
@@ -111,12 +109,11 @@ class Viewers:
         return self._pool.submit(run)
 
 
-@pytest.mark.parametrize("fault", [hang, cut_off])
-def test_lost_nodes_are_left_by_everybody(
-    balancer: Balancer,
-    network: Network,
-    fault: Callable[[Balancer, Network], AbstractContextManager[None]],
-) -> None:
+Fault = Callable[[Balancer, Network], AbstractContextManager[None]]
+
+
+def lose_nodes(balancer: Balancer, network: Network, fault: Fault) -> bool:
+    """Loses edge1 and origin1, and returns whether everybody left them as quickly as docs/availability.md says."""
     nodes = balancer.nodes
     wait_for(lambda: states(balancer, *nodes) == {"UP"})
     # After the reload the sessions of the old worker are watched by nobody else.
@@ -127,8 +124,8 @@ def test_lost_nodes_are_left_by_everybody(
         node.targets.clear()
     with ThreadPoolExecutor(32) as pool:
         viewers = Viewers(pool)
-        playlist = viewers.request(f"{STREAMS}/a.m3u8?seconds=1")
-        segment = viewers.request(f"{STREAMS}/a000000001.ts?seconds=1")
+        started = time.monotonic()
+        media = [viewers.request(f"{STREAMS}/{name}?seconds=1") for name in ("a.m3u8", "a000000001.ts")]
         # Without its delay the request would end before the fault.
         blocking = viewers.request(f"{STREAMS}/a.m3u8?_HLS_msn=7&seconds=1")
         rest = viewers.request("/LiveApp/rest/v2/broadcasts/a?seconds=1")
@@ -137,28 +134,32 @@ def test_lost_nodes_are_left_by_everybody(
         with fault(balancer, network):
             failed = time.monotonic()
             ends = [viewers.wait_for_end(session) for session in sessions]
-            later = [viewers.request(f"{STREAMS}/a.m3u8", headers=headers) for headers in (STICKY, "") * 4]
-            closed = min(end.result() for end in ends)
-            for request in (playlist, segment, *later):
-                response, ended = request.result()
+            media += [viewers.request(f"{STREAMS}/a.m3u8", headers=headers) for headers in (STICKY, "") * 4]
+            for response, _ in (request.result() for request in media):
                 assert response.status == 200
                 assert response.header("X-Node") != "edge1"
-                assert ended < closed
             wait_for(lambda: {state.split()[0] for state in states(balancer, "edge1", "origin1")} == {"DOWN"})
-            for request in (blocking, rest):
-                response, ended = request.result()
+            for response, _ in (request.result() for request in (blocking, rest)):
                 assert response.status == 200
                 assert response.header("X-Node") == "edge2"
-                assert ended - failed < PATIENCE
-            response, ended = post.result()
-            assert response.status == 502
-            assert ended - failed < PATIENCE
-            for end in ends:
-                assert end.result() - failed < PATIENCE
+            assert post.result()[0].status == 502
+            closed = [end.result() for end in ends]
     posts = [target for node in nodes.values() for target in node.targets if target.startswith("POST")]
     assert len(posts) == 1
     wait_for(lambda: states(balancer, *nodes) == {"UP"})
     assert request_https(5443, "/LiveApp/", STICKY).node == "edge1"
+    return (
+        max(request.result()[1] for request in media) - started < 4
+        # Their second second is that of the other node.
+        and max(request.result()[1] for request in (blocking, rest)) - failed < 11
+        and max(post.result()[1], *closed) - failed < 10
+    )
+
+
+@pytest.mark.parametrize("fault", [hang, cut_off])
+def test_lost_nodes_are_left_by_everybody(balancer: Balancer, network: Network, fault: Fault) -> None:
+    # A busy machine may delay a response.
+    assert any(lose_nodes(balancer, network, fault) for _ in range(3))
 
 
 @pytest.mark.usefixtures("stretched_times")

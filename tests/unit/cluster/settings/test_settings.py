@@ -215,6 +215,13 @@ def test_all_problems_are_reported_at_once():
     )
 
 
+@pytest.mark.parametrize("key", ["applicationSettings", "serverSettings"])
+def test_malformed_object_is_refused_without_its_secrets(key: str):
+    assert read_error(**{key: '{"jwtSecretKey": "hunter2"},'}).startswith(
+        f"{key} is not valid: give an object"
+    )
+
+
 @pytest.mark.parametrize("port", [53, 443, 6379, 8888])
 def test_rtmps_on_a_port_of_another_service_is_refused(port: int):
     assert read_error(rtmpsPort=str(port)) == (

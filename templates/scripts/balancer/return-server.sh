@@ -14,7 +14,7 @@ read_health() {
 }
 
 # In maintenance HAProxy does not check a server, and afterwards it treats it as healthy. So it is set to down: it gets no
-# request until it passes its health check.
+# request until it passes its health check, except for one of a sticky client that comes between the first two commands.
 return_as_down() {
   local backend checked commands
   checked=$(list_servers "$worker" pxname svname tracked | awk -F '\t' -v name="$name" '$2 == name && $3 == "-" { print $1 }')

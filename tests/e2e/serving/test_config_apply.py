@@ -37,7 +37,7 @@ def websocket(operator_client: Client) -> Iterator[WebSocket]:
     ("change", "is_valid", "message"),
     [
         (add_unknown_keyword, False, "unknown keyword 'no-such-keyword'"),
-        (bind_port_of_sshd, True, "cannot bind socket"),
+        (bind_port_of_sshd, True, "Port 22 of the new configuration cannot be bound: Address already in use"),
         (remove_redirect, True, "Port 80 does not redirect to HTTPS."),
     ],
 )

@@ -68,7 +68,9 @@ class KeyPair:
 
 
 def derive_key_pair(seed_hex: str, name: str) -> KeyPair:
-    """Returns the ed25519 key pair of a machine, or of the program's login. The same seed and name always give the same text.
+    """Returns the ed25519 key pair with this name: a machine's, or that of the program's login.
+
+    The same seed and name always give the same text.
 
     `seed_hex` is the stack's `sshHostKeySeed`: 64 hexadecimal digits.
     """

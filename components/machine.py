@@ -15,9 +15,9 @@ from cluster.address_plan import MachinePlace, Role
 from cluster.derived_keys import KeyPair, SshKeys, derive_key_pair
 from cluster.user_data import REMOTE_USER, render_user_data
 
-# A machine that boots refuses connections: 60 attempts, up to 5 s apart, take about five minutes. A node that EC2 does not run drops
-# packets. An attempt through the load balancer then takes 7 s (configure-system.sh), all of them twelve minutes: `per_dial_timeout`
-# ends the attempts to the load balancer only (pulumi-command 1.2.1, connection.go).
+# A machine that boots refuses connections. 60 attempts, up to 5 s apart, take about five minutes.
+# For a node that does not run, EC2 drops the packets. An attempt through the load balancer then takes 7 s (configure-system.sh), and all
+# of them twelve minutes. `per_dial_timeout` limits only the connection to the load balancer (pulumi-command 1.2.1, connection.go).
 DIAL_ATTEMPTS = 60
 
 

@@ -12,7 +12,7 @@ CLIENT = "203.0.113.9"
 """An administrator's address."""
 STRANGER = "203.0.113.66"
 TIMEOUT = 50
-"""Seconds. A busy machine may pause a process for many of them. The shortest timeout that no test waits for is a minute."""
+"""Seconds. A busy machine may pause a process for many of them. It is less than HAProxy's `timeout client`, a minute."""
 WEBSOCKET = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
 

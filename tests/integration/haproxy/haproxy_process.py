@@ -44,7 +44,7 @@ KEY_TYPES = {
 
 
 PATIENT_CHECKS = "timeout check 1050ms", "timeout check 20s"
-"""A text of haproxy.cfg, and its replacement in tests of other things than health checks."""
+"""A text of haproxy.cfg, and what replaces it in tests that are not about health checks."""
 
 STRETCH = 4
 

@@ -223,7 +223,7 @@ def test_configuration_with_which_no_server_of_a_backend_comes_up_reaches_no_vie
 
 
 def test_port_of_another_process_is_refused_before_viewers_notice(target: Target) -> None:
-    """A reload that cannot bind pauses the ports of the old worker while it tries."""
+    """While a reload tries to bind a port, the old worker accepts no connections."""
     before = target.version, target.worker
     text = render(27, **{"bind :1935": "bind :2935"})
     failures: list[str] = []

@@ -195,33 +195,10 @@ def _check_command(step: Step, drained: Sequence[str]) -> Iterable[PreviewWarnin
     if step.op not in ("update", "replace"):
         return
     script, arguments = step.script
-    if script == "set-up-media-node.sh" and step.new.get("stdin") == UNKNOWN:
-        # The registry's id, which install-valkey.sh prints.
-        yield PreviewWarning(
-            (step.name.removesuffix("-ant-media"),),
-            "if the database comes back without its data, the node is drained and Ant Media Server restarts, one node of a role "
-            f"after the other, so that live streams are registered again: {_NODE_OUTAGE}",
-        )
-    elif script == "set-up-media-node.sh" and (
-        not _is_upgrade(step)
-        and (
-            step.tainted
-            or ("stdin" in step.changed and step.name.removesuffix("-ant-media") in drained)
-            or _restarts(arguments) != _restarts(parse_script(step.old)[1])
-        )
-    ):
-        yield PreviewWarning(
-            (step.name.removesuffix("-ant-media"),),
-            f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}",
-        )
-    elif script == "set-up-media-node.sh" and (old := _panel_user(step.old)) != (
-        new := _panel_user(step.new)
-    ):
-        yield PreviewWarning(
-            (step.name.removesuffix("-ant-media"),),
-            f"the program logs in to the web panel as {new} instead of {old}. The panel keeps its users: create this one there, "
-            "or set panelEmail to one that it has",
-        )
+    if script == "set-up-media-node.sh":
+        node = step.name.removesuffix("-ant-media")
+        if message := _describe_set_up(step, node in drained):
+            yield PreviewWarning((node,), message)
     elif script == "install-valkey.sh" and step.tainted and arguments[0] == "database":
         yield PreviewWarning(
             (Role.DATABASE,), f"restarts if its configuration changes: {_OUTAGES[Role.DATABASE]}"
@@ -233,6 +210,26 @@ def _check_command(step: Step, drained: Sequence[str]) -> Iterable[PreviewWarnin
             (step.name,),
             "a new certificate is requested, and the authority limits how often; HAProxy serves the current one until then",
         )
+
+
+def _describe_set_up(step: Step, drained: bool) -> str | None:
+    """Returns what a further run of set-up-media-node.sh may do to the users of the node, or `None`."""
+    if step.new.get("stdin") == UNKNOWN:
+        # The registry's id, which install-valkey.sh prints.
+        return (
+            "if the database comes back without its data, the node is drained and Ant Media Server restarts, one node of a role "
+            f"after the other, so that live streams are registered again: {_NODE_OUTAGE}"
+        )
+    restarts = _restarts(step.script[1]) != _restarts(parse_script(step.old)[1])
+    if not _is_upgrade(step) and (step.tainted or ("stdin" in step.changed and drained) or restarts):
+        return f"Ant Media Server restarts if its mode, licence, database or settings change: {_NODE_OUTAGE}"
+    old, new = _panel_user(step.old), _panel_user(step.new)
+    if old != new:
+        return (
+            f"the program logs in to the web panel as {new} instead of {old}. The panel keeps its users: create this one there, "
+            "or set panelEmail to one that it has"
+        )
+    return None
 
 
 def _find_drained(steps: Sequence[Step]) -> tuple[list[str], int]:

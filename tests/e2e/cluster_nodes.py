@@ -72,10 +72,10 @@ def wait_until_up(cluster: Cluster, *servers: str) -> None:
     wait_until(are_up)
 
 
-def ask_valkey(cluster: Cluster, command: str, lines: int = 1) -> str:
-    """Returns the last lines of the database's reply."""
+def ask_valkey(cluster: Cluster, command: str, lines: int = 1, machine: str = "database") -> str:
+    """Returns the last lines of the reply of a machine's Valkey. The machine is given by name or ID."""
     script = f'cd {INSTALLED_SCRIPTS} && source valkey.sh && ask_valkey <<<"$1" | tail -n {lines}'
-    return cluster.run_on("database", "bash", "-c", script, "ask", command).check()
+    return cluster.run_on(machine, "bash", "-c", script, "ask", command).check()
 
 
 def upload_recordings(cluster: Cluster) -> None:

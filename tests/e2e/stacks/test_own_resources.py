@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.machine_scripts import INSTALLED_SCRIPTS
 from operations.new_stack.creation import generate_ssh_private_key
 from tests.e2e.aws_account import AwsAccount
 from tests.e2e.clients import SandboxInternet
+from tests.e2e.cluster_nodes import ask_valkey
 from tests.e2e.running_cluster import STATE, Cluster, wait_until
 from tests.e2e.small_stack import SmallStack, kill
 from tests.project import PROJECT
@@ -86,9 +86,8 @@ def run_on(cluster: Cluster, stack: SmallStack, name: str, *command: str) -> str
 
 
 def read_registry(cluster: Cluster, stack: SmallStack) -> str:
-    """Returns the id of the registry's data, as its database has it."""
-    ask = 'source ./prelude.sh && source ./valkey.sh && ask_once "GET $registry_key"'
-    id = run_on(cluster, stack, "database", "bash", "-c", f"cd {INSTALLED_SCRIPTS} && {ask}").strip()
+    """Returns the id of the registry, read from the database."""
+    id = ask_valkey(cluster, "GET ant-media-cluster:registry", machine=stack.machine("database").id).strip()
     assert re.fullmatch("[0-9a-f]{32}", id), id
     return id
 
